@@ -1,0 +1,3 @@
+//! The `flow` command.
+
+fn main() {}

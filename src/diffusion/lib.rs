@@ -1,0 +1,1 @@
+//! Stable Diffusion on candle: models, weights, samplers. Knows no graph.

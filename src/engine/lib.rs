@@ -1,0 +1,1 @@
+//! Runs a plan: scheduling, the result cache, events, cancellation.

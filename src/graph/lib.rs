@@ -1,0 +1,1 @@
+//! Ports, nodes, the workflow file and its checks: everything about a graph but running it.

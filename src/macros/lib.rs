@@ -1,0 +1,1 @@
+//! derive(Inputs): a node is a struct whose fields are its inputs.
