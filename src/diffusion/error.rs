@@ -1,0 +1,33 @@
+//! What can go wrong between a weight file and a picture.
+
+use std::path::PathBuf;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A tensor operation failed; the message has the shapes.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// A file could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("`{}`: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, with what was expected.
+        message: String,
+    },
+    /// Two things do not go together, or a value is out of its range.
+    #[error("{0}")]
+    Mismatch(String),
+}

@@ -1,0 +1,111 @@
+//! Problems, told to a person: all at once, each with its place and the way out.
+
+use std::{ops::Range, sync::Arc};
+
+/// A text that diagnostics point into.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// How the user named it, e.g. `workflows/product.yaml`.
+    pub name: String,
+    /// Its whole text.
+    pub text: String,
+}
+
+/// A place in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The text.
+    pub source: Arc<Source>,
+    /// Bytes of it.
+    pub range: Range<usize>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Warning,
+    /// Nothing runs.
+    Error,
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Kebab-case and stable; listed in `docs/errors.md`.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Lower case, no full stop: what was found, what was expected.
+    pub message: String,
+    /// Where; absent for problems outside any file.
+    pub span: Option<Span>,
+    /// Further places, each with a short text.
+    pub labels: Vec<(Span, String)>,
+    /// What to do.
+    pub hint: Option<String>,
+    /// The node concerned, by its id in the file.
+    pub node: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error without a place yet.
+    pub fn error(id: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            id,
+            severity: Severity::Error,
+            message: message.into(),
+            span: None,
+            labels: Vec::new(),
+            hint: None,
+            node: None,
+        }
+    }
+
+    /// A warning without a place yet.
+    pub fn warning(id: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(id, message) }
+    }
+
+    /// Places it.
+    pub fn at(mut self, span: impl Into<Option<Span>>) -> Self {
+        self.span = span.into();
+        self
+    }
+
+    /// Adds a second place.
+    pub fn label(mut self, span: impl Into<Option<Span>>, text: impl Into<String>) -> Self {
+        if let Some(span) = span.into() {
+            self.labels.push((span, text.into()));
+        }
+        self
+    }
+
+    /// Adds what to do.
+    pub fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// Names the node concerned.
+    pub fn node(mut self, node: impl Into<String>) -> Self {
+        self.node = Some(node.into());
+        self
+    }
+}
+
+/// All problems of one look at a workflow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// Adds one.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.0.push(diagnostic);
+    }
+
+    /// Whether one of them stops the run.
+    pub fn has_errors(&self) -> bool {
+        self.0.iter().any(|d| d.severity == Severity::Error)
+    }
+}

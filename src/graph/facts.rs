@@ -1,0 +1,109 @@
+//! What is known of a value before anything has run, read from file headers and literals.
+//!
+//! A loader states facts of its outputs (`context` = 768, `vision_hidden` = 1280, …); a node that joins two models
+//! compares them and refuses a wrong pair while no weight has been touched.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{File, Literal};
+
+/// One known property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A size or count.
+    Int(i64),
+    /// A name.
+    Text(String),
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(i) => i.fmt(f),
+            Self::Text(s) => s.fmt(f),
+        }
+    }
+}
+
+/// What is known of one output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts(BTreeMap<&'static str, Fact>);
+
+impl Facts {
+    /// Nothing known.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds a size or count.
+    pub fn int(mut self, name: &'static str, value: impl TryInto<i64>) -> Self {
+        if let Ok(value) = value.try_into() {
+            self.0.insert(name, Fact::Int(value));
+        }
+        self
+    }
+
+    /// Adds a name.
+    pub fn text(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.insert(name, Fact::Text(value.into()));
+        self
+    }
+
+    /// A size or count, if known.
+    pub fn get_int(&self, name: &str) -> Option<i64> {
+        match self.0.get(name)? {
+            Fact::Int(i) => Some(*i),
+            Fact::Text(_) => None,
+        }
+    }
+
+    /// A name, if known.
+    pub fn get_text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name)? {
+            Fact::Text(s) => Some(s),
+            Fact::Int(_) => None,
+        }
+    }
+}
+
+/// What a node's [`infer`](crate::Node::infer) may look at: its literals, files, and the facts of its links.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub(crate) literals: BTreeMap<&'static str, Literal>,
+    pub(crate) files: BTreeMap<&'static str, File>,
+    pub(crate) facts: BTreeMap<&'static str, Facts>,
+}
+
+impl Known {
+    /// The literal of an input, defaults included.
+    pub fn literal(&self, input: &str) -> Option<&Literal> {
+        self.literals.get(input)
+    }
+
+    /// The number an input holds.
+    pub fn number(&self, input: &str) -> Option<f64> {
+        match self.literals.get(input)? {
+            Literal::Int(i) => Some(*i as f64),
+            Literal::Float(f) => Some(*f),
+            _ => None,
+        }
+    }
+
+    /// The string an input holds.
+    pub fn text(&self, input: &str) -> Option<&str> {
+        match self.literals.get(input)? {
+            Literal::Text(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// The file an input names.
+    pub fn file(&self, input: &str) -> Option<&File> {
+        self.files.get(input)
+    }
+
+    /// What is known of a linked value; `None` when the input is not linked or its node is in error.
+    pub fn facts(&self, input: &str) -> Option<&Facts> {
+        self.facts.get(input)
+    }
+}

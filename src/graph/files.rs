@@ -1,0 +1,278 @@
+//! Where files are found and written: declared roots only, nothing outside them.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Read},
+    path::{Component, Path, PathBuf},
+    sync::Mutex,
+    time::SystemTime,
+};
+
+use crate::Hash;
+
+/// A file that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What the workflow calls it.
+    pub name: String,
+}
+
+/// Why a file was not found, in words a hint can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileProblem {
+    /// Nothing of this name below the roots.
+    Missing {
+        /// The folders searched, most likely first.
+        searched: Vec<PathBuf>,
+        /// Names that are there and look alike.
+        near: Vec<String>,
+    },
+    /// The name leads out of the roots (`../`, an absolute path elsewhere, a link).
+    Outside {
+        /// The folders it must stay in.
+        roots: Vec<PathBuf>,
+    },
+}
+
+/// The folders a run may read and the one it may write.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// Folders with pictures and other inputs, searched in order; the workflow's own folder first.
+    pub input_roots: Vec<PathBuf>,
+    /// Folders with ComfyUI's sub-folders `checkpoints`, `clip_vision`, …, searched in order.
+    pub model_roots: Vec<PathBuf>,
+    /// Where results are written.
+    pub output_root: PathBuf,
+    hashes: Mutex<HashMap<PathBuf, (Stamp, Hash)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
+}
+
+/// Content is hashed whole up to this size; larger files (weights) by length, time and header.
+const HASH_WHOLE: u64 = 16 << 20;
+
+/// Endings tried when a model is named without one.
+const MODEL_ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
+
+impl Files {
+    /// A new set of roots.
+    pub fn new(input_roots: Vec<PathBuf>, model_roots: Vec<PathBuf>, output_root: PathBuf) -> Self {
+        Self { input_roots, model_roots, output_root, hashes: Mutex::default() }
+    }
+
+    /// Finds `name` in `folder`: `input` for pictures and data, else a model folder in ComfyUI's words.
+    ///
+    /// Model names are found with or without their ending, in sub-folders, with either path separator, and in a root
+    /// that has no sub-folder of that kind (a folder of loose files).
+    ///
+    /// # Errors
+    /// [`FileProblem`], with what was searched and what looks alike.
+    pub fn find(&self, folder: &str, name: &str) -> Result<File, FileProblem> {
+        let wanted = name.replace('\\', "/");
+        if folder == "input" { self.find_input(&wanted) } else { self.find_model(folder, &wanted) }
+            .map(|path| File { path, name: name.to_owned() })
+    }
+
+    fn find_input(&self, wanted: &str) -> Result<PathBuf, FileProblem> {
+        let given = Path::new(wanted);
+        for root in &self.input_roots {
+            let path = root.join(given);
+            if !path.is_file() {
+                continue;
+            }
+            return if self.input_roots.iter().any(|root| is_inside(&path, root)) {
+                Ok(path)
+            } else {
+                Err(FileProblem::Outside { roots: self.input_roots.clone() })
+            };
+        }
+        if leads_out(given) {
+            return Err(FileProblem::Outside { roots: self.input_roots.clone() });
+        }
+        let names = self.input_roots.iter().flat_map(|root| listing(root, 2));
+        Err(FileProblem::Missing { searched: self.input_roots.clone(), near: near(wanted, names) })
+    }
+
+    fn find_model(&self, folder: &str, wanted: &str) -> Result<PathBuf, FileProblem> {
+        if leads_out(Path::new(wanted)) {
+            return Err(FileProblem::Outside { roots: self.model_roots.clone() });
+        }
+        let listed = self.models(folder);
+        let exact = listed.iter().find(|(name, _)| name == wanted || without_ending(name) == wanted);
+        let found = exact.or_else(|| {
+            // A workflow from another machine: the same file may lie in another sub-folder here.
+            let tail = wanted.rsplit('/').next().unwrap_or(wanted);
+            listed.iter().find(|(name, _)| {
+                let own = name.rsplit('/').next().unwrap_or(name);
+                own == tail || without_ending(own) == tail
+            })
+        });
+        match found {
+            Some((_, path)) => Ok(path.clone()),
+            None => Err(FileProblem::Missing {
+                searched: self.model_folders(folder),
+                near: near(wanted, listed.into_iter().map(|(name, _)| name)),
+            }),
+        }
+    }
+
+    fn model_folders(&self, folder: &str) -> Vec<PathBuf> {
+        // ComfyUI's older names for the same folders.
+        let names: &[&str] = match folder {
+            "diffusion_models" => &["diffusion_models", "unet"],
+            "text_encoders" => &["text_encoders", "clip"],
+            _ => &[],
+        };
+        let mut folders = Vec::new();
+        for root in &self.model_roots {
+            let before = folders.len();
+            folders.extend(
+                names
+                    .iter()
+                    .copied()
+                    .chain([folder])
+                    .map(|name| root.join(name))
+                    .filter(|path| path.is_dir()),
+            );
+            if folders.len() == before {
+                folders.push(root.clone());
+            }
+        }
+        folders.dedup();
+        folders
+    }
+
+    /// The model files of a folder, as (name with `/`, path), in search order.
+    pub fn models(&self, folder: &str) -> Vec<(String, PathBuf)> {
+        let mut found = Vec::new();
+        for dir in self.model_folders(folder) {
+            found.extend(listing(&dir, 4).into_iter().filter(|name| has_model_ending(name)).map(|name| {
+                let path = dir.join(&name);
+                (name, path)
+            }));
+        }
+        found
+    }
+
+    /// Where `relative` is written: below the output root, its folder made.
+    ///
+    /// # Errors
+    /// When it would leave the output root, or the folder cannot be made.
+    pub fn output(&self, relative: &str) -> io::Result<PathBuf> {
+        let relative = relative.replace('\\', "/");
+        let path = Path::new(&relative);
+        if leads_out(path) {
+            let root = self.output_root.display();
+            let message = format!(
+                "`{relative}` leads out of the output folder `{root}`; name a path below it, or choose another with --out"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let full = self.output_root.join(path);
+        let parent = full.parent().unwrap_or(&self.output_root);
+        fs::create_dir_all(parent)?;
+        if !is_inside(parent, &self.output_root) {
+            let message = format!("`{relative}` leads out of the output folder through a link");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(full)
+    }
+
+    /// The identity of a file's content: blake3 of the whole up to 16 MiB, above that of length, time and the first MiB
+    /// (a safetensors header). Remembered until length, time or inode change.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn hash(&self, path: &Path) -> io::Result<Hash> {
+        let meta = fs::metadata(path)?;
+        let stamp = Stamp { len: meta.len(), modified: meta.modified().ok(), inode: inode(&meta) };
+        let known = self.hashes.lock().ok().and_then(|hashes| hashes.get(path).copied());
+        if let Some((known, hash)) = known
+            && known == stamp
+        {
+            return Ok(hash);
+        }
+        let hash = if stamp.len <= HASH_WHOLE {
+            Hash::of(&fs::read(path)?)
+        } else {
+            let mut head = Vec::new();
+            fs::File::open(path)?.take(1 << 20).read_to_end(&mut head)?;
+            let since_epoch =
+                stamp.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            let nanos = since_epoch.unwrap_or_default().as_nanos();
+            Hash::builder().part(stamp.len.to_le_bytes()).part(nanos.to_le_bytes()).part(&head).finish()
+        };
+        if let Ok(mut hashes) = self.hashes.lock() {
+            hashes.insert(path.to_owned(), (stamp, hash));
+        }
+        Ok(hash)
+    }
+}
+
+#[cfg(unix)]
+fn inode(meta: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(meta)
+}
+
+#[cfg(not(unix))]
+fn inode(_meta: &fs::Metadata) -> u64 {
+    0
+}
+
+fn leads_out(path: &Path) -> bool {
+    path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+fn is_inside(path: &Path, root: &Path) -> bool {
+    let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    match (path.canonicalize(), root.canonicalize()) {
+        (Ok(path), Ok(root)) => path.starts_with(root),
+        _ => false,
+    }
+}
+
+fn has_model_ending(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| MODEL_ENDINGS.iter().any(|known| ending == *known))
+}
+
+fn without_ending(name: &str) -> &str {
+    if has_model_ending(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name }
+}
+
+/// Files below `root` as names with `/`, sorted, at most `depth` folders down.
+fn listing(root: &Path, depth: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    let Ok(entries) = fs::read_dir(root) else { return names };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = entry.path();
+        if path.is_file() {
+            names.push(name);
+        } else if depth > 0 && path.is_dir() && !name.starts_with('.') && name != "target" {
+            names.extend(listing(&path, depth - 1).into_iter().map(|below| format!("{name}/{below}")));
+        }
+    }
+    names.sort();
+    names
+}
+
+fn near(wanted: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let tail = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
+    let own = tail(wanted);
+    let mut scored: Vec<_> = names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&own, &tail(&name)), name))
+        .filter(|(score, _)| *score > 0.7)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    scored.into_iter().take(3).map(|(_, name)| name).collect()
+}
