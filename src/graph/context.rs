@@ -4,6 +4,7 @@ use std::{
     any::{Any, TypeId, type_name},
     collections::HashMap,
     fmt,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -44,6 +45,15 @@ pub struct Progress {
     pub preview: Option<(u32, u32, Arc<[u8]>)>,
 }
 
+/// What a running node tells whoever runs it.
+#[derive(Clone)]
+pub enum Report {
+    /// It has come a step further.
+    Progress(Progress),
+    /// It wrote a file.
+    Saved(PathBuf),
+}
+
 /// What the run's maker knows of the workflow, for metadata in written files.
 #[derive(Clone, Debug, Default)]
 pub struct Provenance {
@@ -63,7 +73,7 @@ pub struct Context {
     /// The graph being run, for metadata.
     pub provenance: Arc<Provenance>,
     cancel: CancelToken,
-    progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    report: Arc<dyn Fn(Report) + Send + Sync>,
     resources: Arc<Resources>,
 }
 
@@ -74,7 +84,7 @@ impl Context {
             files,
             provenance: Arc::default(),
             cancel: CancelToken::default(),
-            progress: Arc::new(|_| ()),
+            report: Arc::new(|_| ()),
             resources: Arc::default(),
         }
     }
@@ -91,9 +101,9 @@ impl Context {
         self
     }
 
-    /// The same context, stopping with `cancel` and reporting to `progress`: what the engine hands to one node.
-    pub fn for_node(&self, cancel: CancelToken, progress: Arc<dyn Fn(Progress) + Send + Sync>) -> Self {
-        Self { cancel, progress, ..self.clone() }
+    /// The same context, stopping with `cancel` and telling `report`: what the engine hands to one node.
+    pub fn for_node(&self, cancel: CancelToken, report: Arc<dyn Fn(Report) + Send + Sync>) -> Self {
+        Self { cancel, report, ..self.clone() }
     }
 
     /// A shared resource.
@@ -120,7 +130,7 @@ impl Context {
     /// # Errors
     /// [`Cancelled`].
     pub fn progress(&self, done: usize, total: usize) -> Result<(), Cancelled> {
-        (self.progress)(Progress { done, total, preview: None });
+        (self.report)(Report::Progress(Progress { done, total, preview: None }));
         self.check()
     }
 
@@ -129,8 +139,13 @@ impl Context {
     /// # Errors
     /// [`Cancelled`].
     pub fn progress_with(&self, progress: Progress) -> Result<(), Cancelled> {
-        (self.progress)(progress);
+        (self.report)(Report::Progress(progress));
         self.check()
+    }
+
+    /// Says that a file was written, so that the user learns where it is; call it once the file is complete.
+    pub fn saved(&self, path: impl AsRef<Path>) {
+        (self.report)(Report::Saved(path.as_ref().to_owned()));
     }
 }
 

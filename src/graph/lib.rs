@@ -14,7 +14,7 @@ pub mod port;
 pub mod registry;
 pub mod spec;
 
-pub use context::{CancelToken, Cancelled, Context, Progress};
+pub use context::{CancelToken, Cancelled, Context, Progress, Report};
 pub use diag::{Diagnostic, Diagnostics, Severity};
 pub use facts::{Fact, Facts, Known};
 pub use files::{File, Files};
