@@ -31,3 +31,10 @@ pub enum Error {
     #[error("{0}")]
     Mismatch(String),
 }
+
+impl Error {
+    /// `path` is not what it should be: `message` says what was found, what was expected, what to do.
+    pub fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        Self::File { path: path.into(), message: message.into() }
+    }
+}

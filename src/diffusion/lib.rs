@@ -1,5 +1,14 @@
 //! Stable Diffusion on candle: models, weights, samplers. Knows no graph.
 
+pub mod attention;
 pub mod error;
+pub mod header;
+pub mod ops;
+pub mod runtime;
+pub mod weights;
 
+pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};
 pub use error::{Error, Result};
+pub use header::{Header, TensorInfo};
+pub use runtime::Runtime;
+pub use weights::{Recipe, WeightStore, var_builder};

@@ -1,0 +1,194 @@
+//! Attention layers and what may be wrapped around them: processors by diffusers' name.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use crate::Result;
+use crate::ops::{self, Linear};
+
+/// Which half of classifier-free guidance a batch row belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// Conditioned on the positive prompt.
+    Cond,
+    /// Conditioned on the negative prompt.
+    Uncond,
+}
+
+/// Where in the sampling a model call is. Host data: nothing here is read back from a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Number of this step, from 0.
+    pub index: usize,
+    /// How many steps there are.
+    pub total: usize,
+    /// The noise level of this call, in the sampler's scale.
+    pub sigma: f64,
+    /// One entry per batch row of the call.
+    pub rows: Vec<Row>,
+}
+
+impl Step {
+    /// A single call outside any sampling, all rows conditioned.
+    pub fn single(sigma: f64, rows: usize) -> Self {
+        Self { index: 0, total: 1, sigma, rows: vec![Row::Cond; rows] }
+    }
+}
+
+/// One attention layer: its weights, and the name diffusers gives its processor.
+#[derive(Debug)]
+pub struct Attention {
+    /// `down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor`.
+    pub name: String,
+    /// Heads side by side in the last dimension.
+    pub heads: usize,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+}
+
+/// One call of an attention layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The layer.
+    pub attn: &'a Attention,
+    /// Queries `[B, N, C]`, shared by every processor.
+    pub q: &'a Tensor,
+    /// What keys and values are made of: the text `[B, T, D]` in cross-attention, the hidden states in self-attention.
+    pub context: &'a Tensor,
+    /// Where in the sampling this is.
+    pub step: &'a Step,
+    /// Height and width of the latent the model was called with.
+    pub latent: (usize, usize),
+}
+
+/// Wraps what one attention layer computes; carries the weights it adds.
+pub trait AttnProcessor: Debug + Send + Sync {
+    /// The layer's output before `to_out`, `[B, N, C]`. `next.run(call)` is the rest of the chain, at whose
+    /// end is the layer itself.
+    ///
+    /// # Errors
+    /// If shapes do not fit or the device fails.
+    fn attend(&self, call: &Call, next: Next) -> Result<Tensor>;
+}
+
+/// The processors still to come in a chain.
+#[derive(Debug, Clone, Copy)]
+pub struct Next<'a>(&'a [Arc<dyn AttnProcessor>]);
+
+impl Next<'_> {
+    /// Runs the rest of the chain.
+    ///
+    /// # Errors
+    /// Those of the processors and the layer.
+    pub fn run(self, call: &Call) -> Result<Tensor> {
+        match self.0.split_last() {
+            Some((last, rest)) => last.attend(call, Next(rest)),
+            None => {
+                let (k, v) = (call.attn.to_k.forward(call.context)?, call.attn.to_v.forward(call.context)?);
+                call.attn.sdpa(call.q, &k, &v)
+            }
+        }
+    }
+}
+
+/// Processors by diffusers' name, passed to a model's `forward`; nothing is installed in a model, so there is
+/// nothing to undo. Cloning shares; adding copies the map, never a weight.
+#[derive(Debug, Clone, Default)]
+pub struct Patches(Arc<BTreeMap<String, Vec<Arc<dyn AttnProcessor>>>>);
+
+impl Patches {
+    /// These patches and one more processor around the layer `name`.
+    #[must_use]
+    pub fn with(&self, name: impl Into<String>, processor: Arc<dyn AttnProcessor>) -> Self {
+        self.with_all([(name.into(), processor)])
+    }
+
+    /// These patches and more processors, each around the layer of its name.
+    #[must_use]
+    pub fn with_all(&self, more: impl IntoIterator<Item = (String, Arc<dyn AttnProcessor>)>) -> Self {
+        let mut map = (*self.0).clone();
+        for (name, processor) in more {
+            map.entry(name).or_default().push(processor);
+        }
+        Self(Arc::new(map))
+    }
+
+    /// Whether there is no processor at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names of the layers that have processors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    fn chain(&self, name: &str) -> Next<'_> {
+        Next(self.0.get(name).map(Vec::as_slice).unwrap_or_default())
+    }
+}
+
+impl Attention {
+    /// Loads `to_q`, `to_k`, `to_v` (no biases) and `to_out.0` of a layer of width `channels` that attends to
+    /// tokens of width `context`.
+    ///
+    /// # Errors
+    /// If a weight is missing or misshapen, or `channels` cannot be split into `heads`.
+    pub fn load(vb: &VarBuilder, channels: usize, context: usize, heads: usize) -> Result<Self> {
+        if heads == 0 || !channels.is_multiple_of(heads) {
+            return Err(crate::Error::Mismatch(format!(
+                "{}: {channels} channels cannot be split into {heads} heads",
+                vb.prefix()
+            )));
+        }
+        Ok(Self {
+            name: format!("{}.processor", vb.prefix()),
+            heads,
+            to_q: Linear::load_no_bias(&vb.pp("to_q"), channels, channels)?,
+            to_k: Linear::load_no_bias(&vb.pp("to_k"), context, channels)?,
+            to_v: Linear::load_no_bias(&vb.pp("to_v"), context, channels)?,
+            to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
+        })
+    }
+
+    /// Attention of queries `[B, N, C]` to keys and values `[B, M, C]`, with this layer's heads.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn sdpa(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        Ok(ops::attention(q, k, v, self.heads, None)?)
+    }
+
+    /// The queries of hidden states `[B, N, C]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn queries(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.to_q.forward(x)?)
+    }
+
+    /// The layer with its processors: hidden states `[B, N, C]` → `[B, N, C]`; `context` absent means
+    /// self-attention.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        context: Option<&Tensor>,
+        patches: &Patches,
+        step: &Step,
+        latent: (usize, usize),
+    ) -> Result<Tensor> {
+        let q = self.queries(x)?;
+        let call = Call { attn: self, q: &q, context: context.unwrap_or(x), step, latent };
+        let y = patches.chain(&self.name).run(&call)?;
+        Ok(self.to_out.forward(&y)?)
+    }
+}
