@@ -1,15 +1,17 @@
 //! Ports, nodes, the workflow file and its checks: everything about a graph but running it.
 //!
-//! A text becomes a [`Workflow`] (what the file says, maybe wrong), a workflow becomes a [`Plan`]
-//! (what can be run) by [`check`](check::check), and only a plan can be run. No tensor type appears here.
+//! A text becomes a `Workflow` (what the file says, maybe wrong), a workflow becomes a [`Plan`]
+//! (what can be run) by `check`, and only a plan can be run. No tensor type appears here.
 
 pub mod context;
 pub mod diag;
 pub mod facts;
 pub mod files;
 pub mod hash;
+pub mod key;
 pub mod literal;
 pub mod node;
+pub mod plan;
 pub mod port;
 pub mod registry;
 pub mod spec;
@@ -22,6 +24,7 @@ pub use flow_macros::{Choice, Inputs};
 pub use hash::Hash;
 pub use literal::Literal;
 pub use node::{Args, Inputs, Node, NodeError, Outputs};
+pub use plan::{Constant, Job, Link, NodeId, Plan, PlanOutput};
 pub use port::{Bytes, Port, Value};
 pub use registry::{NodeDef, Registry};
 pub use spec::{InputSpec, Lane, OutputSpec, Socket};

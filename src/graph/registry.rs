@@ -1,6 +1,6 @@
 //! The list of node types.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Context, Facts, Hash, InputSpec, Known, Lane, Node, NodeError, OutputSpec, Value,
@@ -71,7 +71,7 @@ impl NodeDef {
 /// The node types a workflow may use, in stable order.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    defs: BTreeMap<&'static str, NodeDef>,
+    defs: BTreeMap<&'static str, Arc<NodeDef>>,
     aliases: BTreeMap<&'static str, &'static str>,
 }
 
@@ -91,17 +91,17 @@ impl Registry {
             assert!(self.get(name).is_none(), "two nodes are called `{name}`");
         }
         self.aliases.extend(def.aliases.iter().map(|alias| (*alias, def.kind)));
-        self.defs.insert(def.kind, def);
+        self.defs.insert(def.kind, Arc::new(def));
         self
     }
 
     /// A node type by its name or an alias.
-    pub fn get(&self, name: &str) -> Option<&NodeDef> {
+    pub fn get(&self, name: &str) -> Option<&Arc<NodeDef>> {
         self.defs.get(self.aliases.get(name).copied().unwrap_or(name))
     }
 
     /// All node types, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &NodeDef> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<NodeDef>> {
         self.defs.values()
     }
 
@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// The node type that loads models of a folder.
-    pub fn loader(&self, folder: &str) -> Option<&NodeDef> {
+    pub fn loader(&self, folder: &str) -> Option<&Arc<NodeDef>> {
         self.defs.values().find(|def| def.loads == Some(folder))
     }
 }

@@ -1,0 +1,197 @@
+//! What can be run: every job, link, literal and file known to be right.
+
+use std::{borrow::Borrow, collections::BTreeMap, fmt, io, ops::Deref, path::PathBuf, sync::Arc};
+
+use indexmap::IndexMap;
+use petgraph::{
+    Direction,
+    graph::{DiGraph, NodeIndex},
+    visit::EdgeRef,
+};
+
+use crate::{
+    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, diag::Span, key, node::Arg,
+};
+
+/// A node's name in the file. It appears in messages and events, never in a key.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(Arc<str>);
+
+impl From<&str> for NodeId {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl Deref for NodeId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for NodeId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// An argument known before anything runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constant {
+    /// A literal that fits its input: in range, of the right kind.
+    Literal(Literal),
+    /// A file that was found.
+    File(File),
+}
+
+impl From<Constant> for Arg {
+    fn from(constant: Constant) -> Self {
+        match constant {
+            Constant::Literal(literal) => Self::Literal(literal),
+            Constant::File(file) => Self::File(file),
+        }
+    }
+}
+
+/// One node to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its name in the file; `parent.input` for a node written in place, `models.alias` for an inserted loader.
+    pub id: NodeId,
+    /// Its type.
+    pub def: Arc<NodeDef>,
+    /// Literals and files by the inputs' own names, defaults filled in; linked inputs are edges.
+    pub args: BTreeMap<&'static str, Constant>,
+    pub(crate) span: Option<Span>,
+    pub(crate) input_spans: Vec<(&'static str, Span)>,
+}
+
+impl Job {
+    /// The key of this job's results, given the identities of its linked values by input name.
+    ///
+    /// # Errors
+    /// When a file argument cannot be read.
+    pub fn key(&self, values: &BTreeMap<&'static str, Hash>, files: &Files, salt: &Hash) -> io::Result<Hash> {
+        let mut parts = BTreeMap::new();
+        for (name, constant) in &self.args {
+            let part = match constant {
+                Constant::Literal(literal) => key::Part::Literal(literal),
+                Constant::File(file) => key::Part::File(files.hash(&file.path)?),
+            };
+            parts.insert(*name, part);
+        }
+        parts.extend(values.iter().map(|(name, id)| (*name, key::Part::Value(*id))));
+        Ok(key::key(&self.def, &parts, salt))
+    }
+
+    /// Where the file gives an input, if it does.
+    pub fn input_span(&self, input: &str) -> Option<&Span> {
+        self.input_spans.iter().find(|(name, _)| *name == input).map(|(_, span)| span)
+    }
+}
+
+/// An edge, from the producer to the consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The producer's output, by number.
+    pub from_output: usize,
+    /// The consumer's input.
+    pub input: &'static str,
+}
+
+/// One entry of `outputs:`: a value the run gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanOutput {
+    /// The job that gives it.
+    pub job: NodeIndex,
+    /// Which of its outputs.
+    pub index: usize,
+}
+
+/// A workflow that can be run; made by `check` alone. It holds only what the wanted results need.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub(crate) graph: DiGraph<Job, Link>,
+    pub(crate) order: Vec<NodeIndex>,
+    pub(crate) outputs: IndexMap<String, PlanOutput>,
+    pub(crate) targets: Vec<NodeIndex>,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) warnings: Diagnostics,
+}
+
+impl Plan {
+    /// Jobs and links; acyclic, every required input filled.
+    pub fn graph(&self) -> &DiGraph<Job, Link> {
+        &self.graph
+    }
+
+    /// One job.
+    pub fn job(&self, job: NodeIndex) -> &Job {
+        &self.graph[job]
+    }
+
+    /// All jobs, producers before consumers.
+    pub fn order(&self) -> &[NodeIndex] {
+        &self.order
+    }
+
+    /// The links into a job: the producing job and the link.
+    pub fn inputs(&self, job: NodeIndex) -> impl Iterator<Item = (NodeIndex, &Link)> {
+        self.graph.edges_directed(job, Direction::Incoming).map(|edge| (edge.source(), edge.weight()))
+    }
+
+    /// The wanted entries of `outputs:`, in file order.
+    pub fn outputs(&self) -> &IndexMap<String, PlanOutput> {
+        &self.outputs
+    }
+
+    /// The jobs the run is for: wanted sinks, wanted nodes, and the nodes behind wanted outputs.
+    pub fn targets(&self) -> &[NodeIndex] {
+        &self.targets
+    }
+
+    /// The wanted jobs that are run for their effect.
+    pub fn sinks(&self) -> impl Iterator<Item = NodeIndex> {
+        self.targets.iter().copied().filter(|job| self.graph[*job].def.is_sink())
+    }
+
+    /// Every file the run depends on: the workflow, parameter files, pictures and models; sorted, each once.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// What the check found worth saying though nothing stops the run.
+    pub fn warnings(&self) -> &Diagnostics {
+        &self.warnings
+    }
+
+    /// A job's failure as a diagnostic (`node-failed`) at the line of the input at fault, else at the node.
+    pub fn diagnose(&self, job: NodeIndex, error: &NodeError) -> Diagnostic {
+        let job = &self.graph[job];
+        let place = error.input.and_then(|input| job.input_span(input)).or(job.span.as_ref());
+        Diagnostic::error("node-failed", format!("{} `{}` failed: {error}", job.def.kind, job.id))
+            .at(place.cloned())
+            .hint(error.hint.clone())
+            .node(&*job.id)
+    }
+}
