@@ -1,10 +1,15 @@
 //! Stable Diffusion on candle: models, weights, samplers. Knows no graph.
 
 pub mod attention;
+pub mod controlnet;
 pub mod error;
 pub mod header;
+pub mod keys;
 pub mod ops;
 pub mod runtime;
+pub mod unet;
+mod unet_blocks;
+pub mod unet_config;
 pub mod weights;
 
 pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};

@@ -1,0 +1,109 @@
+//! ControlNet (Zhang et al. 2023; diffusers' `ControlNetModel`): a copy of the UNet's way down that sees a hint
+//! picture and gives residuals for the UNet's skips.
+//!
+//! It attends to the text alone. An IP-Adapter's image tokens never reach it: they are patches on the UNet's
+//! attention and no part of the context (tencent's code, which concatenates both, has to cut them off again).
+
+use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::attention::{Patches, Step};
+use crate::ops::{self, Conv2d, Linear, Padding};
+use crate::unet::{Residuals, UNetConfig, check_inputs};
+use crate::unet_blocks::{Encoder, Pass};
+use crate::{Error, Result};
+
+/// A ControlNet.
+#[derive(Debug)]
+pub struct ControlNet {
+    in_channels: usize,
+    context_dim: usize,
+    dtype: DType,
+    hint: Vec<Conv2d>,
+    encoder: Encoder,
+    down: Vec<Linear>,
+    mid: Linear,
+}
+
+impl ControlNet {
+    /// Loads the weights under diffusers' names. `hint_channels` are those before and after each convolution
+    /// of the hint.
+    ///
+    /// # Errors
+    /// If a weight is missing or misshapen, with its name.
+    pub fn new(cfg: &UNetConfig, hint_channels: &[usize], vb: VarBuilder) -> Result<Self> {
+        let zero = |(n, &c): (usize, &usize)| Linear::load(&vb.pp("controlnet_down_blocks").pp(n), c, c);
+        let last = cfg.levels.last().expect("a ControlNet has levels").channels;
+        Ok(Self {
+            in_channels: cfg.in_channels,
+            context_dim: cfg.context_dim,
+            dtype: vb.dtype(),
+            hint: load_hint(&vb.pp("controlnet_cond_embedding"), hint_channels)?,
+            encoder: Encoder::load(&vb, cfg)?,
+            down: cfg.skip_channels().iter().enumerate().map(zero).collect::<candle_core::Result<_>>()?,
+            mid: Linear::load(&vb.pp("controlnet_mid_block"), last, last)?,
+        })
+    }
+
+    /// The features of a hint picture `[B, 3, H, W]` with values 0..1, eight times the latent's size; the same
+    /// for every step, so computed once.
+    ///
+    /// # Errors
+    /// If it has another number of channels.
+    pub fn embed_hint(&self, hint: &Tensor) -> Result<Tensor> {
+        let mut h = ops::to_nhwc(&hint.to_dtype(self.dtype)?)?;
+        for (n, conv) in self.hint.iter().enumerate() {
+            h = conv.forward(&h)?;
+            if n + 1 < self.hint.len() {
+                h = ops::silu(&h)?;
+            }
+        }
+        Ok(h)
+    }
+
+    /// The residuals at full strength: `x` `[B, 4, H, W]` as the UNet gets it, `context` `[B, T, D]`.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if the inputs do not fit each other or the model.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        timestep: f64,
+        context: &Tensor,
+        y: Option<&Tensor>,
+        hint_embedding: &Tensor,
+    ) -> Result<Residuals> {
+        let step = Step::single(0.0, x.dim(0)?);
+        check_inputs(x, context, self.in_channels, self.context_dim, &step)?;
+        let (_, _, height, width) = x.dims4()?;
+        let (_, h, w, _) = hint_embedding.dims4()?;
+        if (h, w) != (height, width) {
+            return Err(Error::Mismatch(format!(
+                "the hint is for a latent of {h}x{w}, the latent has {height}x{width}; resize it to eight times the latent"
+            )));
+        }
+        let context = context.to_dtype(self.dtype)?;
+        let time = self.encoder.embed(timestep, y, self.dtype, x.device())?;
+        let patches = Patches::default();
+        let pass =
+            Pass { time: &time, context: &context, patches: &patches, step: &step, latent: (height, width) };
+        let x = ops::to_nhwc(&x.to_dtype(self.dtype)?)?;
+        let (skips, mid) = self.encoder.forward(&x, Some(hint_embedding), &pass)?;
+        let down = self.down.iter().zip(&skips).map(|(zero, skip)| zero.forward(skip));
+        Ok(Residuals { down: down.collect::<candle_core::Result<_>>()?, mid: self.mid.forward(&mid)? })
+    }
+}
+
+/// A first convolution, pairs of which the second halves the size, a last one.
+fn load_hint(vb: &VarBuilder, channels: &[usize]) -> Result<Vec<Conv2d>> {
+    let layers = channels.len().saturating_sub(1);
+    let load = |(n, pair): (usize, &[usize])| {
+        let (name, stride) = match n {
+            0 => ("conv_in".to_owned(), 1),
+            n if n + 1 == layers => ("conv_out".to_owned(), 1),
+            n => (format!("blocks.{}", n - 1), if n % 2 == 0 { 2 } else { 1 }),
+        };
+        Conv2d::load(&vb.pp(name), pair[0], pair[1], 3, stride, Padding::Same(1))
+    };
+    Ok(channels.windows(2).enumerate().map(load).collect::<candle_core::Result<_>>()?)
+}

@@ -1,0 +1,152 @@
+//! The UNet of Stable Diffusion 1.x, 2.x and XL (diffusers' `UNet2DConditionModel`).
+
+use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::attention::{Patches, Step};
+use crate::ops::{self, Conv2d, GroupNorm};
+use crate::unet_blocks::{Encoder, Pass, UpBlock};
+use crate::{Error, Result};
+
+pub use crate::unet_config::UNetConfig;
+
+/// What a ControlNet adds to a UNet: one tensor for each skip and one for the middle, NHWC.
+#[derive(Debug, Clone)]
+pub struct Residuals {
+    /// In the order the skips are made.
+    pub down: Vec<Tensor>,
+    /// For the output of the middle block.
+    pub mid: Tensor,
+}
+
+impl Residuals {
+    /// These times `strength`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn scale(&self, strength: f64) -> Result<Self> {
+        let down = self.down.iter().map(|r| r * strength).collect::<candle_core::Result<_>>()?;
+        Ok(Self { down, mid: (&self.mid * strength)? })
+    }
+
+    /// These and those of another ControlNet.
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        let down =
+            self.down.iter().zip(&other.down).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?;
+        Ok(Self { down, mid: (&self.mid + &other.mid)? })
+    }
+}
+
+/// The noise predictor.
+#[derive(Debug)]
+pub struct UNet {
+    in_channels: usize,
+    context_dim: usize,
+    dtype: DType,
+    encoder: Encoder,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl UNet {
+    /// Loads the weights under diffusers' names.
+    ///
+    /// # Errors
+    /// If a weight is missing or misshapen, with its name.
+    pub fn new(cfg: &UNetConfig, vb: VarBuilder) -> Result<Self> {
+        let mut skips = cfg.skip_channels();
+        let mut inputs = cfg.levels.last().expect("a UNet has levels").channels;
+        let mut up_blocks = vec![];
+        for i in 0..cfg.levels.len() {
+            up_blocks.push(UpBlock::load(&vb.pp("up_blocks").pp(i), cfg, i, inputs, &mut skips)?);
+            inputs = cfg.levels[cfg.levels.len() - 1 - i].channels;
+        }
+        Ok(Self {
+            in_channels: cfg.in_channels,
+            context_dim: cfg.context_dim,
+            dtype: vb.dtype(),
+            encoder: Encoder::load(&vb, cfg)?,
+            up_blocks,
+            conv_norm_out: GroupNorm::load(&vb.pp("conv_norm_out"), cfg.groups, inputs, cfg.norm_eps)?,
+            conv_out: Conv2d::load3x3(&vb.pp("conv_out"), inputs, cfg.out_channels, 1)?,
+        })
+    }
+
+    /// Predicts noise (or v): `x` `[B, 4, H, W]`, `context` `[B, T, D]`, `y` `[B, 2816]` for SDXL,
+    /// `residuals` already scaled → `[B, 4, H, W]` in f32.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if the inputs do not fit each other or the model.
+    #[expect(clippy::too_many_arguments, reason = "the inputs of the model; a struct would only rename them")]
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        timestep: f64,
+        context: &Tensor,
+        y: Option<&Tensor>,
+        residuals: Option<&Residuals>,
+        patches: &Patches,
+        step: &Step,
+    ) -> Result<Tensor> {
+        check_inputs(x, context, self.in_channels, self.context_dim, step)?;
+        let (_, _, height, width) = x.dims4()?;
+        let context = context.to_dtype(self.dtype)?;
+        let time = self.encoder.embed(timestep, y, self.dtype, x.device())?;
+        let pass = Pass { time: &time, context: &context, patches, step, latent: (height, width) };
+        let x = ops::to_nhwc(&x.to_dtype(self.dtype)?)?;
+        let (mut skips, mut h) = self.encoder.forward(&x, None, &pass)?;
+        if let Some(residuals) = residuals {
+            h = h.broadcast_add(&residuals.mid)?;
+            skips = add_residuals(skips, &residuals.down)?;
+        }
+        for block in &self.up_blocks {
+            h = block.forward(h, &mut skips, &pass)?;
+        }
+        let h = self.conv_out.forward(&self.conv_norm_out.forward_silu(&h)?)?;
+        Ok(ops::to_nchw(&h)?.to_dtype(DType::F32)?)
+    }
+}
+
+fn add_residuals(skips: Vec<Tensor>, residuals: &[Tensor]) -> Result<Vec<Tensor>> {
+    if skips.len() != residuals.len() {
+        return Err(Error::Mismatch(format!(
+            "the ControlNet gives {} residuals, the model takes {}; they are of different families",
+            residuals.len(),
+            skips.len()
+        )));
+    }
+    skips.iter().zip(residuals).map(|(skip, residual)| Ok(skip.broadcast_add(residual)?)).collect()
+}
+
+/// What a UNet and a ControlNet ask of their inputs.
+pub(crate) fn check_inputs(
+    x: &Tensor,
+    context: &Tensor,
+    in_channels: usize,
+    context_dim: usize,
+    step: &Step,
+) -> Result<()> {
+    let (batch, channels, _, _) = x.dims4()?;
+    let (rows, _, width) = context.dims3()?;
+    if channels != in_channels {
+        return Err(Error::Mismatch(format!(
+            "the latent has {channels} channels, the model takes {in_channels}"
+        )));
+    }
+    if width != context_dim {
+        return Err(Error::Mismatch(format!(
+            "the text has width {width}, the model takes {context_dim}; use the text encoder of the same checkpoint"
+        )));
+    }
+    if rows != batch || step.rows.len() != batch {
+        return Err(Error::Mismatch(format!(
+            "{batch} latents were given with {rows} texts and {} guidance rows",
+            step.rows.len()
+        )));
+    }
+    Ok(())
+}
