@@ -3,6 +3,8 @@
 pub mod attention;
 pub mod controlnet;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 pub mod header;
 pub mod keys;
 pub mod ops;

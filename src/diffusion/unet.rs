@@ -150,3 +150,6 @@ pub(crate) fn check_inputs(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
