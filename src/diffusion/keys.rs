@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 pub use controlnet::controlnet;
 pub use unet::unet;
-pub use vae::vae;
+pub use vae::{detect_vae, vae, vae_old_diffusers};
 
 /// Who named a file's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,11 @@ impl KeyMap {
     #[must_use]
     pub fn below(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
+    }
+
+    /// What the names of all the file's tensors of this model start with; may be empty.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     fn add(&mut self, file: impl Into<String>, inside: impl Into<String>) {

@@ -1,6 +1,9 @@
 //! Stable Diffusion on candle: models, weights, samplers. Knows no graph.
 
 pub mod attention;
+pub mod clip_encoder;
+pub mod clip_text;
+pub mod clip_vision;
 pub mod controlnet;
 pub mod error;
 #[cfg(test)]
@@ -8,11 +11,19 @@ mod fixtures;
 pub mod header;
 pub mod keys;
 pub mod ops;
+pub mod preprocess;
+pub mod prompt;
 pub mod runtime;
+pub mod tokenizer;
 pub mod unet;
 mod unet_blocks;
 pub mod unet_config;
+pub mod vae;
+mod vae_blocks;
 pub mod weights;
+
+#[cfg(test)]
+mod fixture;
 
 pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};
 pub use error::{Error, Result};

@@ -1,4 +1,40 @@
 use super::KeyMap;
+use crate::header::Header;
+
+/// The names of the autoencoder in a file (a checkpoint's, or a file of its own), told from the tensors present;
+/// nothing if there is none.
+pub fn detect_vae(header: &Header) -> Option<KeyMap> {
+    ["first_stage_model.", "vae.", ""].into_iter().find_map(|prefix| {
+        let has = |name: &str| header.shape(&format!("{prefix}{name}")).is_some();
+        let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|&i| has(&name(i))).count();
+        let map = if has("decoder.mid.block_1.norm1.weight") {
+            let levels = count(&|i| format!("encoder.down.{i}.block.0.norm1.weight"));
+            let layers = count(&|i| format!("encoder.down.0.block.{i}.norm1.weight"));
+            vae(levels, layers)
+        } else if has("decoder.mid_block.attentions.0.query.weight") {
+            vae_old_diffusers()
+        } else if has("decoder.mid_block.resnets.0.norm1.weight") {
+            KeyMap::default()
+        } else {
+            return None;
+        };
+        Some(map.below(prefix))
+    })
+}
+
+/// diffusers' names of before 0.15, when attention had others.
+pub fn vae_old_diffusers() -> KeyMap {
+    let mut map = KeyMap::default();
+    for side in ["encoder", "decoder"] {
+        for (file, inside) in
+            [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")]
+        {
+            let attention = format!("{side}.mid_block.attentions.0");
+            map.add(format!("{attention}.{file}"), format!("{attention}.{inside}"));
+        }
+    }
+    map
+}
 
 /// The LDM names of an `AutoencoderKL` with so many resolutions and, in the encoder, residual blocks for each.
 /// LDM numbers the decoder's levels by resolution, diffusers in the order they run.

@@ -1,0 +1,146 @@
+use std::collections::HashMap;
+
+use super::*;
+use crate::fixture::{self, assert_close, tiny_sd};
+
+fn tiny() -> (VaeSource, Arc<AutoencoderKl>) {
+    let source = VaeSource::open(&tiny_sd("tiny-sd.safetensors")).unwrap();
+    let vae = source.load(&Runtime::cpu()).unwrap();
+    (source, vae)
+}
+
+const MINIATURE: &str = "vae/vae.safetensors";
+
+fn miniature_config() -> VaeConfig {
+    VaeConfig { channels: vec![4, 8, 12, 12], layers_per_block: 2, latent_channels: 4, groups: 2 }
+}
+
+fn miniature() -> AutoencoderKl {
+    let header = Header::read(fixture::path(MINIATURE).as_ref()).unwrap();
+    let vb = var_builder(&header, |name| format!("w/{name}"), DType::F32, &Device::Cpu).unwrap();
+    AutoencoderKl::new(&miniature_config(), vb).unwrap()
+}
+
+#[test]
+fn the_header_tells_the_sizes() {
+    let config =
+        VaeConfig { channels: vec![8, 16, 32, 64], layers_per_block: 1, latent_channels: 4, groups: 2 };
+    assert_eq!(tiny().0.config, config);
+    assert_eq!(config.factor(), 8);
+}
+
+#[test]
+fn tiny_sd_encodes_and_decodes_as_the_reference() {
+    let (_, vae) = tiny();
+    let reference = fixture::reference();
+    let (mean, logvar) = vae.encode(&reference["vae_in"]).unwrap();
+    assert_close("vae_mean", &mean, &reference["vae_mean"], 1e-4);
+    assert_close("vae_logvar", &logvar, &reference["vae_logvar"], 1e-4);
+    assert_close("vae_recon", &vae.decode(&reference["vae_mean"]).unwrap(), &reference["vae_recon"], 1e-4);
+}
+
+#[test]
+fn odd_sizes_are_those_of_diffusers() {
+    let expected = fixture::tensors(MINIATURE);
+    let vae = miniature();
+    let pixels = expected["cropped"].unsqueeze(0).unwrap().permute((0, 3, 1, 2)).unwrap();
+    let (mean, logvar) = vae.encode(&pixels.affine(2.0, -1.0).unwrap()).unwrap();
+    assert_close("mean", &mean, &expected["mean"], 1e-4);
+    assert_close("logvar", &logvar, &expected["logvar"], 1e-4);
+    assert_close("decoded", &vae.decode(&expected["mean"]).unwrap(), &expected["decoded"], 1e-4);
+    assert_close("decoded_odd", &vae.decode(&expected["z_odd"]).unwrap(), &expected["decoded_odd"], 1e-4);
+}
+
+#[test]
+fn candle_transformers_agrees() {
+    use candle_transformers::models::stable_diffusion::vae as candle;
+    let mut weights: HashMap<String, Tensor> = fixture::tensors(MINIATURE)
+        .into_iter()
+        .filter_map(|(name, tensor)| {
+            Some((name.strip_prefix("w/")?.to_owned(), tensor.to_dtype(DType::F32).unwrap()))
+        })
+        .collect();
+    // Its encoder only gives samples: with a log variance of -200 everywhere a sample is the mean.
+    let bias = weights["quant_conv.bias"].narrow(0, 0, 4).unwrap();
+    let certain = Tensor::full(-200f32, 4, &Device::Cpu).unwrap();
+    weights.insert("quant_conv.bias".into(), Tensor::cat(&[bias, certain], 0).unwrap());
+    let config = candle::AutoEncoderKLConfig {
+        block_out_channels: vec![4, 8, 12, 12],
+        layers_per_block: 2,
+        latent_channels: 4,
+        norm_num_groups: 2,
+        use_quant_conv: true,
+        use_post_quant_conv: true,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    candle_core::safetensors::save(&weights, folder.path().join("vae.safetensors")).unwrap();
+    let header = Header::read(&folder.path().join("vae.safetensors")).unwrap();
+    let vb = || var_builder(&header, str::to_owned, DType::F32, &Device::Cpu).unwrap();
+    let theirs = candle::AutoEncoderKL::new(vb(), 3, 3, config).unwrap();
+    let ours = AutoencoderKl::new(&miniature_config(), vb()).unwrap();
+    let pixels = Tensor::arange(0f32, 3.0 * 16.0 * 24.0, &Device::Cpu).unwrap();
+    let pixels = pixels.reshape((1, 3, 16, 24)).unwrap().sin().unwrap();
+    let expected = theirs.encode(&pixels).unwrap().sample().unwrap();
+    assert_close("mean", &ours.encode(&pixels).unwrap().0, &expected, 1e-4);
+    assert_close("decoded", &ours.decode(&expected).unwrap(), &theirs.decode(&expected).unwrap(), 1e-4);
+}
+
+#[test]
+fn an_autoencoder_of_diffusers_names_is_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    for (to_q, to_out) in [("to_q", "to_out.0"), ("query", "proj_attn")] {
+        let path = folder.path().join("vae.safetensors");
+        let tensors: HashMap<String, Tensor> = fixture::tensors(MINIATURE)
+            .into_iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix("w/")?.to_owned(), tensor)))
+            .map(|(name, tensor)| match to_q {
+                "query" => (old_name(&name), tensor),
+                _ => (name, tensor),
+            })
+            .collect();
+        assert!(tensors.contains_key(&format!("encoder.mid_block.attentions.0.{to_out}.bias")));
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        // Without a configuration the groups are SD's 32, which these 4 channels cannot have.
+        let message = VaeSource::open(&path).unwrap_err().to_string();
+        assert!(
+            message.ends_with("4 channels of the autoencoder cannot be split into 32 groups"),
+            "{message}"
+        );
+        std::fs::rename(&path, folder.path().join("diffusion_pytorch_model.safetensors")).unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"norm_num_groups": 2}"#).unwrap();
+        let source = VaeSource::open(&folder.path().join("diffusion_pytorch_model.safetensors")).unwrap();
+        assert_eq!(source.config, miniature_config());
+        let expected = fixture::tensors(MINIATURE);
+        let decoded = source.load(&Runtime::cpu()).unwrap().decode(&expected["mean"]).unwrap();
+        assert_close("decoded", &decoded, &expected["decoded"], 1e-4);
+    }
+}
+
+fn old_name(name: &str) -> String {
+    [(".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")]
+        .iter()
+        .fold(name.to_owned(), |name, (new, old)| name.replace(new, old))
+}
+
+#[test]
+fn sides_that_are_no_multiple_of_eight_are_refused() {
+    let pixels = Tensor::zeros((1, 3, 16, 12), DType::F32, &Device::Cpu).unwrap();
+    let message = miniature().encode(&pixels).unwrap_err().to_string();
+    assert_eq!(message, "a picture of 12x16 for an autoencoder that takes multiples of 8; crop it");
+}
+
+#[test]
+fn latents_of_another_family_are_refused() {
+    let latents = Tensor::zeros((1, 16, 4, 4), DType::F32, &Device::Cpu).unwrap();
+    let message = miniature().decode(&latents).unwrap_err().to_string();
+    assert_eq!(message, "latents of 16x4x4 for an autoencoder of 4 channels");
+}
+
+#[test]
+fn a_file_without_an_autoencoder_says_so() {
+    let message = VaeSource::open(&tiny_sd("tiny-clip-vision.safetensors")).unwrap_err().to_string();
+    assert!(
+        message.ends_with("it has no VAE (neither `first_stage_model.decoder.…` nor `decoder.…`)"),
+        "{message}"
+    );
+}
