@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 pub use controlnet::controlnet;
 pub use unet::unet;
-pub use vae::{detect_vae, vae, vae_old_diffusers};
+pub use vae::{detect_vae, vae};
 
 /// Who named a file's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -203,9 +203,7 @@ mod tests {
     use serde_json::Value;
 
     fn fixture() -> Vec<Value> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/clip_text/prompts.json");
-        let json: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        json["prompts"].as_array().unwrap().clone()
+        crate::fixture::json("clip_text/prompts.json")["prompts"].as_array().unwrap().clone()
     }
 
     fn number(value: &Value) -> f64 {

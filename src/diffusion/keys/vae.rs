@@ -12,7 +12,7 @@ pub fn detect_vae(header: &Header) -> Option<KeyMap> {
             let layers = count(&|i| format!("encoder.down.0.block.{i}.norm1.weight"));
             vae(levels, layers)
         } else if has("decoder.mid_block.attentions.0.query.weight") {
-            vae_old_diffusers()
+            old_diffusers()
         } else if has("decoder.mid_block.resnets.0.norm1.weight") {
             KeyMap::default()
         } else {
@@ -23,7 +23,7 @@ pub fn detect_vae(header: &Header) -> Option<KeyMap> {
 }
 
 /// diffusers' names of before 0.15, when attention had others.
-pub fn vae_old_diffusers() -> KeyMap {
+fn old_diffusers() -> KeyMap {
     let mut map = KeyMap::default();
     for side in ["encoder", "decoder"] {
         for (file, inside) in
