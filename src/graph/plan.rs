@@ -87,6 +87,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// A job that no file describes, for [`Plan::assemble`].
+    pub fn new(id: impl Into<NodeId>, def: Arc<NodeDef>, args: BTreeMap<&'static str, Constant>) -> Self {
+        Self { id: id.into(), def, args, span: None, input_spans: Vec::new() }
+    }
+
     /// The key of this job's results, given the identities of its linked values by input name.
     ///
     /// # Errors
@@ -140,6 +145,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A plan made by a program instead of a file: `None` when the links go round in a circle.
+    ///
+    /// The caller answers for what `check` proves of a file: arguments fit their inputs, links carry the right types.
+    pub fn assemble(graph: DiGraph<Job, Link>, targets: Vec<NodeIndex>) -> Option<Self> {
+        let order = petgraph::algo::toposort(&graph, None).ok()?;
+        Some(Self { graph, order, targets, ..Self::default() })
+    }
+
     /// Jobs and links; acyclic, every required input filled.
     pub fn graph(&self) -> &DiGraph<Job, Link> {
         &self.graph

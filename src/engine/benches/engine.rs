@@ -1,0 +1,46 @@
+//! Nodes per second of the engine itself: trivial nodes, everything to run or everything known.
+//!
+//! `cargo bench -p flow-engine`. In `tests/run.rs` the same graphs are run for their results.
+
+#[path = "../tests/stubs/graph.rs"]
+mod graph;
+#[path = "../tests/stubs/nodes.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod nodes;
+
+use std::sync::Arc;
+
+use divan::{Bencher, counter::ItemsCount};
+use flow_engine::Engine;
+use flow_graph::{CancelToken, Context, Plan};
+
+const NODES: usize = 100_000;
+
+fn main() {
+    divan::main();
+}
+
+fn engine() -> Engine {
+    Engine::new(Context::new(Arc::default()), u64::MAX)
+}
+
+fn run(engine: &Engine, plan: &Plan) {
+    engine.run(plan, &CancelToken::default(), &mut |_| ()).expect("additions do not fail");
+}
+
+#[divan::bench(args = ["chain", "fan"], sample_count = 5, sample_size = 1)]
+fn cold(bencher: Bencher, shape: &str) {
+    let plan = plan(shape);
+    bencher.counter(ItemsCount::new(NODES)).with_inputs(engine).bench_values(|engine| run(&engine, &plan));
+}
+
+#[divan::bench(args = ["chain", "fan"], sample_count = 20, sample_size = 1)]
+fn all_known(bencher: Bencher, shape: &str) {
+    let (plan, engine) = (plan(shape), engine());
+    run(&engine, &plan);
+    bencher.counter(ItemsCount::new(NODES)).bench_local(|| run(&engine, &plan));
+}
+
+fn plan(shape: &str) -> Plan {
+    if shape == "chain" { graph::chain(NODES) } else { graph::fan(NODES) }
+}

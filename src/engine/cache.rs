@@ -1,0 +1,144 @@
+//! Results of earlier runs, by key: what makes a second run short.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use flow_graph::{Bytes, Hash, NodeId, Value};
+
+/// Entries that no run has used for this many runs go.
+const KEEP_RUNS: u64 = 10;
+
+/// Results in memory, within a budget of bytes (of main and device memory together).
+///
+/// A run *holds* an entry from the moment it meets it until no later node needs it; held entries never go. Of the
+/// others the one used longest ago goes first.
+#[derive(Debug)]
+pub struct ResultCache {
+    budget: u64,
+    used: u64,
+    run: u64,
+    tick: u64,
+    entries: HashMap<Hash, Entry>,
+    /// Entries that nobody holds, by the moment they were let go.
+    idle: BTreeMap<u64, Hash>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    values: Arc<[Value]>,
+    bytes: Bytes,
+    owner: Owner,
+    last_run: u64,
+    holds: u32,
+    /// Its place in `idle` while `holds` is zero.
+    idle_since: u64,
+}
+
+/// The node that made a result, for the event that tells of its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The node's id when it ran.
+    pub node: NodeId,
+    /// Its type.
+    pub kind: &'static str,
+}
+
+/// A result that left the cache.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// Whose result it was.
+    pub owner: Owner,
+    /// The memory it held.
+    pub bytes: Bytes,
+}
+
+impl ResultCache {
+    /// An empty cache that keeps idle results while all together hold at most `budget` bytes; 0 keeps nothing.
+    pub fn new(budget: u64) -> Self {
+        Self { budget, used: 0, run: 0, tick: 0, entries: HashMap::new(), idle: BTreeMap::new() }
+    }
+
+    /// The bytes all results hold now.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Begins a run: entries met from now on count as used by it.
+    pub fn begin_run(&mut self) {
+        self.run += 1;
+    }
+
+    /// The values of a key, held until [`ResultCache::release`].
+    pub fn hold(&mut self, key: &Hash) -> Option<Arc<[Value]>> {
+        let entry = self.entries.get_mut(key)?;
+        if entry.holds == 0 {
+            self.idle.remove(&entry.idle_since);
+        }
+        entry.holds += 1;
+        entry.last_run = self.run;
+        Some(entry.values.clone())
+    }
+
+    /// Adds the values of a key, held until [`ResultCache::release`]; says whether they are kept at all, which a cache
+    /// without a budget does not do.
+    pub fn insert(&mut self, key: Hash, values: Arc<[Value]>, owner: Owner) -> bool {
+        // Twins of one run, or two runs of one engine, bring the same key.
+        if self.budget == 0 || self.hold(&key).is_some() {
+            return self.budget > 0;
+        }
+        let bytes = total(&values);
+        self.used += bytes.host + bytes.device;
+        let entry = Entry { values, bytes, owner, last_run: self.run, holds: 1, idle_since: 0 };
+        self.entries.insert(key, entry);
+        true
+    }
+
+    /// Lets go of a key that this run needs no more.
+    pub fn release(&mut self, key: &Hash) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.holds = entry.holds.saturating_sub(1);
+        if entry.holds == 0 {
+            self.tick += 1;
+            entry.idle_since = self.tick;
+            self.idle.insert(self.tick, *key);
+        }
+    }
+
+    /// While over the budget, removes the idle entry used longest ago.
+    pub fn next_over_budget(&mut self) -> Option<Evicted> {
+        if self.used <= self.budget {
+            return None;
+        }
+        let (_, key) = self.idle.pop_first()?;
+        self.remove(&key)
+    }
+
+    /// Removes what the last runs did not use; call it when a run ends.
+    pub fn expire(&mut self) -> Vec<Evicted> {
+        // `idle` is in order of use, so what is too old is at its front.
+        let mut gone = Vec::new();
+        while let Some((tick, key)) = self.idle.first_key_value().map(|(tick, key)| (*tick, *key))
+            && self.entries.get(&key).is_none_or(|entry| entry.last_run + KEEP_RUNS <= self.run)
+        {
+            self.idle.remove(&tick);
+            gone.extend(self.remove(&key));
+        }
+        gone
+    }
+
+    fn remove(&mut self, key: &Hash) -> Option<Evicted> {
+        let entry = self.entries.remove(key)?;
+        self.used -= entry.bytes.host + entry.bytes.device;
+        Some(Evicted { owner: entry.owner, bytes: entry.bytes })
+    }
+}
+
+/// The memory that several values hold.
+pub(crate) fn total(values: &[Value]) -> Bytes {
+    values.iter().fold(Bytes::default(), |sum, value| Bytes {
+        host: sum.host + value.bytes().host,
+        device: sum.device + value.bytes().device,
+    })
+}

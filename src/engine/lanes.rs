@@ -1,0 +1,162 @@
+//! Where nodes run: host nodes on rayon's pool, device nodes on one thread of their own.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use flow_graph::{Args, CancelToken, Context, Hash, Lane, NodeDef, NodeError, Report, Value};
+
+use petgraph::graph::NodeIndex;
+
+use crate::{
+    clock::Clock,
+    guard::{DEVICE_THREAD, guarded},
+};
+
+/// What comes back to the coordinator.
+pub(crate) enum Message {
+    /// A running node tells something.
+    Report { job: NodeIndex, report: Report },
+    /// A node has ended.
+    Done { job: NodeIndex, outcome: Result<Vec<Value>, NodeError>, elapsed: Duration },
+}
+
+/// One node, ready to run anywhere.
+struct Work {
+    job: NodeIndex,
+    kind: &'static str,
+    run: fn(Args, &Context, Hash) -> Result<Vec<Value>, NodeError>,
+    args: Args,
+    cx: Context,
+    key: Hash,
+    clock: Clock,
+    done: Sender<Message>,
+}
+
+impl Work {
+    fn run(self) {
+        let Self { job, kind, run, args, cx, key, clock, done } = self;
+        let start = clock.now();
+        let outcome = guarded(kind, || run(args, &cx, key));
+        // Nobody listens when the run was left by a panic of the listener: then nobody wants the result either.
+        let _ = done.send(Message::Done { job, outcome, elapsed: clock.now().saturating_sub(start) });
+    }
+}
+
+/// The places of one run where nodes run, and the one channel that all of them answer on.
+pub(crate) struct Lanes {
+    cx: Context,
+    cancel: CancelToken,
+    clock: Clock,
+    outbox: Sender<Message>,
+    inbox: Receiver<Message>,
+    host_limit: usize,
+    running_host: usize,
+    running_device: usize,
+    device: Option<DeviceThread>,
+}
+
+struct DeviceThread {
+    jobs: Sender<Work>,
+    thread: JoinHandle<()>,
+}
+
+impl Lanes {
+    pub(crate) fn new(cx: Context, cancel: CancelToken, clock: Clock) -> Self {
+        let (outbox, inbox) = mpsc::channel();
+        let host_limit = rayon::current_num_threads();
+        Self {
+            cx,
+            cancel,
+            clock,
+            outbox,
+            inbox,
+            host_limit,
+            running_host: 0,
+            running_device: 0,
+            device: None,
+        }
+    }
+
+    /// Whether a node would start at once; one that would wait is better chosen later, when more is known.
+    pub(crate) fn has_room(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Host => self.running_host < self.host_limit,
+            Lane::Device => self.running_device == 0,
+        }
+    }
+
+    /// Starts a node.
+    pub(crate) fn start(&mut self, job: NodeIndex, def: &NodeDef, args: Args, key: Hash) {
+        let outbox = self.outbox.clone();
+        let report = Arc::new(move |report| {
+            let _ = outbox.send(Message::Report { job, report });
+        });
+        let work = Work {
+            job,
+            kind: def.kind,
+            run: def.run,
+            args,
+            cx: self.cx.for_node(self.cancel.clone(), report),
+            key,
+            clock: self.clock.clone(),
+            done: self.outbox.clone(),
+        };
+        match def.lane {
+            Lane::Host => {
+                self.running_host += 1;
+                rayon::spawn(move || work.run());
+            }
+            Lane::Device => {
+                self.running_device += 1;
+                let device = self.device.get_or_insert_with(DeviceThread::start);
+                device.jobs.send(work).expect("the device thread lives as long as its sender");
+            }
+        }
+    }
+
+    /// What a node tells next: at once if `wait` is not set, and `None` when none runs.
+    pub(crate) fn next(&self, wait: bool) -> Option<Message> {
+        if self.running_host + self.running_device == 0 {
+            None
+        } else if wait {
+            self.inbox.recv().ok()
+        } else {
+            self.inbox.try_recv().ok()
+        }
+    }
+
+    /// Notes that a node of this lane has ended.
+    pub(crate) fn ended(&mut self, lane: Lane) {
+        match lane {
+            Lane::Host => self.running_host -= 1,
+            Lane::Device => self.running_device -= 1,
+        }
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        if let Some(DeviceThread { jobs, thread }) = self.device.take() {
+            drop(jobs);
+            // The thread only runs guarded nodes, so there is no panic to learn of.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl DeviceThread {
+    fn start() -> Self {
+        let (jobs, queue) = mpsc::channel::<Work>();
+        let thread = thread::Builder::new()
+            .name(DEVICE_THREAD.to_owned())
+            .spawn(move || queue.into_iter().for_each(Work::run))
+            .expect("the system can start a thread");
+        Self { jobs, thread }
+    }
+}

@@ -1,0 +1,97 @@
+//! The engine's door: a plan in, values out.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flow_graph::{CancelToken, Context, Hash, NodeError, Plan, Value};
+use petgraph::graph::NodeIndex;
+
+use crate::{Clock, Event, ResultCache, coordinator::Coordinator};
+
+/// Runs plans and keeps their results for the next run.
+pub struct Engine {
+    pub(crate) cx: Context,
+    pub(crate) clock: Clock,
+    pub(crate) host_salt: Hash,
+    pub(crate) device_salt: Hash,
+    results: Mutex<ResultCache>,
+}
+
+/// What a plan asks for; values of failed nodes are missing.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// The workflow's `outputs:`, by name.
+    pub named: Vec<(String, Value)>,
+    /// All values of each target of the plan; none for a sink.
+    pub targets: Vec<(NodeIndex, Arc<[Value]>)>,
+}
+
+/// A node that gave an error.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The node; [`Plan::diagnose`] tells a person about it.
+    pub job: NodeIndex,
+    /// What it said; equal nodes share one error.
+    pub error: Arc<NodeError>,
+}
+
+/// Why a run did not give all it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nodes failed; everything that does not need them has run.
+    #[error("{} of the nodes failed", failures.len())]
+    Failed {
+        /// The nodes, in the order they failed.
+        failures: Vec<Failure>,
+        /// The values that there are nevertheless.
+        outputs: Outputs,
+    },
+    /// The run was asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Engine {
+    /// An engine whose nodes work with `cx`, with room for `budget` bytes of results (0: nothing is kept).
+    pub fn new(cx: Context, budget: u64) -> Self {
+        Self {
+            cx,
+            clock: Clock::monotonic(),
+            host_salt: Hash::of(b"host"),
+            device_salt: Hash::of(b"device"),
+            results: Mutex::new(ResultCache::new(budget)),
+        }
+    }
+
+    /// The same engine with another clock.
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The same engine, whose device nodes give results of their own kind: `salt` names device and number type.
+    pub fn with_salt(self, salt: &str) -> Self {
+        Self { device_salt: Hash::builder().part("device").part(salt).finish(), ..self }
+    }
+
+    /// Runs a plan: what is known already is not computed again, what `plan` does not need is not run.
+    ///
+    /// The calling thread coordinates, tells `on` what happens and waits; it must not be one of rayon's own, which the
+    /// host nodes run on. Nodes that are running when `cancel` is set end at their next check.
+    ///
+    /// # Errors
+    /// [`RunError::Failed`] once everything that does not need the failed nodes has run; [`RunError::Cancelled`].
+    pub fn run(
+        &self,
+        plan: &Plan,
+        cancel: &CancelToken,
+        on: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Outputs, RunError> {
+        self.results().begin_run();
+        Coordinator::new(self, plan, cancel, on).run()
+    }
+
+    /// The results kept; locked for single questions only, never while a node runs or `on` is told.
+    pub(crate) fn results(&self) -> MutexGuard<'_, ResultCache> {
+        // A panic cannot leave the cache half changed in a way that matters: at worst an entry stays held.
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,80 @@
+//! Stub nodes, graphs of them, and runs that are told as text.
+
+pub mod graph;
+pub mod nodes;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use flow_engine::{Clock, Engine, Event, Outputs, RunError, What};
+use flow_graph::{CancelToken, Context, Plan};
+
+/// An engine whose clock stands still.
+pub fn engine(budget: u64) -> Engine {
+    with_context(Context::new(Arc::default()), budget)
+}
+
+pub fn with_context(cx: Context, budget: u64) -> Engine {
+    Engine::new(cx, budget).with_clock(Clock::new(|| Duration::from_millis(5)))
+}
+
+/// What a run told: one line an event.
+pub struct Told {
+    pub events: Vec<String>,
+    pub result: Result<Outputs, RunError>,
+}
+
+impl Told {
+    /// The ids of the nodes whose event begins with `what`, sorted.
+    pub fn nodes(&self, what: &str) -> Vec<&str> {
+        let mut nodes: Vec<_> = self.events.iter().filter_map(|event| event.strip_prefix(what)).collect();
+        nodes.iter_mut().for_each(|rest| *rest = rest.split_whitespace().next().unwrap_or_default());
+        nodes.sort_unstable();
+        nodes
+    }
+
+    /// The nodes that ran.
+    pub fn ran(&self) -> Vec<&str> {
+        self.nodes("started")
+    }
+
+    /// The number of a target.
+    pub fn number(&self, target: usize) -> i64 {
+        let outputs = match &self.result {
+            Ok(outputs) | Err(RunError::Failed { outputs, .. }) => outputs,
+            Err(RunError::Cancelled) => panic!("cancelled"),
+        };
+        *outputs.targets[target].1[0].get::<i64>().unwrap()
+    }
+
+    /// All events, one a line.
+    pub fn text(&self) -> String {
+        self.events.join("\n")
+    }
+}
+
+/// Runs a plan and notes what it tells.
+pub fn run(engine: &Engine, plan: &Plan) -> Told {
+    run_with(engine, plan, &CancelToken::default())
+}
+
+pub fn run_with(engine: &Engine, plan: &Plan, cancel: &CancelToken) -> Told {
+    let events = Mutex::new(Vec::new());
+    let result = engine.run(plan, cancel, &mut |event| events.lock().unwrap().push(describe(&event)));
+    Told { events: events.into_inner().unwrap(), result }
+}
+
+fn describe(event: &Event<'_>) -> String {
+    let node = event.node;
+    match event.what {
+        What::Started => format!("started {node}"),
+        What::Cached => format!("cached {node}"),
+        What::Progress(progress) => format!("progress {node} {}/{}", progress.done, progress.total),
+        What::Saved { path } => format!("saved {node} {}", path.display()),
+        What::Finished { elapsed, bytes } => format!("finished {node} {elapsed:?} {}", bytes.host),
+        What::Failed(error) => format!("failed {node} {error}"),
+        What::Evicted { bytes } => format!("evicted {node} {}", bytes.host),
+    }
+}
