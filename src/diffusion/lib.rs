@@ -1,19 +1,24 @@
 //! Stable Diffusion on candle: models, weights, samplers. Knows no graph.
 
 pub mod attention;
+pub mod brownian;
 pub mod clip_encoder;
 pub mod clip_text;
 pub mod clip_vision;
 pub mod controlnet;
 pub mod error;
-#[cfg(test)]
 mod fixtures;
 pub mod header;
+pub mod inpaint;
 pub mod keys;
+pub mod noise;
 pub mod ops;
 pub mod preprocess;
 pub mod prompt;
 pub mod runtime;
+pub mod samplers;
+pub mod sampling;
+pub mod schedule;
 pub mod tokenizer;
 pub mod unet;
 mod unet_blocks;

@@ -1,0 +1,118 @@
+//! Sampling under a noise mask: only the masked part of a latent is made anew.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use crate::{Error, Result};
+
+/// Where to paint, in pixels of any size: 1 makes anew, 0 keeps, and what lies between mixes.
+#[derive(Debug, Clone)]
+pub struct NoiseMask {
+    frames: usize,
+    height: usize,
+    width: usize,
+    values: Arc<[f32]>,
+}
+
+impl NoiseMask {
+    /// A mask of `frames` pictures, rows first.
+    ///
+    /// # Errors
+    /// If there are no values, or not `frames * height * width` of them.
+    pub fn new(frames: usize, height: usize, width: usize, values: Arc<[f32]>) -> Result<Self> {
+        let expected = frames.checked_mul(height).and_then(|n| n.checked_mul(width));
+        if values.is_empty() || expected != Some(values.len()) {
+            let found = values.len();
+            return Err(Error::Mismatch(format!("a mask of {frames}x{height}x{width} has {found} values")));
+        }
+        Ok(Self { frames, height, width, values })
+    }
+
+    /// The mask at a latent's size, `[batch, 1, height, width]`: bilinear without smoothing (torch's
+    /// `interpolate`), never rounded; pictures are repeated in turn.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn at(&self, batch: usize, height: usize, width: usize, device: &Device) -> Result<Tensor> {
+        let (rows, columns) = (taps(self.height, height), taps(self.width, width));
+        let mut values = Vec::with_capacity(batch * height * width);
+        for frame in (0..batch).map(|i| i % self.frames) {
+            let pixels = &self.values[frame * self.height * self.width..];
+            let line = |y: usize, &(x0, x1, wx): &(usize, usize, f32)| {
+                (1.0 - wx) * pixels[y * self.width + x0] + wx * pixels[y * self.width + x1]
+            };
+            for &(y0, y1, wy) in &rows {
+                values.extend(columns.iter().map(|x| (1.0 - wy) * line(y0, x) + wy * line(y1, x)));
+            }
+        }
+        Ok(Tensor::from_vec(values, (batch, 1, height, width), &Device::Cpu)?.to_device(device)?)
+    }
+}
+
+/// For each of `to` places the two of `from` it lies between, and the share of the second.
+fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
+    let scale = from as f32 / to as f32;
+    let tap = |i: usize| {
+        let place = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
+        let low = (place as usize).min(from - 1);
+        (low, (low + 1).min(from - 1), place - low as f32)
+    };
+    (0..to).map(tap).collect()
+}
+
+/// What keeps the unmasked part of a latent as it was.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    /// Where to paint, `[B, 1, H, W]`.
+    pub mask: Tensor,
+    /// Noise that fills the kept part to the level of a step.
+    pub noise: Tensor,
+    /// What is kept, scaled as the model sees it.
+    pub latent: Tensor,
+}
+
+impl Keep {
+    /// What a model is given for `x` at noise level `sigma`: the kept part noised to that level.
+    pub fn before(&self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        self.blend(x, &((&self.noise * sigma)? + &self.latent)?)
+    }
+
+    /// The denoised latent with the kept part in place.
+    pub fn after(&self, denoised: &Tensor) -> Result<Tensor> {
+        self.blend(denoised, &self.latent)
+    }
+
+    fn blend(&self, inside: &Tensor, outside: &Tensor) -> Result<Tensor> {
+        let rest = self.mask.affine(-1.0, 1.0)?;
+        Ok((inside.broadcast_mul(&self.mask)? + outside.broadcast_mul(&rest)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_mask_comes_to_the_size_of_the_latent_as_torch_brings_it() {
+        let torch = fixture::tensors("inpaint/sampling.safetensors");
+        let mask = NoiseMask::new(1, 64, 64, fixture::values(&torch["mask"]).into()).unwrap();
+        let got = mask.at(1, 8, 8, &Device::Cpu).unwrap();
+        assert!(fixture::max_abs_diff(&got, &torch["mask_latent"]) < 1e-6);
+    }
+
+    #[test]
+    fn a_mask_smaller_than_the_latent_is_enlarged() {
+        let mask = NoiseMask::new(1, 1, 2, [0.0, 1.0].into()).unwrap();
+        let got = fixture::values(&mask.at(2, 1, 4, &Device::Cpu).unwrap());
+        assert_eq!(got, [0.0, 0.25, 0.75, 1.0, 0.0, 0.25, 0.75, 1.0]);
+    }
+
+    #[test]
+    fn a_mask_of_the_wrong_number_of_values_is_refused() {
+        assert!(NoiseMask::new(1, 2, 2, [0.0].into()).is_err());
+        assert!(NoiseMask::new(0, 2, 2, [].into()).is_err());
+        assert!(NoiseMask::new(usize::MAX, 2, 2, [0.0].into()).is_err());
+    }
+}
