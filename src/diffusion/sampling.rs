@@ -222,7 +222,7 @@ mod tests {
         let torch = fixture::tensors("sampling/samplers.safetensors");
         let json = fixture::json("sampling/samplers.json");
         let schedule = Discrete::default();
-        let mut worst = std::collections::BTreeMap::new();
+        let mut seen = std::collections::BTreeSet::new();
         for (name, run) in json["runs"].as_object().unwrap() {
             let sampler = run["sampler"].as_str().unwrap();
             if !samplers::NAMES.contains(&sampler) || undone(run) {
@@ -245,16 +245,13 @@ mod tests {
             let diff = f64::from(fixture::max_abs_diff(&got, &torch[&format!("run/{name}")]));
             // `error64` is what f32 costs the reference itself.
             let tolerance = 1e-5 + 2.0 * run["error64"].as_f64().unwrap_or(0.0);
-            let tolerance = if sampler.starts_with("uni_pc") { 5e-4 } else { tolerance };
-            if diff > tolerance { println!("BAD {name}: differs by {diff:e}, more than {tolerance:e} {sigmas:?} {}", run["sigmas"]); }
-            let entry = worst.entry(sampler.to_owned()).or_insert((0.0, String::new()));
-            if diff > entry.0 {
-                *entry = (diff, name.clone());
-            }
+            // The reference's UniPC takes logarithms of nearly 1 in f32 at its last level.
+            let tolerance = if sampler.starts_with("uni_pc") { 2e-4 } else { tolerance };
+            assert!(diff <= tolerance, "{name}: differs by {diff:e}, more than {tolerance:e}");
+            seen.insert(sampler.to_owned());
         }
-        println!("{worst:#?}");
         let aliases = samplers::NAMES.iter().filter(|n| n.ends_with("_gpu")).count();
-        assert_eq!(worst.len(), samplers::NAMES.len() - aliases, "samplers without a reference: {worst:?}");
+        assert_eq!(seen.len(), samplers::NAMES.len() - aliases, "samplers with a reference: {seen:?}");
     }
 
     #[test]
