@@ -22,9 +22,9 @@ pub(crate) fn metadata(name: &str) -> serde_json::Value {
     header["__metadata__"].clone()
 }
 
-/// A fixture in JSON.
+/// A fixture in JSON; Python's NaN is read as null.
 pub(crate) fn json(name: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(path(name)).unwrap()).unwrap()
+    serde_json::from_str(&std::fs::read_to_string(path(name)).unwrap().replace("NaN", "null")).unwrap()
 }
 
 /// A tensor's values in order, as f32.

@@ -7,7 +7,6 @@ pub mod clip_text;
 pub mod clip_vision;
 pub mod controlnet;
 pub mod error;
-mod fixtures;
 pub mod header;
 pub mod inpaint;
 pub mod keys;
@@ -29,6 +28,8 @@ pub mod weights;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod fixtures;
 
 pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};
 pub use error::{Error, Result};
