@@ -57,6 +57,8 @@ pub enum Report {
 /// What the run's maker knows of the workflow, for metadata in written files.
 #[derive(Clone, Debug, Default)]
 pub struct Provenance {
+    /// What the workflow calls itself, or its file's name without the ending; may be empty.
+    pub name: String,
     /// The workflow as YAML with its inputs resolved.
     pub workflow: String,
     /// The same graph as ComfyUI's API JSON (its `prompt` chunk).

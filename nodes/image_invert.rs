@@ -1,0 +1,23 @@
+use std::sync::Arc;
+
+use flow_graph::{Context, Inputs, Node, NodeError};
+
+use crate::ports::Image;
+
+/// Inverts a picture: black becomes white, every colour its complement.
+#[derive(Inputs)]
+#[node(category = "image")]
+pub struct ImageInvert {
+    /// Picture to invert.
+    image: Arc<Image>,
+}
+
+impl Node for ImageInvert {
+    type Output = Image;
+
+    fn run(self, _cx: &Context) -> Result<Image, NodeError> {
+        let Image { frames, height, width, .. } = *self.image;
+        let rgb: Vec<f32> = self.image.rgb.iter().map(|value| 1.0 - value).collect();
+        Ok(Image::new(frames, height, width, rgb))
+    }
+}

@@ -1,0 +1,146 @@
+//! Everything that may be on a wire.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use flow_graph::{Bytes, Hash, Port};
+
+/// One or more pictures of one size: RGB, 0..1, row by row, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// How many pictures.
+    pub frames: usize,
+    /// Pixels from top to bottom.
+    pub height: usize,
+    /// Pixels from left to right.
+    pub width: usize,
+    /// `frames × height × width × 3` values, channels innermost (NHWC).
+    pub rgb: Arc<[f32]>,
+}
+
+impl Image {
+    /// Pictures from their values.
+    ///
+    /// # Panics
+    /// When the number of values does not match the sizes: a bug of the caller.
+    pub fn new(frames: usize, height: usize, width: usize, rgb: impl Into<Arc<[f32]>>) -> Self {
+        let rgb = rgb.into();
+        assert_eq!(rgb.len(), frames * height * width * 3, "an IMAGE of {frames}×{height}×{width}×3");
+        Self { frames, height, width, rgb }
+    }
+
+    /// The values of one picture.
+    pub fn frame(&self, index: usize) -> &[f32] {
+        let len = self.height * self.width * 3;
+        &self.rgb[index * len..][..len]
+    }
+}
+
+impl Port for Image {
+    const TYPE: &'static str = "IMAGE";
+
+    fn bytes(&self) -> Bytes {
+        Bytes::host(self.rgb.len() * 4)
+    }
+
+    fn content(&self) -> Option<Hash> {
+        Some(digest(&[self.frames, self.height, self.width, 3], &self.rgb))
+    }
+}
+
+/// One or more masks of one size: 0 keeps, 1 is masked; row by row, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mask {
+    /// How many masks.
+    pub frames: usize,
+    /// Pixels from top to bottom.
+    pub height: usize,
+    /// Pixels from left to right.
+    pub width: usize,
+    /// `frames × height × width` values.
+    pub values: Arc<[f32]>,
+}
+
+impl Mask {
+    /// Masks from their values.
+    ///
+    /// # Panics
+    /// When the number of values does not match the sizes: a bug of the caller.
+    pub fn new(frames: usize, height: usize, width: usize, values: impl Into<Arc<[f32]>>) -> Self {
+        let values = values.into();
+        assert_eq!(values.len(), frames * height * width, "a MASK of {frames}×{height}×{width}");
+        Self { frames, height, width, values }
+    }
+
+    /// The mask of a picture without transparency, as ComfyUI gives it: 64 × 64 zeros.
+    pub fn none() -> Self {
+        Self::new(1, 64, 64, vec![0.0; 64 * 64])
+    }
+
+    /// The values of one mask.
+    pub fn frame(&self, index: usize) -> &[f32] {
+        let len = self.height * self.width;
+        &self.values[index * len..][..len]
+    }
+}
+
+impl Port for Mask {
+    const TYPE: &'static str = "MASK";
+
+    fn bytes(&self) -> Bytes {
+        Bytes::host(self.values.len() * 4)
+    }
+
+    fn content(&self) -> Option<Hash> {
+        Some(digest(&[self.frames, self.height, self.width, 1], &self.values))
+    }
+}
+
+/// Pictures in the VAE's space, one eighth of their size.
+#[derive(Clone, Debug)]
+pub struct Latent {
+    /// `[frames, channels, height / 8, width / 8]`, f32, on the host, not scaled by the model's factor.
+    pub samples: Tensor,
+    /// What a sampler may change: 1 is drawn anew, 0 is kept. Of any size; the sampler fits it.
+    pub noise_mask: Option<Arc<Mask>>,
+}
+
+impl Latent {
+    /// A latent all of which may change.
+    pub fn new(samples: Tensor) -> Self {
+        Self { samples, noise_mask: None }
+    }
+}
+
+impl Port for Latent {
+    const TYPE: &'static str = "LATENT";
+
+    fn bytes(&self) -> Bytes {
+        let mask = self.noise_mask.as_ref().map_or(0, |mask| mask.values.len());
+        Bytes::host((self.samples.elem_count() + mask) * 4)
+    }
+
+    fn content(&self) -> Option<Hash> {
+        let values = self.samples.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).ok()?;
+        let samples = digest(self.samples.dims(), &values);
+        let mask = self.noise_mask.as_ref().and_then(|mask| mask.content());
+        let hash = Hash::builder().part(samples.as_bytes());
+        Some(mask.iter().fold(hash, |hash, mask| hash.part(mask.as_bytes())).finish())
+    }
+}
+
+/// The identity of numbers with a shape: blake3 over both, little-endian, without a copy of the whole.
+fn digest(dims: &[usize], values: &[f32]) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    for dim in dims {
+        hasher.update(&(*dim as u64).to_le_bytes());
+    }
+    let mut bytes = [0u8; 4 * 4096];
+    for block in values.chunks(4096) {
+        for (to, value) in bytes.chunks_exact_mut(4).zip(block) {
+            to.copy_from_slice(&value.to_le_bytes());
+        }
+        hasher.update(&bytes[..block.len() * 4]);
+    }
+    Hash::from_bytes(*hasher.finalize().as_bytes())
+}

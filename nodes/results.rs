@@ -1,0 +1,101 @@
+//! Names of result files, and how they are written.
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use flow_graph::{Context, NodeError};
+
+use crate::picture::encode::{Existing, write_atomic};
+
+/// What a prefix may say of the result; `%name%` is the workflow's name.
+pub struct Tokens<'a> {
+    /// `%width%` and `%height%` in pixels, where the result has any.
+    pub size: Option<(usize, usize)>,
+    /// `%batch_num%`.
+    pub frame: usize,
+    /// The run.
+    pub cx: &'a Context,
+}
+
+impl Tokens<'_> {
+    fn fill(&self, prefix: &str) -> String {
+        let name = if self.cx.provenance.name.is_empty() { "flow" } else { &self.cx.provenance.name };
+        let mut filled = prefix.replace("%name%", name).replace("%batch_num%", &self.frame.to_string());
+        if let Some((width, height)) = self.size {
+            filled = filled.replace("%width%", &width.to_string()).replace("%height%", &height.to_string());
+        }
+        filled
+    }
+}
+
+/// Writes `<prefix>_00001_.<ending>` with the next free number, as ComfyUI names results, and says so.
+///
+/// # Errors
+/// When the prefix leaves the output folder, or the file cannot be written.
+pub fn save_numbered(
+    prefix: &str,
+    ending: &str,
+    bytes: &[u8],
+    tokens: &Tokens,
+) -> Result<PathBuf, NodeError> {
+    let failed = |error: io::Error| NodeError::on("filename_prefix", error.to_string());
+    let filled = tokens.fill(prefix);
+    let first = tokens.cx.files.output(&filled).map_err(failed)?;
+    let stem = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = first.parent().unwrap_or(Path::new("."));
+    let mut number = greatest_number(folder, &stem) + 1;
+    loop {
+        let path = folder.join(format!("{stem}_{number:05}_.{ending}"));
+        match write_atomic(&path, bytes, Existing::Keep) {
+            // Another run took the number in between.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(failed(error)),
+            Ok(()) => {
+                tokens.cx.saved(&path);
+                return Ok(path);
+            }
+        }
+    }
+}
+
+/// Writes exactly `path` below the output folder, in place of a former result of that name, and says so.
+///
+/// # Errors
+/// When the path leaves the output folder, or the file cannot be written.
+pub fn save_as(cx: &Context, path: &str, bytes: &[u8]) -> Result<PathBuf, NodeError> {
+    let failed = |error: io::Error| NodeError::on("path", error.to_string());
+    let full = cx.files.output(path).map_err(failed)?;
+    write_atomic(&full, bytes, Existing::Replace).map_err(failed)?;
+    cx.saved(&full);
+    Ok(full)
+}
+
+/// Refuses, before anything runs, a name that no output folder could hold.
+///
+/// # Errors
+/// When it is absolute, leads upwards or is empty.
+pub fn check_name(input: &'static str, name: &str) -> Result<(), NodeError> {
+    let portable = name.replace('\\', "/");
+    let path = Path::new(&portable);
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !inside {
+        let message = format!("`{name}` leads out of the output folder");
+        return Err(NodeError::on(input, message)
+            .hint("name a path below the output folder; another folder is chosen with --out"));
+    }
+    if path.file_name().is_none() || portable.ends_with('/') {
+        return Err(NodeError::on(input, format!("`{name}` names no file")));
+    }
+    Ok(())
+}
+
+fn greatest_number(folder: &Path, stem: &str) -> u64 {
+    let number = |name: &str| {
+        let (number, _) = name.strip_prefix(stem)?.strip_prefix('_')?.split_once('_')?;
+        number.parse().ok()
+    };
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| number(&name.to_string_lossy())).max().unwrap_or(0)
+}
