@@ -13,7 +13,7 @@ fn images_get_the_pixels_of_comfyui() {
     let tensors = fixture("resize/image.safetensors");
     let source = Image::new(1, 17, 23, values(&tensors["src"]));
     for method in METHODS {
-        for (width, height) in [(16usize, 16usize), (40, 12), (31, 31), (9, 21)] {
+        for (width, height) in [(16usize, 16usize), (40, 12), (31, 25), (9, 21)] {
             for crop in ["disabled", "center"] {
                 let name = format!("{}/{width}x{height}/{crop}", method.name());
                 let found = node("ImageScale")
