@@ -263,7 +263,7 @@ impl ClipSource {
 mod tests {
     use super::*;
     use crate::clip_encoder::Activation;
-    use crate::fixture::{self, assert_close, tiny_sd};
+    use crate::fixture::{self, Tensors, assert_close, tiny_sd};
 
     fn tiny() -> (Runtime, ClipSource) {
         (Runtime::cpu(), ClipSource::open(&tiny_sd("tiny-sd.safetensors")).unwrap())
@@ -280,9 +280,9 @@ mod tests {
     #[test]
     fn plain_prompts_are_those_of_the_reference() {
         let (rt, clip) = tiny();
-        let reference = fixture::reference();
+        let reference = Tensors::reference();
         for (text, name) in [("a red apple on a blue background", "text_cond"), ("", "text_uncond")] {
-            assert_close(name, &clip.encode(&rt, text).unwrap(), &reference[name], 1e-4);
+            assert_close(&clip.encode(&rt, text).unwrap(), &reference.get(name), 1e-4, name);
         }
     }
 
@@ -292,12 +292,12 @@ mod tests {
         let expected = fixture::tensors("clip_text/conditioning.safetensors");
         for (i, text) in prompts().iter().enumerate() {
             let name = format!("cond/{i}");
-            assert_close(&name, &clip.encode(&rt, text).unwrap(), &expected[&name], 1e-4);
+            assert_close(&clip.encode(&rt, text).unwrap(), &expected[&name], 1e-4, &name);
         }
         for layer in [2, 3] {
             let name = format!("skip-{layer}/4");
             let skipped = clip.with_layer(layer).unwrap();
-            assert_close(&name, &skipped.encode(&rt, &prompts()[4]).unwrap(), &expected[&name], 1e-4);
+            assert_close(&skipped.encode(&rt, &prompts()[4]).unwrap(), &expected[&name], 1e-4, &name);
         }
     }
 
@@ -310,7 +310,7 @@ mod tests {
             let chunk = &prompt::chunks(text, Padding::EndOfText).unwrap()[0];
             let ids = Tensor::new(&[chunk.ids], &Device::Cpu).unwrap();
             let name = format!("pooled/{i}");
-            assert_close(&name, &clip.forward(&ids).unwrap().pooled, &expected[&name], 1e-4);
+            assert_close(&clip.forward(&ids).unwrap().pooled, &expected[&name], 1e-4, &name);
         }
     }
 
@@ -332,12 +332,12 @@ mod tests {
             let output = ClipText::new(&config, vb.clone()).unwrap().forward(&ids).unwrap();
             for (i, state) in output.hidden.iter().enumerate() {
                 let name = format!("{act}/hidden/{i}");
-                assert_close(&name, state, &expected[&name], 1e-4);
+                assert_close(state, &expected[&name], 1e-4, &name);
             }
             let name = format!("{act}/last_hidden_state");
-            assert_close(&name, &output.last, &expected[&name], 1e-4);
+            assert_close(&output.last, &expected[&name], 1e-4, &name);
             let name = format!("{act}/pooled");
-            assert_close(&name, &output.pooled, &expected[&name], 1e-4);
+            assert_close(&output.pooled, &expected[&name], 1e-4, &name);
         }
     }
 
@@ -361,7 +361,7 @@ mod tests {
         let theirs = candle::ClipTextTransformer::new(vb, &config).unwrap();
         let ids = Tensor::new(&[Chunk::empty(Padding::EndOfText).ids], &Device::Cpu).unwrap();
         let expected = theirs.forward_with_mask(&ids, usize::MAX).unwrap();
-        assert_close("last", &source.load(&rt).unwrap().forward(&ids).unwrap().last, &expected, 1e-4);
+        assert_close(&source.load(&rt).unwrap().forward(&ids).unwrap().last, &expected, 1e-4, "last");
     }
 
     #[test]
@@ -385,5 +385,50 @@ mod tests {
         let ids = Tensor::zeros((1, 78), DType::U32, &Device::Cpu).unwrap();
         let message = clip.load(&rt).unwrap().forward(&ids).unwrap_err().to_string();
         assert_eq!(message, "78 tokens for a text encoder of 77 positions");
+    }
+
+    /// A file with the text encoders of a key list and nothing in its tensors.
+    fn listed(list: &str, sections: &[&str]) -> Result<ClipSource> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let rows: Vec<_> = sections.iter().flat_map(|section| fixture::key_list(list, section)).collect();
+        fixture::shapes_only(&path, rows.iter().map(|(name, shape)| (name.as_str(), shape.clone())));
+        ClipSource::open(&path)
+    }
+
+    #[test]
+    fn sd15_tells_its_sizes_by_shapes_alone() {
+        let config = listed("keys/sd15.tsv", &["text_encoder"]).unwrap().config;
+        let activation = Activation::QuickGelu;
+        let encoder = EncoderConfig { width: 768, mlp: 3072, layers: 12, heads: 12, activation };
+        assert_eq!(config, ClipTextConfig { encoder, vocabulary: 49408, positions: 77 });
+    }
+
+    #[test]
+    fn the_text_encoders_of_sdxl_are_refused_by_name() {
+        let message = listed("sdxl/keys.tsv", &["text_encoder", "text_encoder_2"]).unwrap_err().to_string();
+        let end = "it has the two text encoders of SDXL, expected one of Stable Diffusion 1.x";
+        assert!(message.ends_with(end), "{message}");
+    }
+
+    #[test]
+    fn shapes_that_make_no_tower_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text.safetensors");
+        for (fc1, tokens, positions) in [
+            (vec![], vec![10, 64], vec![77, 64]),
+            (vec![64, 0], vec![10, 0], vec![77, 0]),
+            (vec![64, 32], vec![10, 32], vec![77, 32]),
+            (vec![64, 64], vec![10, 32], vec![77, 64]),
+            (vec![64, 64], vec![10, 64], vec![77]),
+        ] {
+            let shapes = [
+                ("text_model.encoder.layers.0.mlp.fc1.weight", fc1.clone()),
+                ("text_model.embeddings.token_embedding.weight", tokens),
+                ("text_model.embeddings.position_embedding.weight", positions),
+            ];
+            fixture::shapes_only(&path, shapes);
+            assert!(matches!(ClipSource::open(&path), Err(Error::File { .. })), "{fc1:?}");
+        }
     }
 }

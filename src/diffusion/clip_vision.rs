@@ -210,7 +210,7 @@ impl ClipVisionSource {
 mod tests {
     use super::*;
     use crate::clip_encoder::Activation;
-    use crate::fixture::{self, assert_close, tiny_sd};
+    use crate::fixture::{self, Tensors, assert_close, tiny_sd};
     use candle_core::Device;
 
     #[test]
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn tiny_clip_sees_what_the_reference_sees() {
         let source = ClipVisionSource::open(&tiny_sd("tiny-clip-vision.safetensors")).unwrap();
-        let reference = fixture::reference();
+        let reference = Tensors::reference();
         let tower = source.load(&Runtime::cpu()).unwrap();
-        let embeds = tower.forward(&reference["clip_pixels"]).unwrap().image_embeds;
-        assert_close("clip_embeds", &embeds, &reference["clip_embeds"], 1e-4);
+        let embeds = tower.forward(&reference.get("clip_pixels")).unwrap().image_embeds;
+        assert_close(&embeds, &reference.get("clip_embeds"), 1e-4, "clip_embeds");
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
                 ("image_embeds", output.image_embeds),
             ] {
                 let name = format!("{act}/{name}");
-                assert_close(&name, &state, &expected[&name], 1e-4);
+                assert_close(&state, &expected[&name], 1e-4, &name);
             }
         }
     }
@@ -268,5 +268,55 @@ mod tests {
     fn a_file_without_a_vision_tower_says_so() {
         let message = ClipVisionSource::open(&tiny_sd("tiny-sd.safetensors")).unwrap_err().to_string();
         assert!(message.ends_with("it has no CLIP vision encoder (no tensor `vision_model.…`)"), "{message}");
+    }
+
+    /// A file with what sizes are read from.
+    fn shaped(
+        width: usize,
+        mlp: usize,
+        positions: Vec<usize>,
+        patches: Vec<usize>,
+    ) -> Result<ClipVisionConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vision.safetensors");
+        let shapes = [
+            ("vision_model.encoder.layers.0.mlp.fc1.weight", vec![mlp, width]),
+            ("vision_model.embeddings.position_embedding.weight", positions),
+            ("vision_model.embeddings.patch_embedding.weight", patches),
+            (PROJECTION, vec![1024, width]),
+        ];
+        fixture::shapes_only(&path, shapes);
+        ClipVisionSource::open(&path).map(|source| source.config)
+    }
+
+    #[test]
+    fn the_published_towers_tell_their_sizes_by_shapes_alone() {
+        for (width, mlp, side, patch, heads, activation) in [
+            (768, 3072, 7, 32, 12, Activation::QuickGelu),
+            (1024, 4096, 16, 14, 16, Activation::QuickGelu),
+            (1280, 5120, 16, 14, 16, Activation::Gelu),
+            (1664, 8192, 16, 14, 16, Activation::Gelu),
+        ] {
+            let config =
+                shaped(width, mlp, vec![side * side + 1, width], vec![width, 3, patch, patch]).unwrap();
+            assert_eq!((config.encoder.heads, config.encoder.activation), (heads, activation), "{width}");
+            assert_eq!((config.image, config.projection), (224, 1024));
+        }
+    }
+
+    #[test]
+    fn shapes_that_make_no_tower_are_refused() {
+        for (positions, patches) in [
+            (vec![], vec![64, 3, 14, 14]),
+            (vec![1, 64], vec![64, 3, 14, 14]),
+            (vec![0, 64], vec![64, 3, 14, 14]),
+            (vec![16, 64], vec![64, 3, 14, 14]),
+            (vec![17, 64], vec![64, 3, 0, 0]),
+            (vec![17, 64], vec![64, 4, 14, 14]),
+            (vec![17, 64], vec![]),
+        ] {
+            let config = shaped(64, 64, positions.clone(), patches.clone());
+            assert!(matches!(config, Err(Error::File { .. })), "{positions:?} {patches:?}");
+        }
     }
 }

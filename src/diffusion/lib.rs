@@ -28,8 +28,6 @@ pub mod weights;
 
 #[cfg(test)]
 mod fixture;
-#[cfg(test)]
-mod fixtures;
 
 pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};
 pub use error::{Error, Result};

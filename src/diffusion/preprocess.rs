@@ -197,7 +197,12 @@ mod tests {
         let rgb: Vec<f32> = picture.as_raw().iter().map(|&b| f32::from(b) / 255.0).collect();
         let pixels =
             preprocess(&rgb, [1, 128, 128], 128, Crop::Center, &Normalize::CLIP, &Device::Cpu).unwrap();
-        fixture::assert_close("clip_pixels", &pixels, &fixture::reference()["clip_pixels"], 1e-6);
+        fixture::assert_close(
+            &pixels,
+            &fixture::Tensors::reference().get("clip_pixels"),
+            1e-6,
+            "clip_pixels",
+        );
     }
 
     #[test]

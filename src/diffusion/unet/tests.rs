@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::controlnet::ControlNet;
-use crate::fixtures::{Tensors, assert_close, path};
+use crate::fixture::{Tensors, assert_close, project};
 use crate::header::Header;
 use crate::weights::var_builder;
 
@@ -10,7 +10,7 @@ use crate::weights::var_builder;
 const TOLERANCE: f32 = 2e-5;
 
 fn load(file: &str) -> UNet {
-    let header = Header::read(&path(file)).unwrap();
+    let header = Header::read(&project(file)).unwrap();
     let (mut cfg, keys) = UNetConfig::detect(&header).unwrap();
     miniature(&mut cfg, file);
     let vb = var_builder(&header, move |n| keys.file_name(n), DType::F32, &Device::Cpu).unwrap();
@@ -28,7 +28,7 @@ fn miniature(cfg: &mut UNetConfig, file: &str) {
 }
 
 fn load_controlnet(file: &str) -> ControlNet {
-    let header = Header::read(&path(file)).unwrap();
+    let header = Header::read(&project(file)).unwrap();
     let (mut cfg, keys, hint) = UNetConfig::detect_controlnet(&header).unwrap();
     miniature(&mut cfg, file);
     let vb = var_builder(&header, move |n| keys.file_name(n), DType::F32, &Device::Cpu).unwrap();

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::fixture::{self, assert_close, tiny_sd};
+use crate::fixture::{self, Tensors, assert_close, tiny_sd};
 
 fn tiny() -> (VaeSource, Arc<AutoencoderKl>) {
     let source = VaeSource::open(&tiny_sd("tiny-sd.safetensors")).unwrap();
@@ -32,11 +32,16 @@ fn the_header_tells_the_sizes() {
 #[test]
 fn tiny_sd_encodes_and_decodes_as_the_reference() {
     let (_, vae) = tiny();
-    let reference = fixture::reference();
-    let (mean, logvar) = vae.encode(&reference["vae_in"]).unwrap();
-    assert_close("vae_mean", &mean, &reference["vae_mean"], 1e-4);
-    assert_close("vae_logvar", &logvar, &reference["vae_logvar"], 1e-4);
-    assert_close("vae_recon", &vae.decode(&reference["vae_mean"]).unwrap(), &reference["vae_recon"], 1e-4);
+    let reference = Tensors::reference();
+    let (mean, logvar) = vae.encode(&reference.get("vae_in")).unwrap();
+    assert_close(&mean, &reference.get("vae_mean"), 1e-4, "vae_mean");
+    assert_close(&logvar, &reference.get("vae_logvar"), 1e-4, "vae_logvar");
+    assert_close(
+        &vae.decode(&reference.get("vae_mean")).unwrap(),
+        &reference.get("vae_recon"),
+        1e-4,
+        "vae_recon",
+    );
 }
 
 #[test]
@@ -45,21 +50,19 @@ fn odd_sizes_are_those_of_diffusers() {
     let vae = miniature();
     let pixels = expected["cropped"].unsqueeze(0).unwrap().permute((0, 3, 1, 2)).unwrap();
     let (mean, logvar) = vae.encode(&pixels.affine(2.0, -1.0).unwrap()).unwrap();
-    assert_close("mean", &mean, &expected["mean"], 1e-4);
-    assert_close("logvar", &logvar, &expected["logvar"], 1e-4);
-    assert_close("decoded", &vae.decode(&expected["mean"]).unwrap(), &expected["decoded"], 1e-4);
-    assert_close("decoded_odd", &vae.decode(&expected["z_odd"]).unwrap(), &expected["decoded_odd"], 1e-4);
+    assert_close(&mean, &expected["mean"], 1e-4, "mean");
+    assert_close(&logvar, &expected["logvar"], 1e-4, "logvar");
+    assert_close(&vae.decode(&expected["mean"]).unwrap(), &expected["decoded"], 1e-4, "decoded");
+    assert_close(&vae.decode(&expected["z_odd"]).unwrap(), &expected["decoded_odd"], 1e-4, "decoded_odd");
 }
 
 #[test]
 fn candle_transformers_agrees() {
     use candle_transformers::models::stable_diffusion::vae as candle;
-    let mut weights: HashMap<String, Tensor> = fixture::tensors(MINIATURE)
-        .into_iter()
-        .filter_map(|(name, tensor)| {
-            Some((name.strip_prefix("w/")?.to_owned(), tensor.to_dtype(DType::F32).unwrap()))
-        })
-        .collect();
+    let mut weights = Tensors::open("tests/fixtures/vae/vae.safetensors").below("w/");
+    for weight in weights.values_mut() {
+        *weight = weight.to_dtype(DType::F32).unwrap();
+    }
     // Its encoder only gives samples: with a log variance of -200 everywhere a sample is the mean.
     let bias = weights["quant_conv.bias"].narrow(0, 0, 4).unwrap();
     let certain = Tensor::full(-200f32, 4, &Device::Cpu).unwrap();
@@ -81,8 +84,8 @@ fn candle_transformers_agrees() {
     let pixels = Tensor::arange(0f32, 3.0 * 16.0 * 24.0, &Device::Cpu).unwrap();
     let pixels = pixels.reshape((1, 3, 16, 24)).unwrap().sin().unwrap();
     let expected = theirs.encode(&pixels).unwrap().sample().unwrap();
-    assert_close("mean", &ours.encode(&pixels).unwrap().0, &expected, 1e-4);
-    assert_close("decoded", &ours.decode(&expected).unwrap(), &theirs.decode(&expected).unwrap(), 1e-4);
+    assert_close(&ours.encode(&pixels).unwrap().0, &expected, 1e-4, "mean");
+    assert_close(&ours.decode(&expected).unwrap(), &theirs.decode(&expected).unwrap(), 1e-4, "decoded");
 }
 
 #[test]
@@ -90,14 +93,11 @@ fn an_autoencoder_of_diffusers_names_is_recognised() {
     let folder = tempfile::tempdir().unwrap();
     for (to_q, to_out) in [("to_q", "to_out.0"), ("query", "proj_attn")] {
         let path = folder.path().join("vae.safetensors");
-        let tensors: HashMap<String, Tensor> = fixture::tensors(MINIATURE)
-            .into_iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix("w/")?.to_owned(), tensor)))
-            .map(|(name, tensor)| match to_q {
-                "query" => (old_name(&name), tensor),
-                _ => (name, tensor),
-            })
-            .collect();
+        let tensors = Tensors::open("tests/fixtures/vae/vae.safetensors").below("w/").into_iter();
+        let tensors: HashMap<String, Tensor> = match to_q {
+            "query" => tensors.map(|(name, tensor)| (old_name(&name), tensor)).collect(),
+            _ => tensors.collect(),
+        };
         assert!(tensors.contains_key(&format!("encoder.mid_block.attentions.0.{to_out}.bias")));
         candle_core::safetensors::save(&tensors, &path).unwrap();
         // Without a configuration the groups are SD's 32, which these 4 channels cannot have.
@@ -112,7 +112,7 @@ fn an_autoencoder_of_diffusers_names_is_recognised() {
         assert_eq!(source.config, miniature_config());
         let expected = fixture::tensors(MINIATURE);
         let decoded = source.load(&Runtime::cpu()).unwrap().decode(&expected["mean"]).unwrap();
-        assert_close("decoded", &decoded, &expected["decoded"], 1e-4);
+        assert_close(&decoded, &expected["decoded"], 1e-4, "decoded");
     }
 }
 
@@ -143,4 +143,36 @@ fn a_file_without_an_autoencoder_says_so() {
         message.ends_with("it has no VAE (neither `first_stage_model.decoder.…` nor `decoder.…`)"),
         "{message}"
     );
+}
+
+#[test]
+fn sd15_tells_its_sizes_by_shapes_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("v1-5.safetensors");
+    let list = fixture::key_list("keys/sd15.tsv", "vae");
+    fixture::shapes_only(&path, list.iter().map(|(name, shape)| (name.as_str(), shape.clone())));
+    let config = VaeSource::open(&path).unwrap().config;
+    let channels = vec![128, 256, 512, 512];
+    assert_eq!(config, VaeConfig { channels, layers_per_block: 2, latent_channels: 4, groups: 32 });
+}
+
+#[test]
+fn shapes_that_make_no_autoencoder_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vae.safetensors");
+    let level = |i: usize| format!("encoder.down_blocks.{i}.resnets.0.conv1.weight");
+    for (conv1, conv_in, levels) in [
+        (vec![], vec![64, 4, 3, 3], 4),
+        (vec![0, 0, 3, 3], vec![64, 4, 3, 3], 4),
+        (vec![64, 64, 3, 3], vec![64], 4),
+        (vec![64, 64, 3, 3], vec![64, 0, 3, 3], 4),
+        (vec![64, 64, 3, 3], vec![64, 4, 3, 3], 0),
+        (vec![64, 64, 3, 3], vec![64, 4, 3, 3], 100),
+    ] {
+        let names: Vec<String> = (0..levels).map(level).collect();
+        let shapes = names.iter().map(|name| (name.as_str(), conv1.clone()));
+        let norm = ("decoder.mid_block.resnets.0.norm1.weight", vec![64]);
+        fixture::shapes_only(&path, shapes.chain([("decoder.conv_in.weight", conv_in.clone()), norm]));
+        assert!(matches!(VaeSource::open(&path), Err(Error::File { .. })), "{conv1:?} {conv_in:?} {levels}");
+    }
 }
