@@ -271,4 +271,18 @@ mod tests {
     fn a_prompt_without_end_is_refused() {
         assert!(chunks(&"a ".repeat(40_000), Padding::EndOfText).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_becomes_whole_chunks(text in "[a-z ():.0-9\\\\\\[\\]\\PC]{0,200}") {
+            let Ok(chunks) = chunks(&text, Padding::EndOfText) else { return Ok(()) };
+            proptest::prop_assert!(!chunks.is_empty());
+            for chunk in chunks {
+                proptest::prop_assert_eq!(chunk.ids[0], BOS);
+                let end = chunk.ids.iter().position(|&id| id == EOS).unwrap();
+                proptest::prop_assert!(chunk.ids[end..].iter().all(|&id| id == EOS));
+                proptest::prop_assert!(chunk.weights[end..].iter().all(|&weight| weight == 1.0));
+            }
+        }
+    }
 }
