@@ -2,11 +2,8 @@
 //!
 //! `cargo bench -p flow-engine`. In `tests/run.rs` the same graphs are run for their results.
 
-#[path = "../tests/stubs/graph.rs"]
-mod graph;
-#[path = "../tests/stubs/nodes.rs"]
-#[expect(dead_code, reason = "shared with the tests, which use more of it")]
-mod nodes;
+#[path = "../tests/stubs/large.rs"]
+mod large;
 
 use std::sync::Arc;
 
@@ -42,5 +39,5 @@ fn all_known(bencher: Bencher, shape: &str) {
 }
 
 fn plan(shape: &str) -> Plan {
-    if shape == "chain" { graph::chain(NODES) } else { graph::fan(NODES) }
+    if shape == "chain" { large::chain(NODES) } else { large::fan(NODES) }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 
 use flow_engine::RunError;
 use flow_graph::{CancelToken, Context, Plan};
-use stubs::{graph::*, nodes::*, *};
+use stubs::{graph::*, large::*, nodes::*, *};
 
 const PLENTY: u64 = 1 << 20;
 

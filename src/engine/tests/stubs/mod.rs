@@ -1,6 +1,7 @@
 //! Stub nodes, graphs of them, and runs that are told as text.
 
 pub mod graph;
+pub mod large;
 pub mod nodes;
 
 use std::{
@@ -46,7 +47,7 @@ impl Told {
             Ok(outputs) | Err(RunError::Failed { outputs, .. }) => outputs,
             Err(RunError::Cancelled) => panic!("cancelled"),
         };
-        *outputs.targets[target].1[0].get::<i64>().unwrap()
+        *outputs.targets[target].1[0].get::<i64>().expect("a target is a number")
     }
 
     /// All events, one a line.
@@ -62,8 +63,9 @@ pub fn run(engine: &Engine, plan: &Plan) -> Told {
 
 pub fn run_with(engine: &Engine, plan: &Plan, cancel: &CancelToken) -> Told {
     let events = Mutex::new(Vec::new());
-    let result = engine.run(plan, cancel, &mut |event| events.lock().unwrap().push(describe(&event)));
-    Told { events: events.into_inner().unwrap(), result }
+    let result = engine
+        .run(plan, cancel, &mut |event| events.lock().expect("no listener panicked").push(describe(&event)));
+    Told { events: events.into_inner().expect("no listener panicked"), result }
 }
 
 fn describe(event: &Event<'_>) -> String {

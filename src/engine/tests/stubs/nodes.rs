@@ -4,21 +4,6 @@ use std::sync::{Arc, Barrier};
 
 use flow_graph::{CancelToken, Cancelled, Context, File, Inputs, Node, NodeError};
 
-/// A number; equal numbers are the same value.
-#[derive(Inputs)]
-pub struct Number {
-    /// The number.
-    value: i64,
-}
-
-impl Node for Number {
-    type Output = i64;
-
-    fn run(self, _cx: &Context) -> Result<i64, NodeError> {
-        Ok(self.value)
-    }
-}
-
 /// A text, whose identity is how it was made.
 pub struct Made(pub String);
 
@@ -45,24 +30,6 @@ impl Node for Make {
 
     fn run(self, _cx: &Context) -> Result<Made, NodeError> {
         Ok(Made(format!("{:0width$}", self.from, width = self.size)))
-    }
-}
-
-/// A sum.
-#[derive(Inputs)]
-pub struct Add {
-    /// One.
-    a: i64,
-    /// The other.
-    #[input(default = 0)]
-    b: i64,
-}
-
-impl Node for Add {
-    type Output = i64;
-
-    fn run(self, _cx: &Context) -> Result<i64, NodeError> {
-        Ok(self.a + self.b)
     }
 }
 
