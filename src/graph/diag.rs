@@ -1,5 +1,10 @@
 //! Problems, told to a person: all at once, each with its place and the way out.
 
+mod ids;
+mod render;
+
+pub use ids::IDS;
+
 use std::{ops::Range, sync::Arc};
 
 /// A text that diagnostics point into.
@@ -102,6 +107,16 @@ impl Diagnostics {
     /// Adds one.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.0.push(diagnostic);
+    }
+
+    /// Puts them in the order of their places: by text, then by position; those without a place first.
+    pub fn sort(&mut self) {
+        self.0.sort_by(|a, b| {
+            let place =
+                |d: &Diagnostic| d.span.as_ref().map(|s| (s.source.name.clone(), s.range.start, s.range.end));
+            place(a).cmp(&place(b)).then_with(|| a.id.cmp(b.id)).then_with(|| a.message.cmp(&b.message))
+        });
+        self.0.dedup();
     }
 
     /// Whether one of them stops the run.

@@ -1,33 +1,46 @@
 //! Ports, nodes, the workflow file and its checks: everything about a graph but running it.
 //!
-//! A text becomes a `Workflow` (what the file says, maybe wrong), a workflow becomes a [`Plan`]
-//! (what can be run) by `check`, and only a plan can be run. No tensor type appears here.
+//! A text becomes a [`Workflow`] (what the file says, maybe wrong), a workflow becomes a [`Plan`]
+//! (what can be run) by [`check`](check::check), and only a plan can be run. No tensor type appears here.
 
+pub mod check;
+pub mod comfy;
 pub mod context;
 pub mod diag;
+mod expr;
 pub mod facts;
 pub mod files;
+mod fit;
 pub mod hash;
+pub mod inputs;
 pub mod key;
 pub mod literal;
+mod near;
 pub mod node;
 pub mod plan;
 pub mod port;
+mod provenance;
 pub mod registry;
 pub mod spec;
+mod tree;
+pub mod workflow;
+mod yaml;
 
+pub use check::check;
 pub use context::{CancelToken, Cancelled, Context, Progress, Report};
 pub use diag::{Diagnostic, Diagnostics, Severity};
 pub use facts::{Fact, Facts, Known};
 pub use files::{File, Files};
 pub use flow_macros::{Choice, Inputs};
 pub use hash::Hash;
+pub use inputs::Overrides;
 pub use literal::Literal;
 pub use node::{Args, Inputs, Node, NodeError, Outputs};
 pub use plan::{Constant, Job, Link, NodeId, Plan, PlanOutput};
 pub use port::{Bytes, Port, Value};
 pub use registry::{NodeDef, Registry};
 pub use spec::{InputSpec, Lane, OutputSpec, Socket};
+pub use workflow::Workflow;
 
 #[cfg(test)]
 extern crate self as flow_graph;

@@ -10,7 +10,8 @@ use petgraph::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, diag::Span, key, node::Arg,
+    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Workflow, check::Settings,
+    diag::Span, inputs::Overrides, key, node::Arg, provenance::Origin,
 };
 
 /// A node's name in the file. It appears in messages and events, never in a key.
@@ -133,7 +134,7 @@ pub struct PlanOutput {
     pub index: usize,
 }
 
-/// A workflow that can be run; made by `check` alone. It holds only what the wanted results need.
+/// A workflow that can be run; made by [`check`](crate::check::check) alone. It holds only what the wanted results need.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub(crate) graph: DiGraph<Job, Link>,
@@ -142,6 +143,7 @@ pub struct Plan {
     pub(crate) targets: Vec<NodeIndex>,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) warnings: Diagnostics,
+    pub(crate) origin: Option<Arc<Origin>>,
 }
 
 impl Plan {
@@ -151,6 +153,14 @@ impl Plan {
     pub fn assemble(graph: DiGraph<Job, Link>, targets: Vec<NodeIndex>) -> Option<Self> {
         let order = petgraph::algo::toposort(&graph, None).ok()?;
         Some(Self { graph, order, targets, ..Self::default() })
+    }
+
+    /// Remembers what it was made from.
+    pub(crate) fn made_of(&mut self, workflow: Workflow, settings: Settings, overrides: &Overrides) {
+        self.files.extend(overrides.params.iter().map(|(name, _)| PathBuf::from(name)));
+        self.files.sort();
+        self.files.dedup();
+        self.origin = Some(Arc::new(Origin { workflow, settings }));
     }
 
     /// Jobs and links; acyclic, every required input filled.

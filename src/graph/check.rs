@@ -1,0 +1,50 @@
+//! From what a file says to what can be run: every problem at once.
+
+mod cycle;
+mod draft;
+mod link;
+mod place;
+mod plan;
+mod scope;
+mod settings;
+mod value;
+
+use crate::{Diagnostics, Files, Plan, Registry, Workflow, inputs::Overrides};
+
+pub(crate) use settings::Settings;
+
+/// Checks a workflow against the node types there are and the files there are, and plans what `wanted` needs: names of
+/// nodes or of `outputs:`; none means every sink and every output.
+///
+/// No weight is read; nodes that compare models read file headers ([`Node::infer`](crate::Node::infer)).
+///
+/// # Errors
+/// Everything that is wrong, sorted by place; warnings are among it. A plan has its warnings in [`Plan::warnings`].
+pub fn check(
+    workflow: &Workflow,
+    registry: &Registry,
+    files: &Files,
+    overrides: &Overrides,
+    wanted: &[String],
+) -> Result<Plan, Diagnostics> {
+    let mut problems = Diagnostics::default();
+    let settings = Settings::resolve(workflow, overrides, &mut problems);
+    let mut draft = draft::Draft::new(workflow, registry, files, &settings, problems);
+    draft.fill_all();
+    let outputs = draft.outputs();
+    let targets = draft.targets(&outputs, wanted);
+    let order = draft.order();
+    draft.infer(&order);
+    let mut problems = std::mem::take(&mut draft.problems);
+    if !problems.has_errors() {
+        draft.unused_inputs(&mut problems);
+    }
+    problems.sort();
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    let mut plan = draft.plan(&order, outputs, targets);
+    plan.warnings = problems;
+    plan.made_of(workflow.clone(), settings, overrides);
+    Ok(plan)
+}

@@ -1,0 +1,164 @@
+//! What is wanted, what is known before it runs, and the plan.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use indexmap::IndexMap;
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::{
+    Constant, Diagnostic, Facts, Job, Known, Link, Plan, PlanOutput, check::draft::Draft, near::did_you_mean,
+};
+
+/// Entries of `outputs:` that could be resolved: node and output.
+pub(super) type Outputs = IndexMap<String, (usize, usize)>;
+
+/// What to run for: nodes, and names of outputs.
+pub(super) struct Targets {
+    nodes: Vec<usize>,
+    outputs: Vec<String>,
+}
+
+impl Draft<'_> {
+    /// Resolves `outputs:`.
+    pub(super) fn outputs(&mut self) -> Outputs {
+        let workflow = self.workflow;
+        let resolve = |(name, reference): (&String, &crate::workflow::Spanned<String>)| {
+            let found = self.output_reference(name, &reference.value, &reference.span)?;
+            Some((name.clone(), found))
+        };
+        workflow.outputs.iter().filter_map(resolve).collect()
+    }
+
+    /// Finds what is wanted, by name; without names every sink and every output.
+    pub(super) fn targets(&mut self, outputs: &Outputs, wanted: &[String]) -> Targets {
+        let mut targets = Targets { nodes: Vec::new(), outputs: Vec::new() };
+        if wanted.is_empty() {
+            let sinks = self
+                .nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| node.def.as_ref().is_some_and(|def| def.is_sink()));
+            targets.nodes = sinks.map(|(node, _)| node).collect();
+            targets.outputs = outputs.keys().cloned().collect();
+            let unsure = self.nodes.iter().any(|node| node.def.is_none());
+            if targets.nodes.is_empty() && self.workflow.outputs.is_empty() && !unsure {
+                let hint = "add a node like SaveImage, or an `outputs:` map".to_owned();
+                let span = crate::diag::Span { source: self.workflow.source.clone(), range: 0..0 };
+                self.problems.push(
+                    Diagnostic::error("nothing-to-run", "nothing in this workflow has a result")
+                        .at(span)
+                        .hint(hint),
+                );
+            }
+            return targets;
+        }
+        for name in wanted {
+            if let Some((node, _)) = outputs.get(name) {
+                targets.nodes.push(*node);
+                targets.outputs.push(name.clone());
+            } else if let Some(node) = self.ids.get(name.as_str()) {
+                targets.nodes.push(*node);
+            } else if !self.workflow.outputs.contains_key(name) {
+                let ids = self.ids.keys().map(|id| &**id).chain(outputs.keys().map(String::as_str));
+                let mut known: Vec<_> = ids.collect();
+                known.sort_unstable();
+                let hint = did_you_mean(name, &known, "there are");
+                let message = format!("there is no node and no output `{name}` to run");
+                self.problems.push(Diagnostic::error("unknown-target", message).hint(hint));
+            }
+        }
+        targets
+    }
+
+    /// Lets every sound node look at what is known of its inputs, producers first.
+    pub(super) fn infer(&mut self, order: &[usize]) {
+        let mut facts: Vec<Option<Vec<Facts>>> = vec![None; self.nodes.len()];
+        for node in order.iter().copied() {
+            let draftee = &self.nodes[node];
+            let Some(def) = draftee.def.clone().filter(|_| !draftee.broken) else { continue };
+            let mut known = Known::default();
+            for (name, constant) in &draftee.args {
+                match constant {
+                    Constant::Literal(literal) => {
+                        known.literals.insert(name, literal.clone());
+                    }
+                    Constant::File(file) => {
+                        known.files.insert(name, file.clone());
+                    }
+                }
+            }
+            for link in &draftee.links {
+                if let Some(outputs) = &facts[link.producer] {
+                    known.facts.insert(link.input, outputs.get(link.output).cloned().unwrap_or_default());
+                }
+            }
+            match (def.infer)(&known) {
+                Ok(outputs) => facts[node] = Some(outputs),
+                Err(error) => {
+                    let place = error
+                        .input
+                        .and_then(|input| draftee.input_spans.iter().find(|(name, _)| *name == input));
+                    let place = place.map(|(_, span)| span).or(draftee.span.as_ref()).cloned();
+                    let problem =
+                        Diagnostic::error("mismatch", format!("`{}`: {error}", draftee.id)).at(place);
+                    self.problems.push(problem.hint(error.hint).node(&*draftee.id));
+                }
+            }
+        }
+    }
+
+    /// The jobs the targets need, and nothing else.
+    pub(super) fn plan(self, order: &[usize], outputs: Outputs, targets: Targets) -> Plan {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut roots = targets.nodes;
+        roots.extend(targets.outputs.iter().filter_map(|name| Some(outputs.get(name)?.0)));
+        let mut stack = roots.clone();
+        while let Some(node) = stack.pop() {
+            if !std::mem::replace(&mut needed[node], true) {
+                stack.extend(self.nodes[node].links.iter().map(|link| link.producer));
+            }
+        }
+        let mut graph = DiGraph::new();
+        let mut index = vec![NodeIndex::end(); self.nodes.len()];
+        let mut links = vec![Vec::new(); self.nodes.len()];
+        let mut files = BTreeSet::new();
+        for (node, draftee) in self.nodes.into_iter().enumerate() {
+            let Some(def) = draftee.def.filter(|_| needed[node]) else { continue };
+            for constant in draftee.args.values() {
+                if let Constant::File(file) = constant {
+                    files.insert(file.path.clone());
+                }
+            }
+            links[node] = draftee.links;
+            index[node] = graph.add_node(Job {
+                id: draftee.id,
+                def,
+                args: draftee.args,
+                span: draftee.span,
+                input_spans: draftee.input_spans,
+            });
+        }
+        for (consumer, links) in links.into_iter().enumerate() {
+            for link in links {
+                let weight = Link { from_output: link.output, input: link.input };
+                graph.add_edge(index[link.producer], index[consumer], weight);
+            }
+        }
+        files.insert(PathBuf::from(&self.workflow.source.name));
+        let wanted = |name: &String| targets.outputs.contains(name);
+        let outputs = outputs.into_iter().filter(|(name, _)| wanted(name));
+        let mut targets: Vec<_> = roots.into_iter().map(|node| index[node]).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        Plan {
+            order: order.iter().filter(|node| needed[**node]).map(|node| index[*node]).collect(),
+            outputs: outputs
+                .map(|(name, (node, output))| (name, PlanOutput { job: index[node], index: output }))
+                .collect(),
+            targets,
+            files: files.into_iter().collect(),
+            graph,
+            ..Plan::default()
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What `$name` and the names in `${…}` stand for.
+
+use std::collections::HashSet;
+
+use crate::{Literal, Workflow, check::Settings, expr::ExprError, near::near};
+
+/// Everything a name may stand for.
+pub(super) struct Scope<'a> {
+    pub(super) workflow: &'a Workflow,
+    pub(super) settings: &'a Settings,
+    /// Inputs something asked for.
+    pub(super) used: HashSet<&'a str>,
+}
+
+/// What a name stands for.
+pub(super) enum Found<'a> {
+    Value(Literal),
+    /// An input nobody set, or one in error.
+    Empty,
+    /// A model alias.
+    Model(&'a str),
+    /// A node, or a node and its output.
+    Node,
+}
+
+impl<'a> Scope<'a> {
+    /// Looks a name up: inputs first, then `flow.`, `models.`, then nodes.
+    pub(super) fn find(&mut self, name: &str) -> Result<Found<'a>, ExprError> {
+        if let Some((key, value)) = self.settings.inputs.get_key_value(name) {
+            self.used.insert(key);
+            return Ok(value.clone().map_or(Found::Empty, Found::Value));
+        }
+        let (head, tail) = name.split_once('.').unwrap_or((name, ""));
+        match head {
+            "flow" if tail == "name" => Ok(Found::Value(self.workflow.name.as_str().into())),
+            "flow" if tail == "about" => Ok(Found::Value(self.workflow.about().unwrap_or_default().into())),
+            "flow" if tail == "version" => Ok(Found::Value(1.into())),
+            "flow" => {
+                Err(unknown(name, Some("there are `flow.name`, `flow.about` and `flow.version`".into())))
+            }
+            "matrix" => Err(unknown(name, Some("`matrix:` is not supported yet".into()))),
+            "models" => match self.workflow.models.get_key_value(tail) {
+                Some((alias, _)) => Ok(Found::Model(alias)),
+                None => Err(unknown(name, self.near(name))),
+            },
+            _ if self.workflow.nodes.contains_key(name) => Ok(Found::Node),
+            _ if name.rsplit_once('.').is_some_and(|(node, _)| self.workflow.nodes.contains_key(node)) => {
+                Ok(Found::Node)
+            }
+            _ => Err(unknown(name, self.near(name))),
+        }
+    }
+
+    /// The value of a name inside `${…}`.
+    pub(super) fn value(&mut self, name: &str) -> Result<Literal, ExprError> {
+        match self.find(name)? {
+            Found::Value(value) => Ok(value),
+            Found::Empty => Err(ExprError {
+                hint: Some("an expression needs every value; give it a `default`".into()),
+                ..ExprError::new(format!("`{name}` is empty"))
+            }),
+            Found::Model(alias) => Ok(self.model_file(alias).into()),
+            Found::Node => Err(ExprError {
+                hint: Some(format!("link it alone: `${name}`")),
+                ..ExprError::new(format!(
+                    "`{name}` is known only when it has run, expressions are worked out before"
+                ))
+            }),
+        }
+    }
+
+    pub(super) fn model_file(&self, alias: &str) -> &'a str {
+        let set = self.settings.models.get(alias).map(|file| file.value.as_str());
+        set.or_else(|| self.workflow.models.get(alias).map(|model| model.file.value.as_str()))
+            .unwrap_or_default()
+    }
+
+    fn near(&self, name: &str) -> Option<String> {
+        let models: Vec<_> = self.workflow.models.keys().map(|alias| format!("models.{alias}")).collect();
+        let inputs = self.workflow.inputs.keys().map(String::as_str);
+        let nodes = self.workflow.nodes.keys().map(|id| &**id);
+        let near = near(name, inputs.chain(models.iter().map(String::as_str)).chain(nodes));
+        Some(match near {
+            Some(near) => format!("did you mean `${near}`?"),
+            None if self.workflow.inputs.is_empty() => {
+                "declare it under `inputs:`, or write `$$` for a dollar".into()
+            }
+            None => {
+                let names: Vec<_> = self.workflow.inputs.keys().map(String::as_str).collect();
+                format!("inputs: {}; `$$` is a dollar", crate::near::list(&names))
+            }
+        })
+    }
+}
+
+fn unknown(name: &str, hint: Option<String>) -> ExprError {
+    ExprError { message: format!("`${name}` is nothing this workflow knows"), hint }
+}

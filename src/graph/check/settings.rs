@@ -1,0 +1,139 @@
+//! What the inputs are after everybody has set them, and which fields of nodes were set from outside.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hasher, RandomState},
+};
+
+use indexmap::IndexMap;
+
+use crate::{
+    Diagnostic, Diagnostics, Literal, NodeId, Workflow,
+    diag::Span,
+    inputs::{Given, GivenValue, InputDecl, InputType, Overrides},
+    near::did_you_mean,
+    workflow::{Raw, RawField, Spanned},
+};
+
+/// The values of one check.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// Inputs by name; `None`: left empty, or in error.
+    pub(crate) inputs: IndexMap<String, Option<Literal>>,
+    /// Fields set with `node.field=value`.
+    pub(crate) fields: HashMap<NodeId, Vec<RawField>>,
+    /// Files set with `models.alias=file`.
+    pub(crate) models: HashMap<String, Spanned<String>>,
+}
+
+impl Settings {
+    pub(super) fn resolve(workflow: &Workflow, overrides: &Overrides, problems: &mut Diagnostics) -> Self {
+        let declared: Vec<_> = workflow.inputs.keys().map(String::as_str).collect();
+        let mut settings = Self::default();
+        let mut last: HashMap<String, Given> = HashMap::new();
+        for given in overrides.given(&declared, problems) {
+            if workflow.inputs.contains_key(&given.key.value) {
+                last.insert(given.key.value.clone(), given);
+            } else {
+                settings.field(workflow, given, problems);
+            }
+        }
+        for (name, decl) in &workflow.inputs {
+            let value = input(name, decl, last.remove(name), problems);
+            settings.inputs.insert(name.clone(), value);
+        }
+        settings
+    }
+
+    fn field(&mut self, workflow: &Workflow, given: Given, problems: &mut Diagnostics) {
+        let key = &given.key.value;
+        match key.rsplit_once('.') {
+            Some(("models", alias)) if workflow.models.contains_key(alias) => {
+                let value = match given.value {
+                    GivenValue::Typed(literal) => literal.to_string(),
+                    GivenValue::Text(text) => text,
+                };
+                self.models.insert(alias.to_owned(), Spanned { value, span: given.span });
+            }
+            Some((node, field)) if workflow.nodes.contains_key(node) => {
+                let value = match given.value {
+                    GivenValue::Typed(literal) => Raw::Literal(literal),
+                    GivenValue::Text(text) => Raw::Given(text),
+                };
+                let fields = self.fields.entry(node.into()).or_default();
+                fields.retain(|other| other.name != field);
+                fields.push(RawField {
+                    name: field.to_owned(),
+                    name_span: given.key.span,
+                    value,
+                    span: given.span,
+                });
+            }
+            _ => problems.push(unknown(workflow, &given)),
+        }
+    }
+}
+
+fn unknown(workflow: &Workflow, given: &Given) -> Diagnostic {
+    let key = &given.key.value;
+    let (head, tail) = key.rsplit_once('.').unwrap_or((key, ""));
+    let aliases: Vec<_> = workflow.models.keys().map(|alias| format!("models.{alias}")).collect();
+    let nodes = workflow.nodes.keys().map(|id| &**id);
+    let hint = if tail.is_empty() {
+        let inputs: Vec<_> = workflow.inputs.keys().map(String::as_str).collect();
+        did_you_mean(key, &inputs, "inputs")
+            .or_else(|| Some("a field of a node is set with `node.field=value`".into()))
+    } else {
+        let known: Vec<_> = nodes.chain(aliases.iter().map(String::as_str)).collect();
+        crate::near::near(head, known.iter().copied()).map_or_else(
+            || did_you_mean(head, &known, "nodes"),
+            |node| Some(format!("did you mean `{node}.{tail}`?")),
+        )
+    };
+    let message = if tail.is_empty() {
+        format!("`{key}` is no input of this workflow")
+    } else {
+        format!("there is no node `{head}` whose `{tail}` could be set")
+    };
+    Diagnostic::error("unknown-override", message).at(given.key.span.clone()).hint(hint)
+}
+
+fn input(name: &str, decl: &InputDecl, given: Option<Given>, problems: &mut Diagnostics) -> Option<Literal> {
+    let value = match given {
+        Some(given) => {
+            let fitted = match given.value {
+                GivenValue::Typed(literal) => decl.fit(literal),
+                GivenValue::Text(text) => decl.read(&text),
+            };
+            fitted
+                .map_err(|misfit| problems.push(misfit.diagnostic(&format!("input `{name}`")).at(given.span)))
+                .ok()
+        }
+        None => decl.default.clone(),
+    };
+    // A default that is there but did not fit has been reported.
+    if value.is_none() && decl.required && decl.default_span.is_none() && !reported(problems, name) {
+        problems.push(missing(name, &decl.span));
+    }
+    if decl.ty == InputType::Seed && value == Some("random".into()) {
+        return Some(Literal::from(random()));
+    }
+    value
+}
+
+/// Whether something has already been said of this input's value.
+fn reported(problems: &Diagnostics, name: &str) -> bool {
+    let start = format!("input `{name}` ");
+    problems.0.iter().any(|problem| problem.message.starts_with(&start))
+}
+
+fn missing(name: &str, span: &Span) -> Diagnostic {
+    Diagnostic::error("missing-value", format!("input `{name}` has no value"))
+        .at(span.clone())
+        .hint(format!("give it with `--set {name}=…`, or write a `default`"))
+}
+
+/// A seed nobody chose: the standard library's hash keys come from the system's entropy.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

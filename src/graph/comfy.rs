@@ -1,0 +1,111 @@
+//! ComfyUI's API format: the JSON its server runs, read into the same workflow, and written from a plan.
+
+mod json;
+mod prompt;
+
+pub use prompt::prompt;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::{
+    Diagnostic, Diagnostics, Literal, NodeId, Workflow,
+    diag::Span,
+    spec::ValueKind,
+    tree::{Entry, Shape, Tree},
+    workflow::{Dialect, Raw, RawField, RawNode, Spanned},
+};
+
+/// Whether a text is meant as one of ComfyUI's JSON formats. Our own format may be written as JSON too, being YAML.
+pub(crate) fn is_json_workflow(text: &str) -> bool {
+    let ours = text.contains("\"flow\"") && !text.contains("\"class_type\"");
+    let theirs =
+        text.contains("\"class_type\"") || (text.contains("\"nodes\"") && text.contains("\"links\""));
+    text.trim_start().starts_with('{') && theirs && !ours
+}
+
+/// Reads API JSON, bare or wrapped as `{"prompt": …}`.
+pub(crate) fn read(workflow: &mut Workflow, problems: &mut Diagnostics) {
+    workflow.dialect = Dialect::Comfy;
+    let source = workflow.source.clone();
+    let Some(tree) = json::tree(&source, problems) else { return };
+    let span = |range: &std::ops::Range<usize>| Span { source: source.clone(), range: range.clone() };
+    let listed = |key| tree.get(key).is_some_and(|tree| matches!(tree.value, Shape::List(_)));
+    if listed("nodes") && listed("links") {
+        let message = "this is ComfyUI's editor format, which lacks what a run needs";
+        let hint = "in ComfyUI choose Workflow → Export (API) and run that file".to_owned();
+        return problems.push(Diagnostic::error("ui-format", message).at(span(&(0..1))).hint(hint));
+    }
+    let root = tree.get("prompt").filter(|prompt| prompt.map().is_some()).unwrap_or(&tree);
+    let mut nodes = IndexMap::new();
+    for Entry { key, key_range, value } in root.map().unwrap_or_default() {
+        let Some(kind) = value.get("class_type") else {
+            let message = format!("node `{key}` has no `class_type`");
+            problems.push(Diagnostic::error("missing-type", message).at(span(key_range)));
+            continue;
+        };
+        let Some(class) = kind.text() else {
+            let message = format!("`class_type` is a string, found {}", kind.describe());
+            problems.push(Diagnostic::error("wrong-type", message).at(span(&kind.range)));
+            continue;
+        };
+        let inputs = value.get("inputs").and_then(Tree::map).unwrap_or_default();
+        let fields = inputs.iter().map(|input| RawField {
+            name: input.key.clone(),
+            name_span: span(&input.key_range),
+            value: raw(&input.value),
+            span: span(&input.value.range),
+        });
+        let kind = Spanned { value: class.to_owned(), span: span(&kind.range) };
+        nodes.insert(
+            NodeId::from(key.as_str()),
+            RawNode { span: span(key_range), kind, fields: fields.collect() },
+        );
+    }
+    workflow.nodes = Arc::new(nodes);
+}
+
+/// A value as ComfyUI reads it: a pair of node id and number is a link.
+fn raw(tree: &Tree) -> Raw {
+    // ComfyUI's own wrapper for a list that is no link.
+    if let Some(value) = tree.get("__value__") {
+        return value.literal().map_or(Raw::Null, Raw::Literal);
+    }
+    match tree.literal() {
+        Some(Literal::List(items)) => match items.as_slice() {
+            [node @ (Literal::Text(_) | Literal::Int(_)), Literal::Int(output)] if *output >= 0 => {
+                Raw::Link { node: node.to_string(), output: usize::try_from(*output).unwrap_or(usize::MAX) }
+            }
+            _ => Raw::Literal(Literal::List(items)),
+        },
+        Some(literal) => Raw::Literal(literal),
+        None if matches!(tree.value, Shape::Null) => Raw::Null,
+        None => Raw::Map,
+    }
+}
+
+/// A literal as ComfyUI's validation converts it: `int(…)`, `float(…)`, `str(…)`, `bool(…)`.
+pub(crate) fn lenient(kind: &ValueKind, value: Literal) -> Literal {
+    match (kind, value) {
+        (ValueKind::Int { .. }, Literal::Text(text)) => {
+            text.trim().parse().map_or(Literal::Text(text), Literal::Int)
+        }
+        (ValueKind::Int { .. }, Literal::Float(x)) if x.abs() < 1e18 => Literal::Int(x as i128),
+        (ValueKind::Int { .. }, Literal::Bool(b)) => Literal::Int(b.into()),
+        (ValueKind::Float { .. }, Literal::Text(text)) => {
+            text.trim().parse().map_or(Literal::Text(text), Literal::Float)
+        }
+        (ValueKind::Float { .. }, Literal::Bool(b)) => Literal::Int(b.into()),
+        (ValueKind::Bool, Literal::Int(i)) => Literal::Bool(i != 0),
+        (ValueKind::Text, value @ (Literal::Int(_) | Literal::Float(_) | Literal::Bool(_))) => {
+            value.to_string().into()
+        }
+        // An uploaded picture carries the folder it was uploaded to.
+        (ValueKind::File { .. }, Literal::Text(name)) => match name.strip_suffix(" [input]") {
+            Some(name) => name.into(),
+            None => Literal::Text(name),
+        },
+        (_, value) => value,
+    }
+}

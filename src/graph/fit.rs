@@ -1,0 +1,147 @@
+//! A literal and the input it should fill.
+
+use crate::{Diagnostic, Literal, near::did_you_mean, spec::ValueKind};
+
+/// Why a literal does not fill an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    id: &'static str,
+    /// Completes "`x` …".
+    message: String,
+    hint: Option<String>,
+}
+
+impl Misfit {
+    fn new(id: &'static str, message: String, hint: Option<String>) -> Self {
+        Self { id, message, hint }
+    }
+
+    /// A word that is not among `words`.
+    pub(crate) fn not_in_list(word: &str, words: &[&str]) -> Self {
+        Self::new(
+            "value-not-in-list",
+            format!("has no choice `{word}`"),
+            did_you_mean(word, words, "choices"),
+        )
+    }
+
+    /// The problem, said of `what`.
+    pub(crate) fn diagnostic(self, what: &str) -> Diagnostic {
+        Diagnostic::error(self.id, format!("{what} {}", self.message)).hint(self.hint)
+    }
+}
+
+/// The literal as the input takes it: whole floats become INT, any number FLOAT; nothing else is changed.
+///
+/// # Errors
+/// When it is of another type, out of range, or no choice.
+pub(crate) fn fit(kind: &ValueKind, value: Literal) -> Result<Literal, Misfit> {
+    match (kind, value) {
+        (ValueKind::Bool, value @ Literal::Bool(_)) => Ok(value),
+        (ValueKind::Int { min, max }, Literal::Int(i)) => {
+            in_range(i, i < *min, i > *max, *min, *max).map(|()| Literal::Int(i))
+        }
+        (ValueKind::Int { .. }, Literal::Float(x)) if x.fract() == 0.0 && x.abs() < 1e18 => {
+            fit(kind, Literal::Int(x as i128))
+        }
+        (ValueKind::Float { .. }, Literal::Int(i)) => fit(kind, Literal::Float(i as f64)),
+        // Infinity is no setting, even where the range is open.
+        (ValueKind::Float { min, max }, Literal::Float(x)) if x.is_finite() => {
+            in_range(x, x < *min, x > *max, *min, *max).map(|()| Literal::Float(x))
+        }
+        (ValueKind::Text | ValueKind::File { .. }, value @ Literal::Text(_)) => Ok(value),
+        (
+            ValueKind::Choice(words),
+            value @ (Literal::Text(_) | Literal::Int(_) | Literal::Float(_) | Literal::Bool(_)),
+        ) => {
+            let word = value.to_string();
+            if words.contains(&word.as_str()) {
+                Ok(word.into())
+            } else {
+                Err(Misfit::not_in_list(&word, words))
+            }
+        }
+        (kind, value) => Err(wrong_type(kind, &value)),
+    }
+}
+
+fn in_range<T: std::fmt::Display>(x: T, low: bool, high: bool, min: T, max: T) -> Result<(), Misfit> {
+    if low {
+        return Err(Misfit::new(
+            "value-too-small",
+            format!("is {x}, less than {min}"),
+            Some(format!("{min} or more")),
+        ));
+    }
+    if high {
+        return Err(Misfit::new(
+            "value-too-big",
+            format!("is {x}, more than {max}"),
+            Some(format!("{max} or less")),
+        ));
+    }
+    Ok(())
+}
+
+fn wrong_type(kind: &ValueKind, value: &Literal) -> Misfit {
+    let wanted = match kind {
+        ValueKind::Bool => "true or false",
+        ValueKind::Int { .. } => "a whole number",
+        ValueKind::Float { .. } => "a number",
+        ValueKind::Text => "a string",
+        ValueKind::Choice(_) => "one word",
+        ValueKind::File { .. } => "the name of a file",
+    };
+    let hint = match (kind, value) {
+        (_, Literal::Text(text)) => match (kind, text.trim()) {
+            (ValueKind::Bool, "yes" | "on" | "True") => Some("write `true`".to_owned()),
+            (ValueKind::Bool, "no" | "off" | "False") => Some("write `false`".to_owned()),
+            (ValueKind::Int { .. } | ValueKind::Float { .. }, text) if text.parse::<f64>().is_ok() => {
+                Some(format!("remove the quotes: {text}"))
+            }
+            _ => None,
+        },
+        (
+            ValueKind::Text | ValueKind::File { .. },
+            Literal::Bool(_) | Literal::Int(_) | Literal::Float(_),
+        ) => Some(format!("quote it: \"{value}\"")),
+        _ => None,
+    };
+    let shown = match value {
+        Literal::List(_) => value.describe().to_owned(),
+        value => format!("`{}`, {}", clipped(&value.to_string()), value.describe()),
+    };
+    Misfit::new("wrong-type", format!("wants {wanted}, found {shown}"), hint)
+}
+
+fn clipped(text: &str) -> String {
+    let mut letters = text.chars();
+    let head: String = letters.by_ref().take(40).collect();
+    if letters.next().is_some() { head + "…" } else { head }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_fit_by_value_and_nothing_else_is_bent() {
+        let int = ValueKind::Int { min: 1, max: 100 };
+        let float = ValueKind::Float { min: 0.0, max: 1.0 };
+        assert_eq!(fit(&int, 20.0.into()), Ok(Literal::Int(20)));
+        assert_eq!(fit(&float, 1.into()), Ok(Literal::Float(1.0)));
+        let id = |kind: &ValueKind, value: Literal| fit(kind, value).unwrap_err().id;
+        assert_eq!(id(&int, 20.5.into()), "wrong-type");
+        assert_eq!(id(&int, "20".into()), "wrong-type");
+        assert_eq!(id(&int, true.into()), "wrong-type");
+        assert_eq!(id(&int, 0.into()), "value-too-small");
+        assert_eq!(id(&int, u64::MAX.into()), "value-too-big");
+        assert_eq!(id(&float, f64::NAN.into()), "wrong-type");
+        assert_eq!(
+            id(&ValueKind::Float { min: f64::NEG_INFINITY, max: f64::INFINITY }, f64::INFINITY.into()),
+            "wrong-type"
+        );
+        assert_eq!(id(&ValueKind::Choice(&["a", "b"]), "c".into()), "value-not-in-list");
+        assert_eq!(id(&ValueKind::Text, 5.into()), "wrong-type");
+    }
+}

@@ -1,0 +1,169 @@
+//! What made a result: the workflow with every input resolved, as YAML that can be run again, and as ComfyUI's prompt.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Constant, Literal, NodeId, Plan, Socket, Workflow,
+    check::Settings,
+    comfy,
+    context::Provenance,
+    workflow::{Dialect, RESERVED, Raw, RawField},
+    yaml,
+};
+
+/// What a plan was made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) workflow: Workflow,
+    pub(crate) settings: Settings,
+}
+
+impl Plan {
+    /// The metadata of this plan's results. Written out when asked for: a large graph makes a large text.
+    pub fn provenance(&self) -> Provenance {
+        let workflow = match &self.origin {
+            Some(origin) if origin.workflow.dialect == Dialect::Flow => as_written(self, origin),
+            _ => as_planned(self),
+        };
+        Provenance { workflow: yaml::write(&workflow), prompt: comfy::prompt(self).to_string() }
+    }
+}
+
+/// The file with the resolved values as defaults of its inputs and with everything else that was set.
+fn as_written(plan: &Plan, origin: &Origin) -> Value {
+    let Origin { workflow, settings } = origin;
+    let mut top = Map::from_iter([("flow".to_owned(), json!(1)), ("name".to_owned(), json!(workflow.name))]);
+    if let Some(about) = &workflow.about {
+        top.insert("about".into(), json!(about));
+    }
+    let inputs = workflow.inputs.iter().map(|(name, decl)| {
+        let mut entry = Map::from_iter([("type".to_owned(), json!(decl.ty.name()))]);
+        let value = settings.inputs.get(name).and_then(Option::as_ref);
+        entry.extend(value.map(|value| ("default".to_owned(), value.to_json())));
+        entry.extend(decl.min.map(|min| ("min".to_owned(), json!(min))));
+        entry.extend(decl.max.map(|max| ("max".to_owned(), json!(max))));
+        entry.extend(decl.step.map(|step| ("step".to_owned(), json!(step))));
+        entry.extend((!decl.choices.is_empty()).then(|| ("choices".to_owned(), json!(decl.choices))));
+        entry.extend(decl.about.as_ref().map(|about| ("about".to_owned(), json!(about))));
+        entry.extend((!decl.required).then(|| ("required".to_owned(), json!(false))));
+        (name.clone(), Value::Object(entry))
+    });
+    insert(&mut top, "inputs", inputs.collect());
+    let models = workflow.models.iter().map(|(alias, model)| {
+        let file = settings.models.get(alias).unwrap_or(&model.file);
+        let mut entry = json!({ "kind": model.folder.value, "file": file.value });
+        if let (Some(hash), Value::Object(entry)) = (&model.hash, &mut entry) {
+            entry.insert("hash".into(), json!(hash));
+        }
+        (alias.clone(), entry)
+    });
+    insert(&mut top, "models", models.collect());
+    let written = Written { plan, origin };
+    let in_place =
+        |id: &NodeId| id.rsplit_once('.').is_some_and(|(parent, _)| workflow.nodes.contains_key(parent));
+    let nodes = workflow.nodes.keys().filter(|id| !in_place(id));
+    insert(&mut top, "nodes", nodes.map(|id| (id.to_string(), written.node(id))).collect());
+    let outputs = workflow.outputs.iter().map(|(name, reference)| (name.clone(), json!(reference.value)));
+    insert(&mut top, "outputs", outputs.collect());
+    Value::Object(top)
+}
+
+fn insert(top: &mut Map<String, Value>, key: &str, entries: Map<String, Value>) {
+    if !entries.is_empty() {
+        top.insert(key.to_owned(), Value::Object(entries));
+    }
+}
+
+struct Written<'a> {
+    plan: &'a Plan,
+    origin: &'a Origin,
+}
+
+impl Written<'_> {
+    fn node(&self, id: &NodeId) -> Value {
+        let Some(raw) = self.origin.workflow.nodes.get(id) else { return Value::Null };
+        let set = self.origin.settings.fields.get(id).map_or(&[][..], Vec::as_slice);
+        let job = self.plan.graph.node_weights().find(|job| !set.is_empty() && job.id == *id);
+        let same = |a: &str, b: &str| {
+            let input = |name: &str| job.and_then(|job| job.def.input(name)).map(|input| input.name);
+            a == b || (input(a).is_some() && input(a) == input(b))
+        };
+        let kept = raw.fields.iter().filter(|field| !set.iter().any(|other| same(&field.name, &other.name)));
+        let mut entry = Map::from_iter([("type".to_owned(), json!(raw.kind.value))]);
+        let mut with = Map::new();
+        for field in kept.chain(set) {
+            let place = if RESERVED.contains(&field.name.as_str()) { &mut with } else { &mut entry };
+            let given = job.and_then(|job| job.args.get(job.def.input(&field.name)?.name));
+            place.insert(field.name.clone(), self.value(field, given));
+        }
+        insert(&mut entry, "with", with);
+        Value::Object(entry)
+    }
+
+    fn value(&self, field: &RawField, given: Option<&Constant>) -> Value {
+        match (&field.value, given) {
+            (Raw::Null | Raw::Map, _) => Value::Null,
+            (Raw::Literal(literal), _) => literal.to_json(),
+            (Raw::InPlace(id), _) => self.node(id),
+            (Raw::Given(_), Some(constant)) => escaped(constant),
+            (Raw::Given(text), None) => json!(text),
+            (Raw::Link { node, output }, _) => json!([node, output]),
+        }
+    }
+}
+
+/// The jobs themselves, every value resolved: for graphs whose file follows other defaults than ours.
+fn as_planned(plan: &Plan) -> Value {
+    let names = names(plan);
+    let nodes = plan.graph.node_indices().map(|index| {
+        let job = plan.job(index);
+        let mut entry = Map::from_iter([("type".to_owned(), json!(job.def.kind))]);
+        let mut with = Map::new();
+        let mut put = |name: &str, value: Value| {
+            let place = if RESERVED.contains(&name) { &mut with } else { &mut entry };
+            place.insert(name.to_owned(), value);
+        };
+        for (name, constant) in &job.args {
+            put(name, escaped(constant));
+        }
+        for (from, link) in plan.inputs(index) {
+            let producer = plan.job(from);
+            let output = &producer.def.outputs[link.from_output].name;
+            let is_value =
+                job.def.input(link.input).is_some_and(|input| matches!(input.socket, Socket::Value(_)));
+            let sigil = if is_value { "$" } else { "" };
+            put(link.input, json!(format!("{sigil}{}.{output}", names[from.index()])));
+        }
+        insert(&mut entry, "with", with);
+        (names[index.index()].clone(), Value::Object(entry))
+    });
+    let name = plan.origin.as_ref().map(|origin| origin.workflow.name.as_str());
+    json!({ "flow": 1, "name": name.unwrap_or_default(), "nodes": nodes.collect::<Map<_, _>>() })
+}
+
+/// Names for the jobs that our format takes: ids of other formats and of inserted nodes may have dots.
+fn names(plan: &Plan) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let mut name = |id: &str| {
+        let plain = id.replace(|c: char| c == '.' || c == '$' || c.is_whitespace() || c.is_control(), "_");
+        let mut unique = plain.clone();
+        let mut number = 2;
+        while !taken.insert(unique.clone()) {
+            unique = format!("{plain}_{number}");
+            number += 1;
+        }
+        unique
+    };
+    plan.graph.node_weights().map(|job| name(&job.id)).collect()
+}
+
+/// A constant whose dollars are dollars.
+fn escaped(constant: &Constant) -> Value {
+    match constant {
+        Constant::Literal(Literal::Text(text)) => json!(text.replace('$', "$$")),
+        Constant::Literal(literal) => literal.to_json(),
+        Constant::File(file) => json!(file.name.replace('$', "$$")),
+    }
+}

@@ -1,0 +1,326 @@
+//! Our YAML format: `flow`, `name`, `about`, `inputs`, `models`, `nodes`, `outputs`.
+
+use std::{ops::Range, sync::Arc};
+
+use indexmap::IndexMap;
+
+use super::{ModelAlias, Raw, RawField, RawNode, Spanned, Workflow};
+use crate::{
+    Diagnostic, Diagnostics, Literal, NodeId,
+    diag::{Source, Span},
+    inputs,
+    near::did_you_mean,
+    tree::{Entry, Shape, Tree},
+};
+
+const TOP: [&str; 7] = ["flow", "name", "about", "inputs", "models", "nodes", "outputs"];
+
+/// Words of the format that this version does not know yet.
+const LATER_TOP: [&str; 4] = ["matrix", "extends", "import", "subgraphs"];
+const LATER_NODE: [&str; 4] = ["when", "each", "cache", "seed_mode"];
+
+/// `kind:` of a model alias and the folder ComfyUI keeps such files in.
+const KINDS: [(&str, &str); 9] = [
+    ("checkpoint", "checkpoints"),
+    ("clip_vision", "clip_vision"),
+    ("ipadapter", "ipadapter"),
+    ("controlnet", "controlnet"),
+    ("vae", "vae"),
+    ("lora", "loras"),
+    ("clip", "text_encoders"),
+    ("unet", "diffusion_models"),
+    ("upscale_model", "upscale_models"),
+];
+
+/// Fills `workflow` from a document.
+pub(super) fn read(tree: &Tree, workflow: &mut Workflow, problems: &mut Diagnostics) {
+    let source = workflow.source.clone();
+    Reader { source: &source, problems }.document(tree, workflow);
+}
+
+/// Reads one document; shared with what reads the parts of it.
+pub(crate) struct Reader<'a> {
+    pub(crate) source: &'a Arc<Source>,
+    pub(crate) problems: &'a mut Diagnostics,
+}
+
+impl Reader<'_> {
+    pub(crate) fn span(&self, range: &Range<usize>) -> Span {
+        Span { source: self.source.clone(), range: range.clone() }
+    }
+
+    pub(crate) fn error(
+        &mut self,
+        id: &'static str,
+        message: String,
+        range: &Range<usize>,
+        hint: Option<String>,
+    ) {
+        let span = self.span(range);
+        self.problems.push(Diagnostic::error(id, message).at(span).hint(hint));
+    }
+
+    fn document(&mut self, tree: &Tree, workflow: &mut Workflow) {
+        let Some(entries) = tree.map().filter(|entries| !entries.is_empty()) else {
+            let hint = Some("begin with `flow: 1` and `nodes:`".to_owned());
+            return self.error(
+                "not-a-workflow",
+                format!("a workflow is a map, this is {}", tree.describe()),
+                &tree.range,
+                hint,
+            );
+        };
+        self.version(tree, entries);
+        for Entry { key, key_range, value } in entries {
+            match key.as_str() {
+                "flow" => {}
+                "name" => workflow.name = self.string(key, value).unwrap_or_default(),
+                "about" => workflow.about = self.string(key, value),
+                "inputs" => {
+                    for entry in self.entries(key, value) {
+                        if self.name_is_fit("input", entry, &['.', '-']) {
+                            let declared = inputs::declare(self, entry);
+                            workflow.inputs.extend(declared.map(|declared| (entry.key.clone(), declared)));
+                        }
+                    }
+                }
+                "models" => {
+                    for entry in self.entries(key, value) {
+                        let alias = self.model(entry);
+                        workflow.models.extend(alias.map(|alias| (entry.key.clone(), alias)));
+                    }
+                }
+                "nodes" => {
+                    let mut nodes = IndexMap::new();
+                    for entry in self.entries(key, value) {
+                        if self.name_is_fit("node", entry, &['.']) {
+                            self.node(entry.key.as_str().into(), entry, &mut nodes);
+                        }
+                    }
+                    workflow.nodes = Arc::new(nodes);
+                }
+                "outputs" => {
+                    for entry in self.entries(key, value) {
+                        let reference = self.string(&entry.key, &entry.value);
+                        let span = self.span(&entry.value.range);
+                        workflow
+                            .outputs
+                            .extend(reference.map(|value| (entry.key.clone(), Spanned { value, span })));
+                    }
+                }
+                later if LATER_TOP.contains(&later) => self.not_yet(key, key_range),
+                unknown => self.unknown_key(unknown, key_range, &TOP, "a workflow has"),
+            }
+        }
+    }
+
+    fn version(&mut self, tree: &Tree, entries: &[Entry]) {
+        let hint = Some("write `flow: 1`".to_owned());
+        match tree.get("flow").map(|value| (&value.value, &value.range)) {
+            Some((Shape::Scalar(Literal::Int(1)), _)) => {}
+            Some((_, range)) => {
+                let text = self.source.text.get(range.clone()).unwrap_or_default().to_owned();
+                self.error(
+                    "version",
+                    format!("this program reads version 1 of the format, not `{text}`"),
+                    range,
+                    hint,
+                );
+            }
+            None => {
+                let first = entries[0].key_range.clone();
+                self.error(
+                    "version",
+                    "the version of the format is missing".into(),
+                    &first,
+                    hint.map(|hint| hint + " first"),
+                );
+            }
+        }
+    }
+
+    fn not_yet(&mut self, key: &str, range: &Range<usize>) {
+        let message = format!("`{key}` belongs to the format but is not supported yet");
+        self.error("unsupported", message, range, Some("remove it; this version cannot honour it".into()));
+    }
+
+    pub(crate) fn unknown_key(&mut self, key: &str, range: &Range<usize>, known: &[&str], what: &str) {
+        self.error("unknown-key", format!("unknown key `{key}`"), range, did_you_mean(key, known, what));
+    }
+
+    pub(crate) fn string(&mut self, key: &str, value: &Tree) -> Option<String> {
+        let text = value.text().map(str::to_owned);
+        if text.is_none() {
+            let hint = value.literal().map(|literal| format!("quote it: \"{literal}\""));
+            self.error(
+                "wrong-type",
+                format!("`{key}` is a string, found {}", value.describe()),
+                &value.range,
+                hint,
+            );
+        }
+        text
+    }
+
+    fn entries<'t>(&mut self, key: &str, value: &'t Tree) -> &'t [Entry] {
+        match &value.value {
+            Shape::Map(entries) => entries,
+            Shape::Null => &[],
+            _ => {
+                self.error(
+                    "wrong-type",
+                    format!("`{key}` is a map of names, found {}", value.describe()),
+                    &value.range,
+                    None,
+                );
+                &[]
+            }
+        }
+    }
+
+    fn name_is_fit(&mut self, what: &str, entry: &Entry, besides: &[char]) -> bool {
+        let bad = |c: char| c.is_whitespace() || c.is_control() || c == '$' || besides.contains(&c);
+        let reserved = what == "input" && ["flow", "models", "matrix"].contains(&entry.key.as_str());
+        if !entry.key.is_empty() && !entry.key.contains(bad) && !reserved {
+            return true;
+        }
+        let hint = Some("letters, digits and `_` are fine".to_owned());
+        self.error(
+            "invalid-name",
+            format!("`{}` cannot be the name of an {what}", entry.key).replace("an node", "a node"),
+            &entry.key_range,
+            hint,
+        );
+        false
+    }
+
+    fn model(&mut self, entry: &Entry) -> Option<ModelAlias> {
+        let Some(fields) = entry.value.map() else {
+            let hint = Some(format!("{}: {{ kind: checkpoint, file: name.safetensors }}", entry.key));
+            self.error(
+                "wrong-type",
+                format!("a model is a map with `kind` and `file`, found {}", entry.value.describe()),
+                &entry.value.range,
+                hint,
+            );
+            return None;
+        };
+        let (mut folder, mut file, mut hash) = (None, None, None);
+        for Entry { key, key_range, value } in fields {
+            match key.as_str() {
+                "kind" => folder = Some(self.kind(value)),
+                "file" => {
+                    let span = self.span(&value.range);
+                    file = Some(self.string(key, value).map(|value| Spanned { value, span }));
+                }
+                "hash" => hash = self.hash(value),
+                "about" => {
+                    self.string(key, value);
+                }
+                unknown => {
+                    self.unknown_key(unknown, key_range, &["kind", "file", "hash", "about"], "a model has")
+                }
+            }
+        }
+        for (missing, key) in [(folder.is_none(), "kind"), (file.is_none(), "file")] {
+            if missing {
+                self.error(
+                    "missing-key",
+                    format!("model `{}` has no `{key}`", entry.key),
+                    &entry.key_range,
+                    None,
+                );
+            }
+        }
+        Some(ModelAlias { folder: folder??, file: file??, hash })
+    }
+
+    fn kind(&mut self, value: &Tree) -> Option<Spanned<String>> {
+        let word = self.string("kind", value)?;
+        let known = KINDS.iter().find(|(kind, folder)| word == *kind || word == *folder);
+        if known.is_none() {
+            let kinds: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
+            self.error(
+                "value-not-in-list",
+                format!("`{word}` is no kind of model"),
+                &value.range,
+                did_you_mean(&word, &kinds, "kinds"),
+            );
+        }
+        known.map(|(_, folder)| Spanned { value: (*folder).to_owned(), span: self.span(&value.range) })
+    }
+
+    fn hash(&mut self, value: &Tree) -> Option<String> {
+        let text = self.string("hash", value)?;
+        let digits = text.rsplit(':').next().unwrap_or_default();
+        if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let span = self.span(&value.range);
+            let message = "`hash` is kept but not compared with the file yet";
+            self.problems.push(Diagnostic::warning("unsupported", message).at(span));
+            return Some(text);
+        }
+        self.error(
+            "wrong-type",
+            format!("`{text}` is no hash"),
+            &value.range,
+            Some("64 hexadecimal digits".into()),
+        );
+        None
+    }
+
+    fn node(&mut self, id: NodeId, entry: &Entry, nodes: &mut IndexMap<NodeId, RawNode>) {
+        let Some(fields) = entry.value.map() else {
+            let hint = Some(format!("{}: {{ type: KSampler, … }}", entry.key));
+            let message =
+                format!("a node is a map with `type` and its inputs, found {}", entry.value.describe());
+            return self.error("wrong-type", message, &entry.value.range, hint);
+        };
+        let Some(kind) = entry.value.get("type") else {
+            let hint = Some("add `type:` with the name of a node type".to_owned());
+            return self.error("missing-type", format!("node `{id}` has no `type`"), &entry.key_range, hint);
+        };
+        let span = self.span(&entry.key_range);
+        let kind_span = self.span(&kind.range);
+        let Some(kind) = self.string("type", kind) else { return };
+        // Entered before its in-place children, so that listings follow the file.
+        let kind = Spanned { value: kind, span: kind_span };
+        nodes.insert(id.clone(), RawNode { span, kind, fields: Vec::new() });
+        let mut raw = Vec::with_capacity(fields.len());
+        for field in fields {
+            match field.key.as_str() {
+                "type" => {}
+                "note" => {
+                    self.string("note", &field.value);
+                }
+                "with" => {
+                    for inner in self.entries("with", &field.value) {
+                        raw.push(self.field(&id, inner, nodes));
+                    }
+                }
+                later if LATER_NODE.contains(&later) => self.not_yet(later, &field.key_range),
+                _ => raw.push(self.field(&id, field, nodes)),
+            }
+        }
+        if let Some(node) = nodes.get_mut(&*id) {
+            node.fields = raw;
+        }
+    }
+
+    fn field(&mut self, parent: &NodeId, entry: &Entry, nodes: &mut IndexMap<NodeId, RawNode>) -> RawField {
+        let value = match &entry.value.value {
+            Shape::Null => Raw::Null,
+            Shape::Map(_) if entry.value.get("type").is_some() => {
+                let id = NodeId::from(format!("{parent}.{}", entry.key));
+                self.node(id.clone(), entry, nodes);
+                Raw::InPlace(id)
+            }
+            _ => entry.value.literal().map_or(Raw::Map, Raw::Literal),
+        };
+        RawField {
+            name: entry.key.clone(),
+            name_span: self.span(&entry.key_range),
+            value,
+            span: self.span(&entry.value.range),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! YAML 1.2 as a tree with places: serde_yaml for the values, saphyr-parser's events for the places.
+//!
+//! Only this module names either crate, so that a move to one parser is one file.
+
+mod spans;
+
+use std::{ops::Range, sync::Arc};
+
+use serde_yaml::Value;
+
+use crate::{
+    Diagnostic, Diagnostics, Literal,
+    diag::{Source, Span},
+    tree::{Entry, MAX_BYTES, Shape, Spans, Tree},
+};
+
+/// Reads a text; `None` when it is not YAML a workflow may be written in, with the reasons in `problems`.
+pub(crate) fn parse(source: &Arc<Source>, problems: &mut Diagnostics) -> Option<Tree> {
+    let at = |range: Range<usize>| Span { source: source.clone(), range };
+    let text = source.text.as_str();
+    if text.len() > MAX_BYTES {
+        problems.push(
+            Diagnostic::error("too-big", format!("this file is larger than {} MiB", MAX_BYTES >> 20))
+                .at(at(0..0)),
+        );
+        return None;
+    }
+    let spans = match spans::spans(text) {
+        Ok(spans) => spans,
+        Err(faults) => {
+            for fault in faults {
+                let mut problem = Diagnostic::error(fault.id, fault.message).at(at(fault.range));
+                if let Some((range, why)) = fault.first {
+                    problem = problem.label(at(range), why);
+                }
+                problems.push(problem.hint(fault.hint.map(str::to_owned)));
+            }
+            return None;
+        }
+    };
+    match serde_yaml::from_str::<Value>(text) {
+        Ok(value) => {
+            let whole = spans.as_ref().map_or(0..0, |spans| spans.range.clone());
+            let mut zip = Zip { source, problems };
+            Some(zip.tree(value, spans, &whole))
+        }
+        Err(error) => {
+            let start = error.location().map_or(0, |place| place.index().min(text.len()));
+            let start = (0..=start).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            problems
+                .push(Diagnostic::error("syntax", format!("this is not YAML: {error}")).at(at(start..start)));
+            None
+        }
+    }
+}
+
+/// One value of a command line or an environment variable: a number, boolean or string as YAML reads it.
+pub(crate) fn scalar(text: &str) -> Literal {
+    let value = if text.len() < 4096 && !text.contains(['&', '*', '!', '{', '\n', '#', '[']) {
+        serde_yaml::from_str(text).ok()
+    } else {
+        None
+    };
+    value.and_then(literal).unwrap_or_else(|| text.into())
+}
+
+/// Data as a YAML text.
+pub(crate) fn write(value: &serde_json::Value) -> String {
+    // Plain data: no map has keys YAML cannot write.
+    serde_yaml::to_string(value).unwrap_or_default()
+}
+
+fn literal(value: Value) -> Option<Literal> {
+    Some(match value {
+        Value::Bool(b) => b.into(),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(whole), _) => whole.into(),
+            (_, Some(whole)) => whole.into(),
+            _ => Literal::Float(number.as_f64()?),
+        },
+        Value::String(text) => text.into(),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => return None,
+    })
+}
+
+struct Zip<'a> {
+    source: &'a Arc<Source>,
+    problems: &'a mut Diagnostics,
+}
+
+impl Zip<'_> {
+    /// Joins a value with its places; where they disagree, everything below is at the place of the nearest known value.
+    fn tree(&mut self, value: Value, spans: Option<Spans>, near: &Range<usize>) -> Tree {
+        // An empty value has no letters of its own; its key is what a message can show.
+        let known = spans.as_ref().map(|spans| spans.range.clone()).filter(|range| !range.is_empty());
+        let range = known.unwrap_or_else(|| near.clone());
+        let value = match value {
+            Value::Sequence(items) => {
+                let mut places = places(spans, items.len());
+                Shape::List(
+                    items
+                        .into_iter()
+                        .map(|item| self.tree(item, next(&mut places).map(|(_, spans)| spans), &range))
+                        .collect(),
+                )
+            }
+            Value::Mapping(entries) => {
+                let mut places = places(spans, entries.len());
+                let entries = entries.into_iter().filter_map(|(key, value)| {
+                    let (key_range, spans) = match next(&mut places) {
+                        Some((range, spans)) => (range, Some(spans)),
+                        None => (range.clone(), None),
+                    };
+                    let key = self.key(key, &key_range)?;
+                    let value = self.tree(value, spans, &key_range);
+                    Some(Entry { key, key_range, value })
+                });
+                Shape::Map(entries.collect())
+            }
+            scalar => literal(scalar).map_or(Shape::Null, Shape::Scalar),
+        };
+        Tree { value, range }
+    }
+
+    fn key(&mut self, key: Value, range: &Range<usize>) -> Option<String> {
+        if let Value::String(key) = key {
+            return Some(key);
+        }
+        let text = literal(key).map_or("null".into(), |key| key.to_string());
+        let span = Span { source: self.source.clone(), range: range.clone() };
+        let problem = Diagnostic::error(
+            "yaml-feature",
+            format!("a key is a string, `{text}` is read as something else"),
+        );
+        self.problems.push(problem.at(span).hint(format!("quote it: \"{text}\"")));
+        None
+    }
+}
+
+type Places = std::vec::IntoIter<(Range<usize>, Spans)>;
+
+fn places(spans: Option<Spans>, len: usize) -> Option<Places> {
+    spans.filter(|spans| spans.children.len() == len).map(|spans| spans.children.into_iter())
+}
+
+fn next(places: &mut Option<Places>) -> Option<(Range<usize>, Spans)> {
+    places.as_mut()?.next()
+}

@@ -1,0 +1,277 @@
+//! Where everything in a YAML text is, from parser events; and every limit, before the text becomes data.
+//!
+//! Places are for labels only: the values come from serde_yaml.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
+
+use saphyr_parser::{Event, Parser};
+
+use crate::tree::{MAX_DEPTH, Spans};
+
+/// Values a document may hold.
+const MAX_VALUES: usize = 16_000_000;
+
+/// Values that aliases may add to a document.
+const MAX_ALIASED: usize = 100_000;
+
+/// One thing wrong with a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) id: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: Option<&'static str>,
+    pub(crate) range: Range<usize>,
+    /// An earlier place that matters, and why.
+    pub(crate) first: Option<(Range<usize>, &'static str)>,
+}
+
+fn fault(id: &'static str, message: impl Into<String>, range: Range<usize>) -> Fault {
+    Fault { id, message: message.into(), hint: None, range, first: None }
+}
+
+/// The places of a text's one document; `None` for an empty text.
+///
+/// # Errors
+/// All duplicate keys, or the first thing that stops the parser.
+pub(crate) fn spans(text: &str) -> Result<Option<Spans>, Vec<Fault>> {
+    let mut reader = Reader::new(text);
+    let mut parser = Parser::new_from_str(text);
+    let mut documents = 0;
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| {
+            let at = reader.index.byte(error.marker().index());
+            let message = format!("this is not YAML: {}", error.info());
+            vec![fault("syntax", message, at..reader.next_char(at))]
+        })?;
+        let range = reader.index.byte(span.start.index())..reader.index.byte(span.end.index());
+        if matches!(event, Event::DocumentStart(_)) {
+            documents += 1;
+            if documents > 1 {
+                let mut more = fault("documents", "a second document begins here; a workflow is one", range);
+                more.hint = Some("remove the `---`, or split the file");
+                return Err(vec![more]);
+            }
+        }
+        reader.event(event, range).map_err(|stop| vec![stop])?;
+    }
+    if reader.faults.is_empty() { Ok(reader.root) } else { Err(reader.faults) }
+}
+
+struct Frame {
+    spans: Spans,
+    anchor: usize,
+    /// Keys seen and where; absent in a list.
+    keys: Option<HashMap<String, Range<usize>>>,
+    /// A key waiting for its value.
+    key: Option<Range<usize>>,
+}
+
+/// An anchored value, complete.
+struct Anchored {
+    spans: Spans,
+    values: usize,
+    height: usize,
+}
+
+struct Reader<'s> {
+    text: &'s str,
+    index: CharIndex<'s>,
+    frames: Vec<Frame>,
+    open: HashSet<usize>,
+    anchors: HashMap<usize, Anchored>,
+    root: Option<Spans>,
+    values: usize,
+    aliased: usize,
+    faults: Vec<Fault>,
+}
+
+impl<'s> Reader<'s> {
+    fn new(text: &'s str) -> Self {
+        Self {
+            text,
+            index: CharIndex::new(text),
+            frames: Vec::new(),
+            open: HashSet::new(),
+            anchors: HashMap::new(),
+            root: None,
+            values: 0,
+            aliased: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    fn next_char(&self, at: usize) -> usize {
+        self.text[at..].chars().next().map_or(at, |c| at + c.len_utf8())
+    }
+
+    fn event(&mut self, event: Event<'_>, range: Range<usize>) -> Result<(), Fault> {
+        match event {
+            Event::Scalar(value, _, anchor, tag) => {
+                self.no_tag(tag.is_some(), &range)?;
+                let range = self.trimmed(range);
+                if self.awaits_key() {
+                    self.key(&value, range)
+                } else {
+                    self.value(Spans { range, children: Vec::new() }, anchor)
+                }
+            }
+            Event::SequenceStart(anchor, tag) => self.open(anchor, tag.is_some(), range, false),
+            Event::MappingStart(anchor, tag) => self.open(anchor, tag.is_some(), range, true),
+            Event::SequenceEnd | Event::MappingEnd => self.close(range),
+            Event::Alias(anchor) => self.alias(anchor, range),
+            _ => Ok(()),
+        }
+    }
+
+    fn no_tag(&self, tagged: bool, range: &Range<usize>) -> Result<(), Fault> {
+        if !tagged {
+            return Ok(());
+        }
+        let mut tag = fault("yaml-feature", "tags (`!…`) mean nothing in a workflow", range.clone());
+        tag.hint = Some("remove the tag; quote a value that must be a string");
+        Err(tag)
+    }
+
+    fn awaits_key(&self) -> bool {
+        self.frames.last().is_some_and(|frame| frame.keys.is_some() && frame.key.is_none())
+    }
+
+    fn not_a_key(&self, range: Range<usize>) -> Fault {
+        let mut key = fault("yaml-feature", "a key is a string", range);
+        key.hint = Some("write a name before the `:`");
+        key
+    }
+
+    fn key(&mut self, name: &str, range: Range<usize>) -> Result<(), Fault> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
+        let Some(keys) = &mut frame.keys else { return Ok(()) };
+        if let Some(first) = keys.insert(name.to_owned(), range.clone()) {
+            let mut again = fault("duplicate-key", format!("`{name}` is here twice"), range.clone());
+            again.hint = Some("keep one of them");
+            again.first = Some((first, "first here"));
+            self.faults.push(again);
+        }
+        frame.key = Some(range);
+        Ok(())
+    }
+
+    fn open(&mut self, anchor: usize, tagged: bool, range: Range<usize>, map: bool) -> Result<(), Fault> {
+        self.no_tag(tagged, &range)?;
+        if self.awaits_key() {
+            return Err(self.not_a_key(range));
+        }
+        self.deep_enough(self.frames.len() + 1, &range)?;
+        if anchor != 0 {
+            self.open.insert(anchor);
+        }
+        let spans = Spans { range, children: Vec::new() };
+        self.frames.push(Frame { spans, anchor, keys: map.then(HashMap::new), key: None });
+        Ok(())
+    }
+
+    fn close(&mut self, range: Range<usize>) -> Result<(), Fault> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        let last = frame.spans.children.last().map_or(frame.spans.range.end, |(_, child)| child.range.end);
+        // A block ends where the next thing begins; only a bracket is the collection's own end.
+        let bracket = self.text[..range.end].ends_with(['}', ']']) && range.end > range.start;
+        frame.spans.range.end = if bracket { range.end } else { last.max(frame.spans.range.start) };
+        self.open.remove(&frame.anchor);
+        self.value(frame.spans, frame.anchor)
+    }
+
+    fn deep_enough(&self, depth: usize, range: &Range<usize>) -> Result<(), Fault> {
+        if depth <= MAX_DEPTH {
+            return Ok(());
+        }
+        Err(fault("too-deep", format!("this nests deeper than {MAX_DEPTH} levels"), range.clone()))
+    }
+
+    fn alias(&mut self, anchor: usize, range: Range<usize>) -> Result<(), Fault> {
+        if self.awaits_key() {
+            return Err(self.not_a_key(range));
+        }
+        let Some(known) = self.anchors.get(&anchor) else {
+            let message = if self.open.contains(&anchor) {
+                "an alias inside its own anchor"
+            } else {
+                "an alias to nothing"
+            };
+            return Err(fault("yaml-feature", message, range));
+        };
+        let (values, height) = (known.values, known.height);
+        self.deep_enough(self.frames.len() + height, &range)?;
+        self.aliased += values;
+        if self.aliased > MAX_ALIASED {
+            let message = format!("aliases (`*…`) repeat more than {MAX_ALIASED} values");
+            return Err(fault("too-big", message, range));
+        }
+        // The alias is what a message should point at, for everything inside it.
+        let mut spans = known.spans.clone();
+        spans.range = range;
+        self.value(spans, 0)
+    }
+
+    fn value(&mut self, spans: Spans, anchor: usize) -> Result<(), Fault> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(fault("too-big", format!("more than {MAX_VALUES} values"), spans.range));
+        }
+        if anchor != 0 {
+            let (values, height) = measure(&spans);
+            self.anchors.insert(anchor, Anchored { spans: spans.clone(), values, height });
+        }
+        match self.frames.last_mut() {
+            None => self.root = Some(spans),
+            Some(frame) => {
+                let key = frame.key.take().unwrap_or_else(|| spans.range.clone());
+                frame.spans.children.push((key, spans));
+            }
+        }
+        Ok(())
+    }
+
+    /// A block scalar runs to the next token; everything else ends where it ends, so trimming is safe for both.
+    fn trimmed(&self, range: Range<usize>) -> Range<usize> {
+        let inside = &self.text[range.clone()];
+        range.start..range.start + inside.trim_end().len()
+    }
+}
+
+/// Values in a tree, and its levels.
+fn measure(spans: &Spans) -> (usize, usize) {
+    let below = spans.children.iter().map(|(_, child)| measure(child));
+    let (values, height) = below.fold((0, 0), |(values, height), (v, h)| (values + v, height.max(h)));
+    (values + 1, height + usize::from(!spans.children.is_empty()))
+}
+
+/// Character numbers, as the parser counts, to byte offsets.
+struct CharIndex<'s> {
+    text: &'s str,
+    /// Byte offset of every 64th character; empty for ASCII, where both are one.
+    marks: Vec<u32>,
+}
+
+impl<'s> CharIndex<'s> {
+    const EVERY: usize = 64;
+
+    fn new(text: &'s str) -> Self {
+        let marks = if text.is_ascii() {
+            Vec::new()
+        } else {
+            text.char_indices().step_by(Self::EVERY).map(|(at, _)| at as u32).collect()
+        };
+        Self { text, marks }
+    }
+
+    fn byte(&self, chars: usize) -> usize {
+        if self.marks.is_empty() {
+            return chars.min(self.text.len());
+        }
+        let Some(mark) = self.marks.get(chars / Self::EVERY) else { return self.text.len() };
+        let tail = &self.text[*mark as usize..];
+        tail.char_indices().nth(chars % Self::EVERY).map_or(self.text.len(), |(at, _)| *mark as usize + at)
+    }
+}
