@@ -27,7 +27,8 @@ impl Plan {
             Some(origin) if origin.workflow.dialect == Dialect::Flow => as_written(self, origin),
             _ => as_planned(self),
         };
-        Provenance { workflow: yaml::write(&workflow), prompt: comfy::prompt(self).to_string() }
+        let name = self.origin.as_ref().map(|origin| origin.workflow.name.clone()).unwrap_or_default();
+        Provenance { name, workflow: yaml::write(&workflow), prompt: comfy::prompt(self).to_string() }
     }
 }
 
