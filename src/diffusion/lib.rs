@@ -1,6 +1,7 @@
 //! Stable Diffusion on candle: models, weights, samplers. Knows no graph.
 
 pub mod attention;
+pub mod attn_layers;
 pub mod brownian;
 pub mod clip_encoder;
 pub mod clip_text;
@@ -9,11 +10,15 @@ pub mod controlnet;
 pub mod error;
 pub mod header;
 pub mod inpaint;
+pub mod ip_adapter;
 pub mod keys;
+pub mod kind;
+pub mod model;
 pub mod noise;
 pub mod ops;
 pub mod preprocess;
 pub mod prompt;
+mod resampler;
 pub mod runtime;
 pub mod samplers;
 pub mod sampling;

@@ -1,0 +1,217 @@
+//! What wires carry: cheap handles on weight files. Opening one reads a header; weights are leased at use.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+
+use crate::attention::Patches;
+use crate::controlnet::ControlNet;
+use crate::header::Header;
+use crate::keys::KeyMap;
+use crate::runtime::Runtime;
+use crate::unet::UNet;
+use crate::unet_config::UNetConfig;
+use crate::weights::{Recipe, var_builder};
+use crate::{Error, Result, kind};
+
+/// What a model predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise.
+    Epsilon,
+    /// Velocity (Salimans & Ho 2022): a mixture of noise and picture.
+    V,
+}
+
+/// The numbers between an autoencoder's latents and a model's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentFormat {
+    /// What a latent is multiplied by for the model.
+    pub scale: f64,
+}
+
+/// A UNet's weights in a file.
+#[derive(Debug)]
+pub struct UNetSource {
+    /// The file's header.
+    pub header: Arc<Header>,
+    /// The UNet's structure.
+    pub config: UNetConfig,
+    keys: KeyMap,
+}
+
+impl UNetSource {
+    /// Reads the header of a checkpoint or a UNet file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is something else, and what.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_header(Arc::new(Header::read(path)?))
+    }
+
+    /// The same for a header that has been read.
+    ///
+    /// # Errors
+    /// If the file is something else, and what.
+    pub fn from_header(header: Arc<Header>) -> Result<Self> {
+        kind::expect(&header, "a checkpoint or UNet", |part| part == kind::Part::UNet)?;
+        let (config, keys) = UNetConfig::detect(&header)?;
+        Ok(Self { header, config, keys })
+    }
+
+    /// The weights, loaded unless they are.
+    ///
+    /// # Errors
+    /// If a weight is missing or misshapen, or memory runs out.
+    pub fn load(&self, rt: &Runtime) -> Result<Arc<UNet>> {
+        rt.store.lease(&Recipe::new(&self.header, "unet", rt.dtype, &rt.device), || {
+            let keys = self.keys.clone();
+            let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
+            Ok((UNet::new(&self.config, vb)?, self.parameters() * rt.dtype.size_in_bytes() as u64))
+        })
+    }
+
+    /// How many weights the UNet has.
+    pub fn parameters(&self) -> u64 {
+        self.header.parameters(&self.keys.file_name(""))
+    }
+}
+
+/// A diffusion model: what a MODEL wire carries.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The weights.
+    pub unet: Arc<UNetSource>,
+    /// What is wrapped around its attention.
+    pub patches: Patches,
+    /// What it predicts.
+    pub prediction: Prediction,
+    /// How its latents are scaled.
+    pub latent: LatentFormat,
+}
+
+impl Model {
+    /// Opens the model in a checkpoint or UNet file.
+    ///
+    /// # Errors
+    /// As [`UNetSource::open`].
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::new(UNetSource::open(path)?)
+    }
+
+    /// The model of a UNet, with what can be told about it from its file.
+    ///
+    /// # Errors
+    /// If the one tensor that tells the prediction type of SD2.x cannot be read.
+    pub fn new(unet: UNetSource) -> Result<Self> {
+        let prediction = prediction(&unet)?;
+        let latent = LatentFormat { scale: latent_scale(&unet) };
+        Ok(Self { unet: Arc::new(unet), patches: Patches::default(), prediction, latent })
+    }
+
+    /// This model with other patches; shares everything else.
+    #[must_use]
+    pub fn with_patches(&self, patches: Patches) -> Self {
+        Self { patches, ..self.clone() }
+    }
+}
+
+fn latent_scale(unet: &UNetSource) -> f64 {
+    let config = unet.header.config();
+    let said = config.as_ref().and_then(|c| c.get("scale_factor")).and_then(serde_json::Value::as_f64);
+    // SDXL and its refiner are told by their vector of sizes; SD2.x unCLIP has a vector too, but text of 1024.
+    let xl = unet.config.add_dim.is_some() && unet.config.context_dim != 1024;
+    said.unwrap_or(if xl { 0.13025 } else { 0.18215 })
+}
+
+fn prediction(unet: &UNetSource) -> Result<Prediction> {
+    let header = &unet.header;
+    let config = header.config();
+    let said = config.as_ref().and_then(|c| c.get("prediction").or_else(|| c.get("prediction_type")));
+    let said = said.and_then(serde_json::Value::as_str);
+    let said = said.or_else(|| header.metadata.get("modelspec.prediction_type").map(String::as_str));
+    match said {
+        Some("v" | "v_prediction") => return Ok(Prediction::V),
+        Some("epsilon") => return Ok(Prediction::Epsilon),
+        _ => {}
+    }
+    if header.tensors.contains_key("v_pred") {
+        return Ok(Prediction::V);
+    }
+    if unet.config.context_dim == 1024 && unet.config.in_channels == 4 && unet.config.add_dim.is_none() {
+        return sd2_prediction(unet);
+    }
+    Ok(Prediction::Epsilon)
+}
+
+/// Nothing in the shapes tells the two kinds of SD2.x apart; the spread of one bias does (ComfyUI's
+/// `supported_models.py`, `SD20`).
+fn sd2_prediction(unet: &UNetSource) -> Result<Prediction> {
+    let name = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
+    let keys = unet.keys.clone();
+    let vb = var_builder(&unet.header, move |n| keys.file_name(n), DType::F32, &Device::Cpu)?;
+    if !vb.contains_tensor(name) {
+        return Ok(Prediction::Epsilon);
+    }
+    let values: Vec<f32> = vb.get_unchecked(name)?.flatten_all()?.to_vec1()?;
+    let n = values.len() as f32;
+    let mean = values.iter().sum::<f32>() / n;
+    let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / n).sqrt();
+    Ok(if deviation > 0.09 { Prediction::V } else { Prediction::Epsilon })
+}
+
+/// A ControlNet's weights in a file.
+#[derive(Debug)]
+pub struct ControlNetSource {
+    /// The file's header.
+    pub header: Arc<Header>,
+    /// The structure of the half of a UNet it is.
+    pub config: UNetConfig,
+    keys: KeyMap,
+    hint_channels: Vec<usize>,
+}
+
+impl ControlNetSource {
+    /// Reads the header of a ControlNet file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is something else, and what.
+    pub fn open(path: &Path) -> Result<Self> {
+        let header = Arc::new(Header::read(path)?);
+        kind::expect(&header, "a ControlNet", |part| part == kind::Part::ControlNet)?;
+        let (config, keys, hint_channels) = UNetConfig::detect_controlnet(&header)?;
+        Ok(Self { header, config, keys, hint_channels })
+    }
+
+    /// Refuses a model of another family.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` with both families' text widths.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        let (ours, theirs) = (&self.config, &model.unet.config);
+        if ours.context_dim == theirs.context_dim && ours.skip_channels() == theirs.skip_channels() {
+            return Ok(());
+        }
+        Err(Error::Mismatch(format!(
+            "the ControlNet `{}` is made for {}, the model `{}` is {}",
+            self.header.path.display(),
+            kind::family(ours),
+            model.unet.header.path.display(),
+            kind::family(theirs)
+        )))
+    }
+
+    /// The weights, loaded unless they are.
+    ///
+    /// # Errors
+    /// If a weight is missing or misshapen, or memory runs out.
+    pub fn load(&self, rt: &Runtime) -> Result<Arc<ControlNet>> {
+        rt.store.lease(&Recipe::new(&self.header, "controlnet", rt.dtype, &rt.device), || {
+            let keys = self.keys.clone();
+            let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
+            let bytes = self.header.parameters("") * rt.dtype.size_in_bytes() as u64;
+            Ok((ControlNet::new(&self.config, &self.hint_channels, vb)?, bytes))
+        })
+    }
+}
