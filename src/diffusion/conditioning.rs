@@ -1,0 +1,274 @@
+//! What guides a sampling: texts, ControlNets, and when each is active.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use crate::model::ControlNetSource;
+use crate::{Error, Result};
+
+/// A list of prompts whose guesses are averaged, as ComfyUI's CONDITIONING is.
+#[derive(Debug, Clone, Default)]
+pub struct Conditioning(pub Vec<Cond>);
+
+/// One prompt.
+#[derive(Debug, Clone)]
+pub struct Cond {
+    /// The encoded text, `[1, T, C]`, or one for each latent of a batch.
+    pub context: Tensor,
+    /// The pooled text, `[1, P]`: SDXL only.
+    pub pooled: Option<Tensor>,
+    /// The sizes SDXL is told; absent they follow from the latent.
+    pub sizes: Option<Sizes>,
+    /// ControlNets to add, in the order they were applied.
+    pub controls: Vec<Control>,
+    /// Whether a negative prompt without ControlNets takes over those of this positive one.
+    pub control_to_uncond: bool,
+    /// Share of the sampling after which this prompt counts, 0 at its start.
+    pub start_percent: f64,
+    /// Share of the sampling after which it no longer counts.
+    pub end_percent: f64,
+}
+
+/// The sizes SDXL is conditioned on, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of SDXL's paper")]
+pub struct Sizes {
+    pub height: u32,
+    pub width: u32,
+    pub crop_top: u32,
+    pub crop_left: u32,
+    pub target_height: u32,
+    pub target_width: u32,
+}
+
+/// A ControlNet with its hint.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// The network.
+    pub net: Arc<ControlNetSource>,
+    /// The picture it sees.
+    pub hint: Hint,
+    /// What its residuals are multiplied by.
+    pub strength: f64,
+    /// Share of the sampling after which it is active, 0 at its start.
+    pub start_percent: f64,
+    /// Share of the sampling after which it no longer is.
+    pub end_percent: f64,
+}
+
+/// A picture or several, rows of RGB in 0..1.
+#[derive(Debug, Clone)]
+pub struct Hint {
+    frames: usize,
+    height: usize,
+    width: usize,
+    rgb: Arc<[f32]>,
+}
+
+impl Conditioning {
+    /// One prompt that always counts.
+    pub fn text(context: Tensor, pooled: Option<Tensor>) -> Self {
+        Self(vec![Cond {
+            context,
+            pooled,
+            sizes: None,
+            controls: Vec::new(),
+            control_to_uncond: false,
+            start_percent: 0.0,
+            end_percent: 1.0,
+        }])
+    }
+
+    /// Both lists: their guesses are averaged.
+    #[must_use]
+    pub fn combine(&self, other: &Self) -> Self {
+        Self(self.0.iter().chain(&other.0).cloned().collect())
+    }
+
+    /// Every prompt with one more ControlNet. `to_uncond` lends it to negative prompts that have none, which
+    /// is what ComfyUI's ControlNetApply with a single conditioning does. Strength 0 changes nothing.
+    #[must_use]
+    pub fn with_control(&self, control: &Control, to_uncond: bool) -> Self {
+        let mut conditioning = self.clone();
+        if control.strength != 0.0 {
+            for cond in &mut conditioning.0 {
+                cond.controls.push(control.clone());
+                cond.control_to_uncond = to_uncond;
+            }
+        }
+        conditioning
+    }
+
+    /// This negative conditioning with the ControlNets the positive one lends it.
+    pub(crate) fn with_lent_controls(&self, positive: &Self) -> Self {
+        let mut negative = self.clone();
+        if negative.0.is_empty() || negative.0.iter().any(|cond| !cond.controls.is_empty()) {
+            return negative;
+        }
+        let count = negative.0.len();
+        let lenders = positive.0.iter().filter(|cond| cond.control_to_uncond && !cond.controls.is_empty());
+        for (i, lender) in lenders.enumerate() {
+            negative.0[i % count].controls = lender.controls.clone();
+        }
+        negative
+    }
+}
+
+impl Control {
+    /// Whether two are one and the same, so that one pass serves both.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.net, &other.net)
+            && Arc::ptr_eq(&self.hint.rgb, &other.hint.rgb)
+            && self.strength == other.strength
+            && (self.start_percent, self.end_percent) == (other.start_percent, other.end_percent)
+    }
+}
+
+impl Cond {
+    /// SDXL's vector beside the text, `[1, P + 1536]`: the pooled text and each size as 256 sinusoids; for a
+    /// picture of `height` by `width` pixels unless sizes are given. Absent if there is no pooled text.
+    pub(crate) fn added(&self, height: usize, width: usize) -> Result<Option<Tensor>> {
+        let Some(pooled) = &self.pooled else { return Ok(None) };
+        let (height, width) = (height as u32, width as u32);
+        let own =
+            Sizes { height, width, crop_top: 0, crop_left: 0, target_height: height, target_width: width };
+        let sizes = self.sizes.unwrap_or(own).embed(pooled.device())?;
+        let sizes = sizes.broadcast_as((pooled.dim(0)?, sizes.dim(1)?))?;
+        Ok(Some(Tensor::cat(&[pooled, &sizes.contiguous()?], 1)?))
+    }
+}
+
+impl Sizes {
+    /// `[1, 1536]`: of each size 128 cosines, then 128 sines, periods up to 10000.
+    fn embed(&self, device: &Device) -> Result<Tensor> {
+        let Self { height, width, crop_top, crop_left, target_height, target_width } = *self;
+        let mut values = Vec::with_capacity(1536);
+        for size in [height, width, crop_top, crop_left, target_height, target_width] {
+            let exponent = |i: u32| -(10_000f64.ln() as f32) * i as f32 / 128.0;
+            let angle = |i: u32| size as f32 * f64::from(exponent(i)).exp() as f32;
+            values.extend((0..128).map(|i| angle(i).cos()));
+            values.extend((0..128).map(|i| angle(i).sin()));
+        }
+        Ok(Tensor::from_vec(values, (1, 1536), &Device::Cpu)?.to_device(device)?)
+    }
+}
+
+impl Hint {
+    /// `frames` pictures, `[frames, height, width, 3]`.
+    ///
+    /// # Errors
+    /// If there are none, or not that many values.
+    pub fn new(frames: usize, height: usize, width: usize, rgb: Arc<[f32]>) -> Result<Self> {
+        let expected = [height, width, 3].iter().try_fold(frames, |n, &d| n.checked_mul(d));
+        if rgb.is_empty() || expected != Some(rgb.len()) {
+            let found = rgb.len();
+            return Err(Error::Mismatch(format!(
+                "{found} values for {frames} hint pictures of {width}x{height} in RGB"
+            )));
+        }
+        Ok(Self { frames, height, width, rgb })
+    }
+
+    /// How many pictures there are.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// The pictures as `[frames, 3, height, width]`: cut around the middle to the new proportions, then the
+    /// nearest pixel of each (torch's `nearest-exact`).
+    pub(crate) fn at(&self, height: usize, width: usize, device: &Device) -> Result<Tensor> {
+        let (old, new) = (self.width as f64 / self.height as f64, width as f64 / height as f64);
+        let margin = |size: usize, share: f64| {
+            let cut = ((size as f64 - size as f64 * share) / 2.0).round_ties_even() as usize;
+            cut.min((size - 1) / 2)
+        };
+        let left = if old > new { margin(self.width, new / old) } else { 0 };
+        let top = if old < new { margin(self.height, old / new) } else { 0 };
+        let columns = nearest(left, self.width - 2 * left, width);
+        let rows = nearest(top, self.height - 2 * top, height);
+        let mut values = Vec::with_capacity(self.frames * 3 * height * width);
+        for frame in self.rgb.chunks_exact(self.height * self.width * 3) {
+            for channel in 0..3 {
+                let pixel = |y: usize, x: usize| frame[(y * self.width + x) * 3 + channel];
+                values.extend(rows.iter().flat_map(|&y| columns.iter().map(move |&x| pixel(y, x))));
+            }
+        }
+        Ok(Tensor::from_vec(values, (self.frames, 3, height, width), &Device::Cpu)?.to_device(device)?)
+    }
+}
+
+/// For each of `to` places the nearest of `from`, which begin at `start`.
+fn nearest(start: usize, from: usize, to: usize) -> Vec<usize> {
+    let scale = from as f32 / to as f32;
+    (0..to).map(|i| start + (((i as f32 + 0.5) * scale) as usize).min(from - 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    fn hint(height: usize, width: usize) -> Hint {
+        let rgb: Vec<f32> = (0..height * width * 3).map(|i| i as f32).collect();
+        Hint::new(1, height, width, rgb.into()).unwrap()
+    }
+
+    #[test]
+    fn a_wide_hint_is_cut_left_and_right() {
+        let got = hint(2, 6).at(2, 2, &Device::Cpu).unwrap();
+        assert_eq!(got.dims(), [1, 3, 2, 2]);
+        let red = fixture::values(&got.narrow(1, 0, 1).unwrap());
+        assert_eq!(red, [6.0, 9.0, 24.0, 27.0]);
+    }
+
+    #[test]
+    fn a_tall_hint_is_cut_above_and_below_and_enlarged() {
+        let red = |t: Tensor| fixture::values(&t.narrow(1, 0, 1).unwrap());
+        let got = hint(6, 2).at(4, 4, &Device::Cpu).unwrap();
+        let row = |y: f32| [6.0 * y, 6.0 * y, 6.0 * y + 3.0, 6.0 * y + 3.0];
+        assert_eq!(red(got), [row(2.0), row(2.0), row(3.0), row(3.0)].concat());
+    }
+
+    #[test]
+    fn a_hint_one_pixel_wide_survives_the_cut() {
+        for (h, w) in [(2, 1000), (1000, 2), (1, 1)] {
+            assert_eq!(hint(h, w).at(8, 8, &Device::Cpu).unwrap().dims(), [1, 3, 8, 8]);
+        }
+    }
+
+    #[test]
+    fn a_hint_of_the_wrong_number_of_values_is_refused() {
+        let error = Hint::new(1, 2, 2, [0.0; 4].into()).unwrap_err();
+        assert_eq!(error.to_string(), "4 values for 1 hint pictures of 2x2 in RGB");
+        assert!(Hint::new(usize::MAX, 2, 2, [0.0; 4].into()).is_err());
+        assert!(Hint::new(0, 2, 2, [].into()).is_err());
+    }
+
+    #[test]
+    fn sdxl_is_told_sizes_as_the_reference_tells_them() {
+        let torch = fixture::tensors("sdxl/adm.safetensors");
+        let text = fixture::metadata("sdxl/adm.safetensors")["sizes"].as_str().unwrap().to_owned();
+        let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let pooled = Tensor::zeros((1, 1280), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let mut cond = Conditioning::text(torch["y/0"].clone(), Some(pooled)).0.remove(0);
+        let cases = cases.as_array().unwrap();
+        assert!(!cases.is_empty());
+        for (k, case) in cases.iter().enumerate() {
+            let n = |key: &str| case[key].as_u64().unwrap() as u32;
+            cond.sizes = case.get("crop_w").map(|_| Sizes {
+                height: n("height"),
+                width: n("width"),
+                crop_top: n("crop_h"),
+                crop_left: n("crop_w"),
+                target_height: n("target_height"),
+                target_width: n("target_width"),
+            });
+            let y = cond.added(n("height") as usize, n("width") as usize).unwrap().unwrap();
+            assert_eq!(y.dims(), [1, 2816]);
+            let diff = fixture::max_abs_diff(&y.narrow(1, 1280, 1536).unwrap(), &torch[&format!("y/{k}")]);
+            // An ulp of a frequency, times the size.
+            assert!(diff < 1e-4, "{k}: {diff}");
+        }
+    }
+}

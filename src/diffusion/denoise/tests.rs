@@ -1,0 +1,276 @@
+//! Whole samplings of the shipped family, against ComfyUI's and diffusers'.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::*;
+use crate::clip_text::ClipSource;
+use crate::conditioning::Hint;
+use crate::fixture;
+use crate::inpaint::NoiseMask;
+use crate::model::ControlNetSource;
+use crate::samplers;
+use crate::sampling::{Sampling, Settings, window};
+use crate::schedule;
+
+/// The shipped family and what the references make with it.
+struct Family {
+    rt: Runtime,
+    model: Model,
+    clip: ClipSource,
+    cases: Value,
+    latents: HashMap<String, Tensor>,
+}
+
+/// How a sampling is done: KSampler's inputs.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    sampler: &'a str,
+    sigmas: &'a [f64],
+    seed: u64,
+    cfg: f64,
+    add_noise: bool,
+}
+
+impl Family {
+    fn open() -> Self {
+        let checkpoint = fixture::tiny_sd("tiny-sd.safetensors");
+        Self {
+            rt: Runtime::cpu(),
+            model: Model::open(&checkpoint).unwrap(),
+            clip: ClipSource::open(&checkpoint).unwrap(),
+            cases: fixture::json("pipeline/cases.json"),
+            latents: fixture::tensors("pipeline/latents.safetensors"),
+        }
+    }
+
+    fn text(&self, text: &str) -> Conditioning {
+        Conditioning::text(self.clip.encode(&self.rt, text).unwrap(), None)
+    }
+
+    /// The final latent, and what the model took the first one for.
+    fn sample(
+        &self,
+        [positive, negative]: [&Conditioning; 2],
+        run: Run,
+        latent: &Tensor,
+        mask: Option<&NoiseMask>,
+    ) -> (Tensor, Tensor) {
+        let dims = latent.dims4().unwrap();
+        let mut guided = Guided::new(&self.rt, &self.model, positive, negative, run.cfg, dims).unwrap();
+        let schedule = guided.schedule().clone();
+        let settings = Settings {
+            sampler: run.sampler,
+            sigmas: run.sigmas,
+            seed: run.seed,
+            add_noise: run.add_noise,
+            schedule: &schedule,
+            latent_scale: self.model.latent.scale,
+        };
+        let model = Box::new(|x: &Tensor, at| guided.denoised(x, at));
+        let mut sampling = Sampling::new(model, &settings, latent, mask).unwrap();
+        let steps: Vec<Tensor> = sampling.by_ref().map(|step| step.unwrap().denoised).collect();
+        (sampling.finish().unwrap(), steps[0].clone())
+    }
+
+    /// Runs a case of the pipeline fixtures and compares its latents with ComfyUI's.
+    fn check(&self, name: &str) {
+        let case = &self.cases[name];
+        let number = |key: &str| case[key].as_u64().unwrap();
+        let size = |key: &str| number(key) as usize;
+        let text = |key: &str| self.text(case[key].as_str().unwrap());
+        let (mut positive, mut negative) = (text("positive"), text("negative"));
+        if let Some(control) = case.get("control") {
+            let control = hinted(control);
+            positive = positive.with_control(&control, false);
+            negative = negative.with_control(&control, false);
+        }
+        let empty = (size("batch"), 4, size("height") / 8, size("width") / 8);
+        let mut latent = match self.latents.get(&format!("{name}/start")) {
+            Some(start) => start.clone(),
+            None => Tensor::zeros(empty, candle_core::DType::F32, &Device::Cpu).unwrap(),
+        };
+        let sampler = case["sampler"].as_str().unwrap();
+        let all = schedule::sigmas(
+            &Discrete::default(),
+            case["scheduler"].as_str().unwrap(),
+            size("steps"),
+            case["denoise"].as_f64().unwrap(),
+            samplers::find(sampler).unwrap().drops_penultimate,
+        )
+        .unwrap();
+        let mask = self.mask(name);
+        let whole = serde_json::json!([{"start": 0, "end": 10_000, "add_noise": true, "leftover": false}]);
+        let stages = case.get("stages").unwrap_or(&whole).as_array().unwrap();
+        let mut first = None;
+        for stage in stages {
+            let step = |key: &str| stage[key].as_u64().unwrap() as usize;
+            let flag = |key: &str| stage[key].as_bool().unwrap();
+            let run = Run {
+                sampler,
+                sigmas: &window(all.clone(), step("start"), step("end"), flag("leftover")),
+                seed: number("seed"),
+                cfg: case["cfg"].as_f64().unwrap(),
+                add_noise: flag("add_noise"),
+            };
+            let (result, x0) = self.sample([&positive, &negative], run, &latent, mask.as_ref());
+            latent = result;
+            first.get_or_insert(x0);
+        }
+        for (part, got) in [("x0", &first.unwrap()), ("latent", &latent)] {
+            let want = &self.latents[&format!("{name}/{part}")];
+            let diff = fixture::max_abs_diff(got, want);
+            println!("{name}/{part}: {diff:e}");
+            assert!(diff < 1e-3, "{name}: {part} differs by {diff}");
+        }
+    }
+
+    fn mask(&self, name: &str) -> Option<NoiseMask> {
+        if let Some(mask) = self.latents.get(&format!("{name}/mask")) {
+            return Some(NoiseMask::new(1, 128, 128, fixture::values(mask).into()).unwrap());
+        }
+        let mut values = vec![0f32; 128 * 128];
+        for rectangle in self.cases[name].get("noise_mask")?.as_array().unwrap() {
+            let side = |i: usize| rectangle[0][i].as_u64().unwrap() as usize;
+            for y in side(1)..side(3) {
+                values[128 * y + side(0)..128 * y + side(2)].fill(rectangle[1].as_f64().unwrap() as f32);
+            }
+        }
+        Some(NoiseMask::new(1, 128, 128, values.into()).unwrap())
+    }
+}
+
+fn hint(path: &std::path::Path) -> Hint {
+    let picture = image::open(path).unwrap().to_rgb8();
+    let rgb: Vec<f32> = picture.as_raw().iter().map(|&b| f32::from(b) / 255.0).collect();
+    Hint::new(1, picture.height() as usize, picture.width() as usize, rgb.into()).unwrap()
+}
+
+fn control_net() -> Arc<ControlNetSource> {
+    Arc::new(ControlNetSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap())
+}
+
+fn hinted(settings: &Value) -> Control {
+    let number = |key: &str| settings[key].as_f64().unwrap();
+    let picture = format!("reference/inputs/{}", settings["image"].as_str().unwrap());
+    Control {
+        net: control_net(),
+        hint: hint(&fixture::tiny_sd(&picture)),
+        strength: number("strength"),
+        start_percent: number("start"),
+        end_percent: number("end"),
+    }
+}
+
+#[test]
+fn text_to_image_equals_comfyui() {
+    let family = Family::open();
+    for case in ["text", "text_euler20", "text_cfg1", "text_uni_pc", "text_wide_odd"] {
+        family.check(case);
+    }
+}
+
+#[test]
+fn a_batch_with_ancestral_noise_equals_comfyui() {
+    Family::open().check("text_ancestral_batch2");
+}
+
+#[test]
+fn prompts_of_different_lengths_equal_comfyui() {
+    Family::open().check("text_weights_long");
+}
+
+#[test]
+fn two_stages_with_leftover_noise_equal_comfyui() {
+    Family::open().check("text_two_stages");
+}
+
+#[test]
+fn image_to_image_and_inpainting_equal_comfyui() {
+    let family = Family::open();
+    for case in ["img2img", "inpaint", "inpaint_encode"] {
+        family.check(case);
+    }
+}
+
+#[test]
+fn a_control_net_equals_comfyui_all_along_and_in_a_window() {
+    let family = Family::open();
+    for case in ["control", "control_window"] {
+        family.check(case);
+    }
+}
+
+const PROMPT: &str = "a red apple on a blue background";
+
+/// The reference's prompts, noise, results.
+fn reference() -> HashMap<String, Tensor> {
+    fixture::reference()
+}
+
+/// diffusers' DDIM: timesteps 951, 901, .., 1, and it ends at the first training level, not at 0. Its latents
+/// are ours divided by sqrt(1 + sigma^2).
+fn ddim20(family: &Family, conditioning: [&Conditioning; 2]) -> Tensor {
+    let schedule = Discrete::default();
+    let level = |t: usize| f64::from(schedule.sigmas()[t]);
+    let sigmas: Vec<f64> = (0..20).rev().map(|i| level(50 * i + 1)).chain([level(0)]).collect();
+    let scale = family.model.latent.scale;
+    let start = (&reference()["init_noise"] * ((1.0 + sigmas[0] * sigmas[0]).sqrt() / scale)).unwrap();
+    let run = Run { sampler: "ddim", sigmas: &sigmas, seed: 42, cfg: 4.0, add_noise: false };
+    let (latent, _) = family.sample(conditioning, run, &start, None);
+    (latent * (scale / (1.0 + sigmas[20] * sigmas[20]).sqrt())).unwrap()
+}
+
+#[test]
+fn twenty_ddim_steps_equal_diffusers() {
+    let family = Family::open();
+    let got = ddim20(&family, [&family.text(PROMPT), &family.text("")]);
+    fixture::assert_close("ddim20", &got, &reference()["ddim20_latents"], 1e-4);
+}
+
+#[test]
+fn twenty_ddim_steps_with_a_control_net_equal_diffusers() {
+    let family = Family::open();
+    let control = Control {
+        net: control_net(),
+        hint: hint(&fixture::tiny_sd("reference/canny_100_200.png")),
+        strength: 1.0,
+        start_percent: 0.0,
+        end_percent: 1.0,
+    };
+    let with = |text| family.text(text).with_control(&control, false);
+    let got = ddim20(&family, [&with(PROMPT), &with("")]);
+    fixture::assert_close("ddim20_control", &got, &reference()["ddim20_control_latents"], 1e-4);
+}
+
+/// Peak signal-to-noise ratio of pictures in -1..1.
+fn psnr(a: &Tensor, b: &Tensor) -> f64 {
+    let (a, b) = (fixture::values(a), fixture::values(b));
+    let bound = |v: f32| f64::from(v.clamp(-1.0, 1.0)) / 2.0;
+    let error: f64 = a.iter().zip(&b).map(|(&a, &b)| (bound(a) - bound(b)).powi(2)).sum();
+    -10.0 * (error / a.len() as f64).log10()
+}
+
+/// diffusers' Euler walks through fractional timesteps 999, 946.4, .., 0 and interpolates levels linearly;
+/// ours are whole, so the pictures are compared.
+#[test]
+fn twenty_euler_steps_give_diffusers_picture() {
+    let family = Family::open();
+    let schedule = Discrete::default();
+    let level = |t: f64| {
+        let (low, high) = (t.floor() as usize, t.ceil() as usize);
+        let (a, b) = (f64::from(schedule.sigmas()[low]), f64::from(schedule.sigmas()[high]));
+        a + (b - a) * t.fract()
+    };
+    let sigmas: Vec<f64> = (0..20).map(|i| level(999.0 * (1.0 - f64::from(i) / 19.0))).chain([0.0]).collect();
+    let scale = family.model.latent.scale;
+    let start = (&reference()["init_noise"] * (sigmas[0] / scale)).unwrap();
+    let run = Run { sampler: "euler", sigmas: &sigmas, seed: 42, cfg: 4.0, add_noise: false };
+    let (latent, _) = family.sample([&family.text(PROMPT), &family.text("")], run, &start, None);
+    let vae = crate::vae::VaeSource::open(&fixture::tiny_sd("tiny-sd.safetensors")).unwrap();
+    let picture = vae.load(&family.rt).unwrap().decode(&latent).unwrap();
+    let psnr = psnr(&picture, &reference()["euler20_image"]);
+    println!("euler20: {psnr} dB");
+    assert!(psnr >= 40.0, "{psnr} dB");
+}
