@@ -308,4 +308,6 @@ fn lcm(a: usize, b: usize) -> usize {
 }
 
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod tests;

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::*;
 use crate::clip_text::ClipSource;
 use crate::conditioning::Hint;
-use crate::fixture;
+use crate::fixture::{self, Tensors, assert_close};
 use crate::inpaint::NoiseMask;
+use crate::ip_adapter::{self, EmbedsScaling, ImageEmbeds, IpAdapterSource, IpOptions, WeightType};
 use crate::model::ControlNetSource;
 use crate::samplers;
 use crate::sampling::{Sampling, Settings, window};
@@ -18,6 +19,7 @@ use crate::schedule;
 struct Family {
     rt: Runtime,
     model: Model,
+    adapter: IpAdapterSource,
     clip: ClipSource,
     cases: Value,
     latents: HashMap<String, Tensor>,
@@ -39,6 +41,7 @@ impl Family {
         Self {
             rt: Runtime::cpu(),
             model: Model::open(&checkpoint).unwrap(),
+            adapter: IpAdapterSource::open(&fixture::tiny_sd("tiny-ip-adapter.safetensors")).unwrap(),
             clip: ClipSource::open(&checkpoint).unwrap(),
             cases: fixture::json("pipeline/cases.json"),
             latents: fixture::tensors("pipeline/latents.safetensors"),
@@ -52,13 +55,14 @@ impl Family {
     /// The final latent, and what the model took the first one for.
     fn sample(
         &self,
+        model: &Model,
         [positive, negative]: [&Conditioning; 2],
         run: Run,
         latent: &Tensor,
         mask: Option<&NoiseMask>,
     ) -> (Tensor, Tensor) {
         let dims = latent.dims4().unwrap();
-        let mut guided = Guided::new(&self.rt, &self.model, positive, negative, run.cfg, dims).unwrap();
+        let mut guided = Guided::new(&self.rt, model, positive, negative, run.cfg, dims).unwrap();
         let schedule = guided.schedule().clone();
         let settings = Settings {
             sampler: run.sampler,
@@ -66,10 +70,10 @@ impl Family {
             seed: run.seed,
             add_noise: run.add_noise,
             schedule: &schedule,
-            latent_scale: self.model.latent.scale,
+            latent_scale: model.latent.scale,
         };
-        let model = Box::new(|x: &Tensor, at| guided.denoised(x, at));
-        let mut sampling = Sampling::new(model, &settings, latent, mask).unwrap();
+        let denoise = Box::new(|x: &Tensor, at| guided.denoised(x, at));
+        let mut sampling = Sampling::new(denoise, &settings, latent, mask).unwrap();
         let steps: Vec<Tensor> = sampling.by_ref().map(|step| step.unwrap().denoised).collect();
         (sampling.finish().unwrap(), steps[0].clone())
     }
@@ -86,6 +90,7 @@ impl Family {
             positive = positive.with_control(&control, false);
             negative = negative.with_control(&control, false);
         }
+        let model = case.get("adapters").map_or_else(|| self.model.clone(), |a| self.with_adapters(a));
         let empty = (size("batch"), 4, size("height") / 8, size("width") / 8);
         let mut latent = match self.latents.get(&format!("{name}/start")) {
             Some(start) => start.clone(),
@@ -114,7 +119,7 @@ impl Family {
                 cfg: case["cfg"].as_f64().unwrap(),
                 add_noise: flag("add_noise"),
             };
-            let (result, x0) = self.sample([&positive, &negative], run, &latent, mask.as_ref());
+            let (result, x0) = self.sample(&model, [&positive, &negative], run, &latent, mask.as_ref());
             latent = result;
             first.get_or_insert(x0);
         }
@@ -126,19 +131,47 @@ impl Family {
         }
     }
 
+    fn with_adapters(&self, adapters: &Value) -> Model {
+        adapters.as_array().unwrap().iter().fold(self.model.clone(), |model, adapter| {
+            let number = |key: &str, default| adapter[key].as_f64().unwrap_or(default);
+            let named = |key: &str, default| adapter[key].as_str().unwrap_or(default).to_owned();
+            let weight_type = named("weight_type", "linear");
+            let scaling = named("embeds_scaling", "V only");
+            let mask = adapter.get("mask").map(painted);
+            let options = IpOptions {
+                weight: number("weight", 1.0),
+                weight_type: WeightType::NAMES.iter().find(|(n, _)| *n == weight_type).unwrap().1,
+                scaling: EmbedsScaling::NAMES.iter().find(|(n, _)| *n == scaling).unwrap().1,
+                start_at: number("start", 0.0),
+                end_at: number("end", 1.0),
+                mask: mask.map(|m| Tensor::from_vec(m, (1, 128, 128), &Device::Cpu).unwrap()),
+                ..IpOptions::default()
+            };
+            let picture = format!("embeds/{}", adapter["image"].as_str().unwrap());
+            let embeds = ImageEmbeds::new(self.latents[&picture].clone());
+            ip_adapter::apply(&self.rt, &model, &self.adapter, &embeds, &options).unwrap()
+        })
+    }
+
     fn mask(&self, name: &str) -> Option<NoiseMask> {
         if let Some(mask) = self.latents.get(&format!("{name}/mask")) {
             return Some(NoiseMask::new(1, 128, 128, fixture::values(mask).into()).unwrap());
         }
-        let mut values = vec![0f32; 128 * 128];
-        for rectangle in self.cases[name].get("noise_mask")?.as_array().unwrap() {
-            let side = |i: usize| rectangle[0][i].as_u64().unwrap() as usize;
-            for y in side(1)..side(3) {
-                values[128 * y + side(0)..128 * y + side(2)].fill(rectangle[1].as_f64().unwrap() as f32);
-            }
-        }
+        let values = painted(self.cases[name].get("noise_mask")?);
         Some(NoiseMask::new(1, 128, 128, values.into()).unwrap())
     }
+}
+
+/// A mask of 128 by 128 pixels with rectangles painted on it in turn.
+fn painted(rectangles: &Value) -> Vec<f32> {
+    let mut values = vec![0f32; 128 * 128];
+    for rectangle in rectangles.as_array().unwrap() {
+        let side = |i: usize| rectangle[0][i].as_u64().unwrap() as usize;
+        for y in side(1)..side(3) {
+            values[128 * y + side(0)..128 * y + side(2)].fill(rectangle[1].as_f64().unwrap() as f32);
+        }
+    }
+    values
 }
 
 fn hint(path: &std::path::Path) -> Hint {
@@ -202,31 +235,40 @@ fn a_control_net_equals_comfyui_all_along_and_in_a_window() {
     }
 }
 
-const PROMPT: &str = "a red apple on a blue background";
-
-/// The reference's prompts, noise, results.
-fn reference() -> HashMap<String, Tensor> {
-    fixture::reference()
+#[test]
+fn adapters_equal_ipadapter_plus() {
+    let family = Family::open();
+    for case in ["ip", "ip_window", "ip_style", "ip_k_v", "ip_two", "ip_two_masks"] {
+        family.check(case);
+    }
 }
+
+#[test]
+fn an_adapter_and_a_control_net_together_equal_comfyui() {
+    Family::open().check("product");
+}
+
+const PROMPT: &str = "a red apple on a blue background";
 
 /// diffusers' DDIM: timesteps 951, 901, .., 1, and it ends at the first training level, not at 0. Its latents
 /// are ours divided by sqrt(1 + sigma^2).
-fn ddim20(family: &Family, conditioning: [&Conditioning; 2]) -> Tensor {
+fn ddim20(family: &Family, model: &Model, conditioning: [&Conditioning; 2]) -> Tensor {
     let schedule = Discrete::default();
     let level = |t: usize| f64::from(schedule.sigmas()[t]);
     let sigmas: Vec<f64> = (0..20).rev().map(|i| level(50 * i + 1)).chain([level(0)]).collect();
     let scale = family.model.latent.scale;
-    let start = (&reference()["init_noise"] * ((1.0 + sigmas[0] * sigmas[0]).sqrt() / scale)).unwrap();
+    let start =
+        (Tensors::reference().get("init_noise") * ((1.0 + sigmas[0] * sigmas[0]).sqrt() / scale)).unwrap();
     let run = Run { sampler: "ddim", sigmas: &sigmas, seed: 42, cfg: 4.0, add_noise: false };
-    let (latent, _) = family.sample(conditioning, run, &start, None);
+    let (latent, _) = family.sample(model, conditioning, run, &start, None);
     (latent * (scale / (1.0 + sigmas[20] * sigmas[20]).sqrt())).unwrap()
 }
 
 #[test]
 fn twenty_ddim_steps_equal_diffusers() {
     let family = Family::open();
-    let got = ddim20(&family, [&family.text(PROMPT), &family.text("")]);
-    fixture::assert_close("ddim20", &got, &reference()["ddim20_latents"], 1e-4);
+    let got = ddim20(&family, &family.model, [&family.text(PROMPT), &family.text("")]);
+    assert_close(&got, &Tensors::reference().get("ddim20_latents"), 1e-4, "ddim20");
 }
 
 #[test]
@@ -240,8 +282,18 @@ fn twenty_ddim_steps_with_a_control_net_equal_diffusers() {
         end_percent: 1.0,
     };
     let with = |text| family.text(text).with_control(&control, false);
-    let got = ddim20(&family, [&with(PROMPT), &with("")]);
-    fixture::assert_close("ddim20_control", &got, &reference()["ddim20_control_latents"], 1e-4);
+    let got = ddim20(&family, &family.model, [&with(PROMPT), &with("")]);
+    let want = Tensors::reference().get("ddim20_control_latents");
+    assert_close(&got, &want, 1e-4, "ddim20_control");
+}
+
+#[test]
+fn twenty_ddim_steps_with_an_adapter_equal_diffusers() {
+    let family = Family::open();
+    let embeds = ImageEmbeds::new(Tensors::reference().get("clip_embeds"));
+    let model = ip_adapter::apply(&family.rt, &family.model, &family.adapter, &embeds, &IpOptions::default());
+    let got = ddim20(&family, &model.unwrap(), [&family.text(""), &family.text("")]);
+    assert_close(&got, &Tensors::reference().get("ddim20_ip_latents"), 1e-4, "ddim20_ip");
 }
 
 /// Peak signal-to-noise ratio of pictures in -1..1.
@@ -265,12 +317,13 @@ fn twenty_euler_steps_give_diffusers_picture() {
     };
     let sigmas: Vec<f64> = (0..20).map(|i| level(999.0 * (1.0 - f64::from(i) / 19.0))).chain([0.0]).collect();
     let scale = family.model.latent.scale;
-    let start = (&reference()["init_noise"] * (sigmas[0] / scale)).unwrap();
+    let start = (Tensors::reference().get("init_noise") * (sigmas[0] / scale)).unwrap();
     let run = Run { sampler: "euler", sigmas: &sigmas, seed: 42, cfg: 4.0, add_noise: false };
-    let (latent, _) = family.sample([&family.text(PROMPT), &family.text("")], run, &start, None);
+    let (latent, _) =
+        family.sample(&family.model, [&family.text(PROMPT), &family.text("")], run, &start, None);
     let vae = crate::vae::VaeSource::open(&fixture::tiny_sd("tiny-sd.safetensors")).unwrap();
     let picture = vae.load(&family.rt).unwrap().decode(&latent).unwrap();
-    let psnr = psnr(&picture, &reference()["euler20_image"]);
+    let psnr = psnr(&picture, &Tensors::reference().get("euler20_image"));
     println!("euler20: {psnr} dB");
     assert!(psnr >= 40.0, "{psnr} dB");
 }
