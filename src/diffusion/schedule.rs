@@ -113,7 +113,7 @@ pub const MAX_STEPS: usize = 1_000_000;
 
 /// The noise levels KSampler walks through: `steps` + 1 values of the schedule `name`, or the last of a finer
 /// one when `denoise` is below 1. Empty when there is nothing to denoise. `drop_penultimate` leaves out the
-/// last level above 0, as second-order samplers want it (see [`crate::samplers::drops_penultimate`]).
+/// last level above 0, as second-order samplers want it (see [`crate::samplers::Kind`]).
 ///
 /// # Errors
 /// If there is no schedule of that name, or the steps are too many.
