@@ -5,18 +5,40 @@ pub mod ports;
 pub mod results;
 
 mod canny_detect;
+mod clip_set_last_layer;
+mod clip_text_encode;
+mod clip_vision_encode;
+mod conditioning_combine;
+mod control_net_apply;
+mod empty_latent_image;
 mod image_batch;
 mod image_invert;
 mod image_resize;
 mod image_scale;
 mod image_size;
+mod ip_adapter_apply;
+mod k_sampler;
+mod k_sampler_advanced;
+mod latent_upscale;
+mod load_checkpoint;
+mod load_clip_vision;
+mod load_control_net;
 mod load_image;
 mod load_image_mask;
+mod load_ip_adapter;
 mod load_latent;
+mod load_vae;
 mod mask_to_image;
+mod model_file;
+mod names;
 mod preview_image;
+mod sampler;
 mod save_image;
 mod save_latent;
+mod set_latent_noise_mask;
+mod vae_decode;
+mod vae_encode;
+mod vae_encode_for_inpaint;
 
 use std::path::Path;
 
@@ -32,18 +54,37 @@ pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry
         .add::<canny_detect::CannyDetect>()
+        .add::<clip_set_last_layer::CLIPSetLastLayer>()
+        .add::<clip_text_encode::CLIPTextEncode>()
+        .add::<clip_vision_encode::CLIPVisionEncode>()
+        .add::<conditioning_combine::ConditioningCombine>()
+        .add::<control_net_apply::ControlNetApply>()
+        .add::<empty_latent_image::EmptyLatentImage>()
         .add::<image_batch::ImageBatch>()
         .add::<image_invert::ImageInvert>()
         .add::<image_resize::ImageResize>()
         .add::<image_scale::ImageScale>()
         .add::<image_size::ImageSize>()
+        .add::<ip_adapter_apply::IPAdapterApply>()
+        .add::<k_sampler::KSampler>()
+        .add::<k_sampler_advanced::KSamplerAdvanced>()
+        .add::<latent_upscale::LatentUpscale>()
+        .add::<load_checkpoint::LoadCheckpoint>()
+        .add::<load_clip_vision::LoadCLIPVision>()
+        .add::<load_control_net::LoadControlNet>()
         .add::<load_image::LoadImage>()
         .add::<load_image_mask::LoadImageMask>()
+        .add::<load_ip_adapter::LoadIPAdapter>()
         .add::<load_latent::LoadLatent>()
+        .add::<load_vae::LoadVAE>()
         .add::<mask_to_image::MaskToImage>()
         .add::<preview_image::PreviewImage>()
         .add::<save_image::SaveImage>()
-        .add::<save_latent::SaveLatent>();
+        .add::<save_latent::SaveLatent>()
+        .add::<set_latent_noise_mask::SetLatentNoiseMask>()
+        .add::<vae_decode::VAEDecode>()
+        .add::<vae_encode::VAEEncode>()
+        .add::<vae_encode_for_inpaint::VAEEncodeForInpaint>();
     registry
 }
 

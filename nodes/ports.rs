@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
+use flow_diffusion as diffusion;
 use flow_graph::{Bytes, Hash, Port};
 
 /// One or more pictures of one size: RGB, 0..1, row by row, on the host.
@@ -33,6 +34,25 @@ impl Image {
     pub fn frame(&self, index: usize) -> &[f32] {
         let len = self.height * self.width * 3;
         &self.rgb[index * len..][..len]
+    }
+
+    /// The pictures as a tensor `[frames, 3, height, width]`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn to_tensor(&self, device: &Device) -> candle_core::Result<Tensor> {
+        let nhwc = Tensor::from_slice(&self.rgb, (self.frames, self.height, self.width, 3), device)?;
+        nhwc.permute((0, 3, 1, 2))?.contiguous()
+    }
+
+    /// The pictures of a tensor `[frames, 3, height, width]`.
+    ///
+    /// # Errors
+    /// When the tensor has another shape, and those of the device.
+    pub fn from_tensor(tensor: &Tensor) -> candle_core::Result<Self> {
+        let (frames, _, height, width) = tensor.dims4()?;
+        let nhwc = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.permute((0, 2, 3, 1))?;
+        Ok(Self::new(frames, height, width, nhwc.flatten_all()?.to_vec1::<f32>()?))
     }
 }
 
@@ -127,6 +147,89 @@ impl Port for Latent {
         let hash = Hash::builder().part(samples.as_bytes());
         Some(mask.iter().fold(hash, |hash, mask| hash.part(mask.as_bytes())).finish())
     }
+}
+
+/// Wraps a type of `flow-diffusion`, which knows no graph, so that it can be on a wire.
+macro_rules! port {
+    ($(#[$doc:meta])* $name:ident = $inner:ty, $ty:literal, |$value:ident| $bytes:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name(pub $inner);
+
+        impl std::ops::Deref for $name {
+            type Target = $inner;
+
+            fn deref(&self) -> &$inner {
+                &self.0
+            }
+        }
+
+        impl Port for $name {
+            const TYPE: &'static str = $ty;
+
+            fn bytes(&self) -> Bytes {
+                let $value = &self.0;
+                $bytes
+            }
+        }
+    };
+}
+
+port!(
+    /// A noise predictor and what is wrapped around its attention; the weights are leased by whoever runs it.
+    Model = diffusion::model::Model, "MODEL", |_model| Bytes::default()
+);
+port!(
+    /// A text encoder, not loaded.
+    Clip = diffusion::clip_text::ClipSource, "CLIP", |_clip| Bytes::default()
+);
+port!(
+    /// An autoencoder, not loaded.
+    Vae = diffusion::vae::VaeSource, "VAE", |_vae| Bytes::default()
+);
+port!(
+    /// An image encoder, not loaded.
+    ClipVision = diffusion::clip_vision::ClipVisionSource, "CLIP_VISION", |_vision| Bytes::default()
+);
+port!(
+    /// An IP-Adapter, not loaded.
+    IpAdapter = Arc<diffusion::ip_adapter::IpAdapterSource>, "IPADAPTER", |_adapter| Bytes::default()
+);
+port!(
+    /// A ControlNet, not loaded.
+    ControlNet = Arc<diffusion::model::ControlNetSource>, "CONTROL_NET", |_net| Bytes::default()
+);
+port!(
+    /// What a sampler is told: encoded prompts, each with its ControlNets.
+    Conditioning = diffusion::conditioning::Conditioning, "CONDITIONING", |conditioning| {
+        let tensors = conditioning.0.iter().map(|cond| &cond.context);
+        device_bytes(tensors)
+    }
+);
+/// What an image encoder sees in pictures.
+#[derive(Clone, Debug)]
+pub struct ClipVisionOutput {
+    /// Pooled embeds and hidden states.
+    pub seen: diffusion::clip_vision::VisionOutput,
+    /// The encoder, for whoever needs to know how it sees no picture.
+    pub source: ClipVision,
+}
+
+impl Port for ClipVisionOutput {
+    const TYPE: &'static str = "CLIP_VISION_OUTPUT";
+
+    fn bytes(&self) -> Bytes {
+        device_bytes([&self.seen.image_embeds, &self.seen.penultimate, &self.seen.last])
+    }
+}
+
+fn device_bytes<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Bytes {
+    let mut bytes = Bytes::default();
+    for tensor in tensors {
+        let size = (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+        *if tensor.device().is_cpu() { &mut bytes.host } else { &mut bytes.device } += size;
+    }
+    bytes
 }
 
 /// The identity of numbers with a shape: blake3 over both, little-endian, without a copy of the whole.

@@ -1,0 +1,32 @@
+use std::sync::Arc;
+
+use flow_diffusion::model::ControlNetSource;
+use flow_graph::{Context, Facts, File, Inputs, Known, Node, NodeError};
+
+use crate::{
+    model_file::{control_net_facts, opened},
+    ports::ControlNet,
+};
+
+/// Opens a ControlNet: what lets a picture of edges, depth or pose hold the composition.
+#[derive(Inputs)]
+#[node(category = "loaders", lane = "device", alias("ControlNetLoader"), loads = "controlnet")]
+pub struct LoadControlNet {
+    /// The file, looked up in the `controlnet` folders; its ending may be left out.
+    #[input(folder = "controlnet", alias("file"))]
+    control_net_name: File,
+}
+
+impl Node for LoadControlNet {
+    type Output = ControlNet;
+
+    fn run(self, _cx: &Context) -> Result<ControlNet, NodeError> {
+        let source = opened("control_net_name", &self.control_net_name, ControlNetSource::open)?;
+        Ok(ControlNet(Arc::new(source)))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let Some(file) = known.file("control_net_name") else { return Ok(Vec::new()) };
+        Ok(vec![control_net_facts(&opened("control_net_name", file, ControlNetSource::open)?)])
+    }
+}

@@ -1,0 +1,195 @@
+//! What the nodes that open models have in common: messages, and the facts a check works with.
+
+use std::path::{Path, PathBuf};
+
+use flow_diffusion::{
+    Header,
+    clip_text::ClipSource,
+    clip_vision::ClipVisionSource,
+    ip_adapter::IpAdapterSource,
+    kind::{self, Part},
+    model::{ControlNetSource, Model},
+    vae::VaeSource,
+};
+use flow_graph::{Facts, File, Known, NodeError};
+
+/// Opens a model file; when it is of another kind, the hint says which node takes it.
+///
+/// # Errors
+/// Those of `open`, on `input`.
+pub fn opened<T>(
+    input: &'static str,
+    file: &File,
+    open: impl FnOnce(&Path) -> flow_diffusion::Result<T>,
+) -> Result<T, NodeError> {
+    open(&file.path).map_err(|error| {
+        let error = NodeError::from(error).at(input);
+        match loader_of(&file.path).filter(|(takes, _)| !takes.contains(&input)) {
+            Some((_, loader)) => error.hint(format!("`{}` is loaded by {loader}", file.name)),
+            None => error,
+        }
+    })
+}
+
+/// The inputs a file is right for, and the node it belongs to.
+fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
+    let parts = kind::detect(&Header::read(path).ok()?)?.parts;
+    Some(match parts.first()? {
+        Part::IpAdapter => (&["ipadapter_file"], "LoadIPAdapter"),
+        Part::ControlNet => (&["control_net_name"], "LoadControlNet"),
+        Part::UNet => (&["ckpt_name", "vae_name"], "LoadCheckpoint"),
+        Part::Vae => (&["vae_name"], "LoadVAE"),
+        Part::ClipVision => (&["clip_name"], "LoadCLIPVision"),
+        Part::ClipText if parts.contains(&Part::ClipVision) => (&["clip_name"], "LoadCLIPVision"),
+        _ => return None,
+    })
+}
+
+/// Width of the text tokens a model, encoder, adapter or conditioning is made for.
+pub const CONTEXT: &str = "context";
+/// The file a model comes from.
+const PATH: &str = "path";
+/// The family in words: `SD1.x`, `SDXL`, ….
+const FAMILY: &str = "family";
+/// Width of a vision encoder's pooled output.
+const PROJECTION: &str = "projection";
+/// Width of a vision encoder's hidden states.
+const HIDDEN: &str = "hidden";
+/// The one of the two an adapter takes.
+const TAKES: &str = "takes";
+
+pub(crate) fn model_facts(model: &Model) -> Facts {
+    let config = &model.unet.config;
+    let facts = Facts::none().int(CONTEXT, config.context_dim).text(FAMILY, kind::family(config));
+    facts.text(PATH, model.unet.header.path.display().to_string())
+}
+
+pub(crate) fn clip_facts(clip: &ClipSource) -> Facts {
+    Facts::none().int(CONTEXT, clip.config().encoder.width).text(PATH, clip.path().display().to_string())
+}
+
+pub(crate) fn vae_facts(vae: &VaeSource) -> Facts {
+    Facts::none().int("latent_channels", vae.config().latent_channels)
+}
+
+pub(crate) fn vision_facts(vision: &ClipVisionSource) -> Facts {
+    let config = vision.config();
+    let facts = Facts::none().int(PROJECTION, config.projection).int(HIDDEN, config.encoder.width);
+    facts.text(PATH, vision.path().display().to_string())
+}
+
+pub(crate) fn adapter_facts(adapter: &IpAdapterSource) -> Facts {
+    let needs = adapter.needs();
+    let takes = if needs.pooled { PROJECTION } else { HIDDEN };
+    let facts = Facts::none().int(takes, needs.width).text(TAKES, takes).int(CONTEXT, needs.context_dim);
+    facts.text(PATH, adapter.header.path.display().to_string())
+}
+
+pub(crate) fn control_net_facts(net: &ControlNetSource) -> Facts {
+    let facts = Facts::none().int(CONTEXT, net.config.context_dim).text(FAMILY, kind::family(&net.config));
+    facts.text(PATH, net.header.path.display().to_string())
+}
+
+/// Facts handed on from an input to the output made of it.
+pub(crate) fn passed_on(known: &Known, input: &str) -> Facts {
+    known.facts(input).cloned().unwrap_or_default()
+}
+
+/// Refuses, before anything runs, two things made for text of different widths.
+///
+/// # Errors
+/// On `input`, with both files where they are known.
+pub(crate) fn check_context(known: &Known, input: &'static str, model: &str) -> Result<(), NodeError> {
+    let (Some(ours), Some(theirs)) = (known.facts(input), known.facts(model)) else { return Ok(()) };
+    let (Some(width), Some(wanted)) = (ours.get_int(CONTEXT), theirs.get_int(CONTEXT)) else { return Ok(()) };
+    if width == wanted {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is made for text tokens {width} wide, {} takes {wanted}",
+        file_of(ours, input),
+        file_of(theirs, model)
+    );
+    Err(NodeError::on(input, message).hint("both must be of one family: SD1.x, SD2.x or SDXL"))
+}
+
+/// Refuses, before anything runs, an adapter made for another image encoder or another model, and names a file beside
+/// it that fits.
+///
+/// # Errors
+/// On `ipadapter` or on the input with the encoder.
+pub(crate) fn check_adapter(known: &Known, encoder: &'static str) -> Result<(), NodeError> {
+    let Some(adapter) = known.facts("ipadapter") else { return Ok(()) };
+    let model = known.facts("model").and_then(|model| model.get_int(CONTEXT));
+    let fits_model = |width: i64| model.is_none_or(|model| model == width);
+    if let Some(width) = adapter.get_int(CONTEXT).filter(|width| !fits_model(*width)) {
+        let model = known.facts("model").cloned().unwrap_or_default();
+        let message = format!(
+            "{} makes tokens {width} wide, {} takes {}",
+            file_of(adapter, "ipadapter"),
+            file_of(&model, "model"),
+            model.get_int(CONTEXT).unwrap_or_default()
+        );
+        let fits = |path: &Path| {
+            IpAdapterSource::open(path).is_ok_and(|other| fits_model(other.needs().context_dim as i64))
+        };
+        return Err(with_neighbour(NodeError::on("ipadapter", message), adapter, fits));
+    }
+    let Some(vision) = known.facts(encoder) else { return Ok(()) };
+    let takes = if adapter.get_text(TAKES) == Some(HIDDEN) { HIDDEN } else { PROJECTION };
+    let (Some(wanted), Some(given)) = (adapter.get_int(takes), vision.get_int(takes)) else { return Ok(()) };
+    if wanted == given {
+        return Ok(());
+    }
+    let of = if takes == HIDDEN { "hidden states" } else { "image embeds" };
+    let message = format!(
+        "{} needs an image encoder whose {of} are {wanted} wide, {} gives {given}",
+        file_of(adapter, "ipadapter"),
+        file_of(vision, encoder)
+    );
+    let fits = |path: &Path| {
+        let Ok(other) = ClipVisionSource::open(path) else { return false };
+        let config = other.config();
+        wanted == if takes == HIDDEN { config.encoder.width } else { config.projection } as i64
+    };
+    let error = NodeError::on(encoder, message);
+    let adapter_fits = |path: &Path| {
+        let Ok(other) = IpAdapterSource::open(path) else { return false };
+        let needs = other.needs();
+        let vision = if needs.pooled { PROJECTION } else { HIDDEN };
+        fits_model(needs.context_dim as i64)
+            && vision_width(known.facts(encoder), vision) == Some(needs.width as i64)
+    };
+    let error = with_neighbour(error, vision, fits);
+    Err(if error.hint.is_some() { error } else { with_neighbour(error, adapter, adapter_fits) })
+}
+
+fn vision_width(vision: Option<&Facts>, name: &str) -> Option<i64> {
+    vision?.get_int(name)
+}
+
+/// Adds a hint with the first file beside the one at fault that fits.
+fn with_neighbour(error: NodeError, facts: &Facts, fits: impl Fn(&Path) -> bool) -> NodeError {
+    let folder = facts.get_text(PATH).and_then(|path| Path::new(path).parent());
+    let mut files: Vec<PathBuf> = folder
+        .and_then(|folder| folder.read_dir().ok())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
+        .collect();
+    files.sort();
+    match files.iter().find(|path| fits(path)) {
+        Some(path) => {
+            error.hint(format!("`{}` fits", path.file_name().unwrap_or_default().to_string_lossy()))
+        }
+        None => error,
+    }
+}
+
+/// The file a value comes from, or the input it is linked to.
+fn file_of(facts: &Facts, input: &str) -> String {
+    let name = facts.get_text(PATH).and_then(|path| Path::new(path).file_name());
+    format!("`{}`", name.map_or(input.into(), |name| name.to_string_lossy()))
+}

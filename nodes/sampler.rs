@@ -1,0 +1,119 @@
+//! What KSampler and KSamplerAdvanced have in common.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use flow_diffusion::{
+    Runtime,
+    denoise::Guided,
+    inpaint::NoiseMask,
+    samplers,
+    sampling::{Sampling, Settings, window},
+    schedule,
+};
+use flow_graph::{Context, Facts, Known, NodeError, Progress};
+
+use crate::{
+    model_file::{check_context, passed_on},
+    ports::{Conditioning, Latent, Model},
+};
+
+/// One sampling, in the words of the nodes.
+pub(crate) struct Task<'a> {
+    pub model: &'a Model,
+    pub positive: &'a Conditioning,
+    pub negative: &'a Conditioning,
+    pub latent: &'a Latent,
+    pub seed: u64,
+    pub steps: usize,
+    pub cfg: f64,
+    pub sampler: &'a str,
+    pub scheduler: &'a str,
+    pub denoise: f64,
+    /// The part of the steps that is taken.
+    pub steps_taken: std::ops::Range<usize>,
+    pub add_noise: bool,
+    /// Whether the noise of steps not taken stays.
+    pub leftover: bool,
+}
+
+impl Task<'_> {
+    /// Samples, reporting each step; stops between steps when the run is cancelled.
+    ///
+    /// # Errors
+    /// When weights cannot be loaded, parts do not go together, or the run is cancelled.
+    pub fn run(&self, cx: &Context) -> Result<Latent, NodeError> {
+        if self.negative.0.0.is_empty() || self.positive.0.0.is_empty() {
+            let input = if self.positive.0.0.is_empty() { "positive" } else { "negative" };
+            let error = NodeError::on(
+                input,
+                "this conditioning is empty: a ControlNetApply without `negative` made it",
+            );
+            return Err(error.hint("link a CLIPTextEncode here, or give that node a `negative`"));
+        }
+        let runtime = cx.resource::<Runtime>()?;
+        let kind = samplers::find(self.sampler)?;
+        let mut guided = Guided::new(
+            &runtime,
+            self.model,
+            self.positive,
+            self.negative,
+            self.cfg,
+            self.latent.samples.dims4()?,
+        )?;
+        let schedule = guided.schedule().clone();
+        let all =
+            schedule::sigmas(&schedule, self.scheduler, self.steps, self.denoise, kind.drops_penultimate)?;
+        let sigmas = window(all, self.steps_taken.start, self.steps_taken.end, self.leftover);
+        let settings = Settings {
+            sampler: self.sampler,
+            sigmas: &sigmas,
+            seed: self.seed,
+            add_noise: self.add_noise,
+            schedule: &schedule,
+            latent_scale: self.model.latent.scale,
+        };
+        let mask = self.latent.noise_mask.as_ref();
+        let mask = mask.map(|mask| NoiseMask::new(mask.frames, mask.height, mask.width, mask.values.clone()));
+        let latent = self.latent.samples.to_device(&runtime.device)?;
+        let model = Box::new(move |x: &Tensor, at| guided.denoised(x, at));
+        let mut sampling = Sampling::new(model, &settings, &latent, mask.transpose()?.as_ref())?;
+        cx.check()?;
+        for step in sampling.by_ref() {
+            let step = step?;
+            let preview = Some(preview(&step.denoised)?);
+            cx.progress_with(Progress { done: step.index + 1, total: step.total, preview })?;
+        }
+        let samples = sampling.finish()?.to_device(&Device::Cpu)?;
+        Ok(Latent { samples, noise_mask: self.latent.noise_mask.clone() })
+    }
+}
+
+/// What can be said of a sampling before it runs.
+///
+/// # Errors
+/// When a prompt was encoded for another family of models.
+pub(crate) fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+    check_context(known, "positive", "model")?;
+    check_context(known, "negative", "model")?;
+    Ok(vec![passed_on(known, "latent_image")])
+}
+
+/// How much red, green and blue each latent channel of SD1.x holds, about: enough for a thumbnail without the VAE
+/// (found by regression by the InvokeAI project).
+const LATENT_RGB: [[f32; 3]; 4] =
+    [[0.298, 0.207, 0.208], [0.187, 0.286, 0.173], [-0.158, 0.189, 0.264], [-0.184, -0.271, -0.473]];
+
+/// The first picture of a latent, a pixel for each of its places.
+fn preview(denoised: &Tensor) -> candle_core::Result<(u32, u32, Arc<[u8]>)> {
+    let (_, channels, height, width) = denoised.dims4()?;
+    let values = denoised.narrow(0, 0, 1)?.flatten_all()?.to_vec1::<f32>()?;
+    let pixels = height * width;
+    let byte = |i: usize, color: usize| {
+        let mix = LATENT_RGB.iter().take(channels).enumerate();
+        let value: f32 = mix.map(|(channel, rgb)| values[channel * pixels + i] * rgb[color]).sum();
+        ((value + 1.0) * 127.5) as u8
+    };
+    let bytes: Arc<[u8]> = (0..pixels).flat_map(|i| [byte(i, 0), byte(i, 1), byte(i, 2)]).collect();
+    Ok((width as u32, height as u32, bytes))
+}

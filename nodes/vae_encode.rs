@@ -1,0 +1,75 @@
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use flow_diffusion::Runtime;
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
+
+use crate::{
+    model_file::passed_on,
+    picture::resize::{Shape, crop},
+    ports::{Image, Latent, Vae},
+};
+
+/// Encodes pictures into latents, to start a sampler from them.
+///
+/// Sides are cut to multiples of 8, around the centre.
+#[derive(Inputs)]
+#[node(category = "latent", lane = "device")]
+pub struct VAEEncode {
+    /// Pictures to encode.
+    #[input(alias("image"))]
+    pixels: Arc<Image>,
+    /// The autoencoder of the model that will sample.
+    vae: Arc<Vae>,
+}
+
+impl Node for VAEEncode {
+    type Output = Latent;
+
+    fn run(self, cx: &Context) -> Result<Latent, NodeError> {
+        let pixels = cropped(&self.pixels, self.vae.config().factor())?;
+        encode(cx, &self.vae, &pixels)
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(vec![passed_on(known, "vae")])
+    }
+}
+
+/// The middle of the pictures, sides multiples of `factor`.
+///
+/// # Errors
+/// When a side is shorter than `factor`.
+pub(crate) fn cropped(image: &Image, factor: usize) -> Result<Image, NodeError> {
+    let Image { frames, height, width, .. } = *image;
+    let (new_height, new_width) = (height / factor * factor, width / factor * factor);
+    if new_height == 0 || new_width == 0 {
+        let message =
+            format!("a picture of {width}×{height} is too small to encode; each side needs {factor} pixels");
+        return Err(NodeError::on("pixels", message));
+    }
+    if (new_height, new_width) == (height, width) {
+        return Ok(image.clone());
+    }
+    let from = Shape { frames, height, width, channels: 3 };
+    let (top, left) = ((height - new_height) / 2, (width - new_width) / 2);
+    let rgb = crop(&image.rgb, from, top, left, new_height, new_width);
+    Ok(Image::new(frames, new_height, new_width, rgb))
+}
+
+/// The means of the pictures' latents: no noise is drawn, as in ComfyUI.
+///
+/// # Errors
+/// When the weights cannot be loaded, the run is cancelled, or the device fails.
+pub(crate) fn encode(cx: &Context, vae: &Vae, image: &Image) -> Result<Latent, NodeError> {
+    let runtime = cx.resource::<Runtime>()?;
+    let weights = vae.load(&runtime)?;
+    let mut means = Vec::with_capacity(image.frames);
+    for frame in 0..image.frames {
+        let picture = Image::new(1, image.height, image.width, image.frame(frame));
+        let pixels = picture.to_tensor(&runtime.device)?.affine(2.0, -1.0)?;
+        means.push(weights.encode(&pixels)?.0.to_device(&Device::Cpu)?);
+        cx.progress(frame + 1, image.frames)?;
+    }
+    Ok(Latent::new(Tensor::cat(&means, 0)?))
+}
