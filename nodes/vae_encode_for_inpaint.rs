@@ -4,10 +4,7 @@ use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
     model_file::passed_on,
-    picture::{
-        mask::grow,
-        resize::{Method, Shape, crop, resize},
-    },
+    picture::mask::{fit, grey, grow},
     ports::{Image, Latent, Mask, Vae},
     vae_encode::{cropped, encode},
 };
@@ -36,8 +33,8 @@ impl Node for VAEEncodeForInpaint {
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
         let factor = self.vae.config().factor();
         let pixels = cropped(&self.pixels, factor)?;
-        let mask = fitted(&self.mask, &self.pixels, &pixels);
-        let holed = greyed(&pixels, &grow(&mask, 0));
+        let mask = fit(&self.mask, &self.pixels, &pixels);
+        let holed = grey(&pixels, &grow(&mask, 0));
         let by = u8::try_from(self.grow_mask_by).unwrap_or(u8::MAX);
         let latent = encode(cx, &self.vae, &holed)?;
         Ok(Latent { noise_mask: Some(Arc::new(grow(&mask, by))), ..latent })
@@ -46,28 +43,4 @@ impl Node for VAEEncodeForInpaint {
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         Ok(vec![passed_on(known, "vae")])
     }
-}
-
-/// The mask at the size of `whole`, cut as `part` was cut from it.
-pub(crate) fn fitted(mask: &Mask, whole: &Image, part: &Image) -> Mask {
-    let from = Shape { frames: mask.frames, height: mask.height, width: mask.width, channels: 1 };
-    let values = resize(&mask.values, from, whole.height, whole.width, Method::Bilinear);
-    let from = Shape { height: whole.height, width: whole.width, ..from };
-    let (top, left) = ((whole.height - part.height) / 2, (whole.width - part.width) / 2);
-    let values = crop(&values, from, top, left, part.height, part.width);
-    Mask::new(mask.frames, part.height, part.width, values)
-}
-
-/// The pictures with mid-grey where `hole` is 1; a single mask serves all pictures.
-pub(crate) fn greyed(image: &Image, hole: &Mask) -> Image {
-    let mut rgb = image.rgb.to_vec();
-    for (frame, pixels) in rgb.chunks_exact_mut(image.height * image.width * 3).enumerate() {
-        for (pixel, hole) in pixels.chunks_exact_mut(3).zip(hole.frame(frame % hole.frames)) {
-            for value in pixel {
-                // Written as ComfyUI computes it, for the same last bit.
-                *value = (*value - 0.5) * (1.0 - hole) + 0.5;
-            }
-        }
-    }
-    Image::new(image.frames, image.height, image.width, rgb)
 }

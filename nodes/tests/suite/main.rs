@@ -1,6 +1,7 @@
 //! Nodes run one by one, as the engine runs them, against OpenCV, kornia, Pillow, torch and ComfyUI.
 
 mod canny;
+mod diffusion;
 mod files;
 mod inpaint;
 mod registry;
@@ -59,6 +60,11 @@ impl Call {
 
     fn link<P: Port>(mut self, input: &'static str, value: P) -> Self {
         self.args.set(input, Arg::Value(Value::new(value, Hash::of(input.as_bytes()), 0)));
+        self
+    }
+
+    fn value(mut self, input: &'static str, value: &Value) -> Self {
+        self.args.set(input, Arg::Value(value.clone()));
         self
     }
 
