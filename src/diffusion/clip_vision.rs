@@ -122,7 +122,7 @@ impl ClipVision {
         let patches = tables.get((width, 3, cfg.patch, cfg.patch), "patch_embedding.weight")?;
         Ok(Self {
             class_embedding: tables.get(width, "class_embedding")?,
-            patch_embedding: Conv2d::new(patches, None, cfg.patch, Padding::Same(0)),
+            patch_embedding: Conv2d::new(patches, None, cfg.patch, Padding::Same(0))?,
             position_embedding: tables.get((cfg.tokens(), width), "position_embedding.weight")?,
             // The name has a letter too few in every published file.
             pre_layer_norm: LayerNorm::load(&tower.pp("pre_layrnorm"), width, EPS)?,

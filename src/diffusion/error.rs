@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A tensor operation failed; the message has the shapes.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
     /// A file could not be read.
     #[error("cannot read `{}`", path.display())]
     Read {
@@ -36,5 +36,15 @@ impl Error {
     /// `path` is not what it should be: `message` says what was found, what was expected, what to do.
     pub fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         Self::File { path: path.into(), message: message.into() }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    /// Without the backtrace candle writes into its messages when `RUST_BACKTRACE` is set.
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            other => Self::Tensor(other),
+        }
     }
 }

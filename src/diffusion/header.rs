@@ -362,3 +362,6 @@ impl<'de> Deserialize<'de> for RawHeader {
         deserializer.deserialize_map(Entries)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 
 mod attention;
 mod conv;
+mod cpu;
 mod elementwise;
 mod linear;
 mod norm;
@@ -35,3 +36,6 @@ pub fn to_nhwc(x: &Tensor) -> candle_core::Result<Tensor> {
 pub fn to_nchw(x: &Tensor) -> candle_core::Result<Tensor> {
     x.permute((0, 3, 1, 2))?.contiguous()
 }
+
+#[cfg(test)]
+mod tests;

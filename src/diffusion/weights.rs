@@ -261,3 +261,6 @@ impl Entries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
+
+use super::cpu;
 
 /// Zeros around a picture before a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +26,46 @@ impl Padding {
 /// A convolution over NHWC.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
-    weight: Tensor,
+    weight: Kernel,
     bias: Option<Tensor>,
+    /// Side of the square kernel.
+    size: usize,
     stride: usize,
     padding: Padding,
 }
 
+/// The weights as the form that uses them wants them; held once.
+#[derive(Debug, Clone)]
+enum Kernel {
+    /// `[out, in, k, k]`, as files have it.
+    Plain(Tensor),
+    /// `[k · k · in, out]`: what the values under the kernel are multiplied by.
+    Packed(Tensor),
+}
+
+/// Bytes of values under the kernel gathered at once.
+const GATHERED: usize = 32 << 20;
+
 impl Conv2d {
     /// From a weight `[out, in, k, k]` as files have it, and a bias `[out]`.
-    pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize, padding: Padding) -> Self {
-        Self { weight, bias, stride, padding }
+    ///
+    /// # Errors
+    /// If the weight has other than four dimensions or no square kernel.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize, padding: Padding) -> Result<Self> {
+        let (outputs, inputs, size, width) = weight.dims4()?;
+        if size != width || stride == 0 {
+            candle_core::bail!(
+                "a convolution with a kernel {size}x{width} and stride {stride} is not supported"
+            );
+        }
+        let weight = match super::fast(&[&weight]) {
+            true => {
+                let packed = weight.permute((2, 3, 1, 0))?.reshape((size * size * inputs, outputs))?;
+                Kernel::Packed(packed.contiguous()?)
+            }
+            false => Kernel::Plain(weight),
+        };
+        Ok(Self { weight, bias, size, stride, padding })
     }
 
     /// Loads a 3×3 convolution, padding 1.
@@ -56,24 +89,99 @@ impl Conv2d {
         padding: Padding,
     ) -> Result<Self> {
         let weight = vb.get((outputs, inputs, kernel, kernel), "weight")?;
-        Ok(Self::new(weight, Some(vb.get(outputs, "bias")?), stride, padding))
+        Self::new(weight, Some(vb.get(outputs, "bias")?), stride, padding)
     }
 
     /// `[B, H, W, in]` → `[B, H', W', out]`.
     ///
     /// # Errors
-    /// If the last dimension is not `in`.
+    /// If the last dimension is not `in`, or the picture is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.plain(x)
+        match &self.weight {
+            Kernel::Packed(weight) if super::fast(&[x]) => self.fast(x, weight),
+            Kernel::Packed(weight) => self.plain(x, &self.unpack(weight)?),
+            Kernel::Plain(weight) => self.plain(x, weight),
+        }
     }
 
-    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+    fn unpack(&self, packed: &Tensor) -> Result<Tensor> {
+        let (rows, outputs) = packed.dims2()?;
+        let inputs = rows / (self.size * self.size);
+        packed.reshape((self.size, self.size, inputs, outputs))?.permute((3, 2, 0, 1))?.contiguous()
+    }
+
+    fn plain(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let (before, after) = self.padding.sides();
         let x = super::to_nchw(x)?.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
-        let y = super::to_nhwc(&x.conv2d(&self.weight, 0, self.stride, 1, 1)?)?;
+        let y = super::to_nhwc(&x.conv2d(weight, 0, self.stride, 1, 1)?)?;
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
+        }
+    }
+
+    /// Gathers the values under the kernel for some lines of the result, multiplies, goes on.
+    fn fast(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, inputs) = x.dims4()?;
+        let (row, outputs) = weight.dims2()?;
+        let (before, after) = self.padding.sides();
+        if row != self.size * self.size * inputs || before + height.min(width) + after < self.size {
+            candle_core::bail!(
+                "a convolution of {} inputs was given {:?}",
+                row / (self.size * self.size),
+                x.dims()
+            );
+        }
+        let out = |n: usize| (before + n + after - self.size) / self.stride + 1;
+        let grid = Grid { height, width, inputs, size: self.size, stride: self.stride, before };
+        let (rows, columns) = (out(height), out(width));
+        let lines = batch * rows;
+        let at_once = (GATHERED / (4 * columns * row).max(1)).clamp(1, lines.max(1));
+        let mut parts = vec![];
+        for first in (0..lines).step_by(at_once) {
+            let count = at_once.min(lines - first);
+            let gathered = cpu::map1(x, (count * columns, row), |x, y| {
+                y.par_chunks_mut(columns * row).enumerate().for_each(|(i, line)| {
+                    let (picture, y) = ((first + i) / rows, (first + i) % rows);
+                    grid.gather(&x[picture * height * width * inputs..], y, line);
+                });
+            })?;
+            let y = gathered.matmul(weight)?;
+            if let Some(bias) = &self.bias {
+                cpu::add_bias(&y, bias)?;
+            }
+            parts.push(y);
+        }
+        let y = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
+        y.reshape((batch, rows, columns, outputs))
+    }
+}
+
+/// Where the values under a kernel are.
+struct Grid {
+    height: usize,
+    width: usize,
+    inputs: usize,
+    size: usize,
+    stride: usize,
+    before: usize,
+}
+
+impl Grid {
+    /// Line `y` of the result: for each pixel `[ky][kx][in]`, zero outside of the picture `x`.
+    fn gather(&self, x: &[f32], y: usize, line: &mut [f32]) {
+        let inside = |at: usize, k: usize, n: usize| {
+            (at * self.stride + k).checked_sub(self.before).filter(|&i| i < n)
+        };
+        for (column, pixel) in line.chunks_exact_mut(self.size * self.size * self.inputs).enumerate() {
+            for (k, values) in pixel.chunks_exact_mut(self.inputs).enumerate() {
+                let row = inside(y, k / self.size, self.height);
+                let column = inside(column, k % self.size, self.width);
+                if let (Some(row), Some(column)) = (row, column) {
+                    let from = (row * self.width + column) * self.inputs;
+                    values.copy_from_slice(&x[from..from + self.inputs]);
+                }
+            }
         }
     }
 }

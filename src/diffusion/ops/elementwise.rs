@@ -1,11 +1,14 @@
 use candle_core::{D, Result, Tensor};
+use rayon::prelude::*;
+
+use super::{cpu, fast};
 
 /// `x · sigmoid(x)`.
 ///
 /// # Errors
 /// Those of the device.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    x.silu()
+    if fast(&[x]) { cpu::unary(x, cpu::silu) } else { x.silu() }
 }
 
 /// Exact GELU: `x · Φ(x)` with the error function, as CLIP ViT-H, GEGLU and the resampler use it.
@@ -13,7 +16,7 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Those of the device.
 pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    x.gelu_erf()
+    if fast(&[x]) { cpu::unary(x, cpu::gelu_erf) } else { x.gelu_erf() }
 }
 
 /// `x · sigmoid(1.702 x)`, the activation of OpenAI's CLIP.
@@ -21,7 +24,11 @@ pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Those of the device.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
+    if fast(&[x]) {
+        return cpu::unary(x, |x| x / (1.0 + (-1.702 * x).exp()));
+    }
+    // Not candle's fused sigmoid, which has no backward.
+    x / ((x * -1.702)?.exp()? + 1.0)?
 }
 
 /// GEGLU (Shazeer 2020): `[…, 2n]` → `[…, n]`, the first half times the exact GELU of the second.
@@ -29,8 +36,31 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the last dimension is odd.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    if !width.is_multiple_of(2) || width == 0 {
+        candle_core::bail!("GEGLU needs two halves of a width, {width} has none");
+    }
+    if fast(&[x]) {
+        return fast_geglu(x, width / 2);
+    }
     let halves = x.chunk(2, D::Minus1)?;
     &halves[0] * gelu_erf(&halves[1].contiguous()?)?
+}
+
+fn fast_geglu(x: &Tensor, half: usize) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    *shape.last_mut().expect("has a width") = half;
+    let rows = cpu::GRAIN.div_ceil(half);
+    cpu::map1(x, shape, |x, y| {
+        y.par_chunks_mut(rows * half).zip(x.par_chunks(rows * 2 * half)).for_each(|(y, x)| {
+            for (y, x) in y.chunks_exact_mut(half).zip(x.chunks_exact(2 * half)) {
+                let (value, gate) = x.split_at(half);
+                for c in 0..half {
+                    y[c] = value[c] * cpu::gelu_erf(gate[c]);
+                }
+            }
+        });
+    })
 }
 
 /// Nearest-neighbour resize of `[B, H, W, C]` to `height` × `width` (torch's `nearest`: source row
@@ -39,7 +69,19 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If `x` has not four dimensions.
 pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-    let (_, h, w, _) = x.dims4()?;
+    let (b, h, w, c) = x.dims4()?;
+    if fast(&[x]) {
+        return cpu::map1(x, (b, height, width, c), |x, y| {
+            y.par_chunks_mut((width * c).max(1)).enumerate().for_each(|(line, y)| {
+                let (picture, row) = (line / height, line % height);
+                let from = (picture * h + row * h / height) * w * c;
+                for (i, y) in y.chunks_exact_mut(c).enumerate() {
+                    let at = from + (i * w / width) * c;
+                    y.copy_from_slice(&x[at..at + c]);
+                }
+            });
+        });
+    }
     let pick = |to: usize, from: usize| {
         Tensor::from_vec((0..to).map(|i| (i * from / to) as u32).collect(), to, x.device())
     };

@@ -40,17 +40,22 @@ impl Linear {
     /// # Errors
     /// If the last dimension is not `in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut dims = x.dims().to_vec();
+        let mut shape = x.dims().to_vec();
         let (outputs, inputs) = self.weight.dims2()?;
-        let rows = x.elem_count() / dims.last().copied().unwrap_or(1).max(1);
+        match shape.last_mut() {
+            Some(last) if *last == inputs => *last = outputs,
+            _ => candle_core::bail!("a linear of {inputs} inputs was given {:?}", x.dims()),
+        }
         // One matrix of all rows: a batch of small ones would be a loop of small products.
-        let y = x.reshape((rows, dims[dims.len() - 1]))?.matmul(&self.weight.t()?)?;
-        debug_assert_eq!(dims[dims.len() - 1], inputs);
+        let y = x.reshape(((), inputs))?.matmul(&self.weight.t()?)?;
         let y = match &self.bias {
+            Some(bias) if super::fast(&[&y, bias]) => {
+                super::cpu::add_bias(&y, bias)?;
+                y
+            }
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
         };
-        *dims.last_mut().expect("reshaped above") = outputs;
-        y.reshape(dims)
+        y.reshape(shape)
     }
 }

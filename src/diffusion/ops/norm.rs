@@ -1,6 +1,8 @@
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::cpu;
+
 /// Group normalisation over NHWC (Wu & He 2018): the channels of a group share mean and variance over the
 /// whole picture. `SiLU` may follow in the same pass.
 #[derive(Debug, Clone)]
@@ -28,7 +30,7 @@ impl GroupNorm {
     /// # Errors
     /// If the last dimension is not the number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.plain(x)
+        self.run(x, false)
     }
 
     /// The same followed by `SiLU`.
@@ -36,10 +38,32 @@ impl GroupNorm {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        super::silu(&self.forward(x)?)
+        self.run(x, true)
     }
 
-    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+    fn run(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let channels = self.weight.elem_count();
+        if x.dim(D::Minus1)? != channels {
+            candle_core::bail!("a group norm of {channels} channels was given {:?}", x.dims());
+        }
+        if super::fast(&[x, &self.weight, &self.bias]) {
+            return self.fast(x, silu);
+        }
+        let y = self.plain(x)?;
+        if silu { super::silu(&y) } else { Ok(y) }
+    }
+
+    fn fast(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let picture = (x.elem_count() / x.dim(0)?.max(1)).max(1);
+        cpu::map3(x, &self.weight, &self.bias, |x, weight, bias, y| {
+            let norm = cpu::GroupNorm { groups: self.groups, eps: self.eps, silu, weight, bias };
+            for (x, y) in x.chunks_exact(picture).zip(y.chunks_exact_mut(picture)) {
+                norm.normalise(x, y);
+            }
+        })
+    }
+
+    pub(super) fn plain(&self, x: &Tensor) -> Result<Tensor> {
         let batch = x.dim(0)?;
         let channels = x.dim(D::Minus1)?;
         let grouped = x.reshape((batch, (), self.groups, channels / self.groups))?;
@@ -72,10 +96,19 @@ impl LayerNorm {
     /// # Errors
     /// If the last dimension is not the number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let channels = self.weight.elem_count();
+        if x.dim(D::Minus1)? != channels {
+            candle_core::bail!("a layer norm of {channels} channels was given {:?}", x.dims());
+        }
+        if super::fast(&[x, &self.weight, &self.bias]) {
+            return cpu::map3(x, &self.weight, &self.bias, |x, w, b, y| {
+                cpu::layer_norm(x, w, b, self.eps, y)
+            });
+        }
         self.plain(x)
     }
 
-    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn plain(&self, x: &Tensor) -> Result<Tensor> {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normal = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;

@@ -1,0 +1,166 @@
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::fixture::assert_close;
+
+/// Random values. Shape and seed decide them, candle's own generator does not.
+fn random(shape: &[usize], seed: u64) -> Tensor {
+    let n = shape.iter().product();
+    let values = crate::noise::TorchRng::new(seed).randn(n);
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// The same values as a variable: gradients are wanted, so the plain form computes.
+fn variable(t: &Tensor) -> Tensor {
+    Var::from_tensor(t).unwrap().as_tensor().clone()
+}
+
+const TOLERANCE: f32 = 2e-6;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn convolutions_are_the_same_fast_and_plain(
+        (batch, height, width) in (1usize..3, 1usize..12, 1usize..12),
+        (inputs, outputs) in (1usize..9, 1usize..9),
+        kind in 0usize..4,
+    ) {
+        let (size, stride, padding) = [
+            (3, 1, Padding::Same(1)),
+            (3, 2, Padding::Same(1)),
+            (3, 2, Padding::BottomRight),
+            (1, 1, Padding::Same(0)),
+        ][kind];
+        prop_assume!(padding != Padding::BottomRight || height.min(width) > 1);
+        let x = random(&[batch, height, width, inputs], 1);
+        let weight = random(&[outputs, inputs, size, size], 2);
+        let bias = random(&[outputs], 3);
+        let fast = Conv2d::new(weight.clone(), Some(bias.clone()), stride, padding).unwrap();
+        let plain = Conv2d::new(variable(&weight), Some(bias), stride, padding).unwrap();
+        let expected = plain.forward(&x).unwrap();
+        assert_close(&fast.forward(&x).unwrap(), &expected, TOLERANCE, "convolution");
+        assert_close(&fast.forward(&variable(&x)).unwrap(), &expected, TOLERANCE, "packed weight, plain form");
+    }
+
+    #[test]
+    fn attention_is_the_same_fast_and_plain(
+        (batch, n, m) in (1usize..3, 1usize..40, 1usize..40),
+        (heads, width) in (1usize..4, 1usize..9),
+        masked: bool,
+    ) {
+        let (q, k, v) = (
+            random(&[batch, n, heads * width], 1),
+            random(&[batch, m, heads * width], 2),
+            random(&[batch, m, heads * width], 3),
+        );
+        let mask = masked.then(|| random(&[1, 1, n, m], 4));
+        let fast = attention(&q, &k, &v, heads, mask.as_ref()).unwrap();
+        let plain = super::attention::plain(&q, &k, &v, heads, mask.as_ref()).unwrap();
+        assert_close(&fast, &plain, TOLERANCE, "attention");
+    }
+
+    #[test]
+    fn norms_are_the_same_fast_and_plain(
+        (batch, height, width) in (1usize..3, 1usize..20, 1usize..20),
+        (groups, size) in (1usize..5, 1usize..9),
+        offset in -20.0f64..20.0,
+    ) {
+        let channels = groups * size;
+        prop_assume!(height * width * size > 1 && channels > 1);
+        let map = std::collections::HashMap::from([
+            ("weight".to_owned(), random(&[channels], 1)),
+            ("bias".to_owned(), random(&[channels], 2)),
+        ]);
+        let vb = VarBuilder::from_tensors(map, DType::F32, &Device::Cpu);
+        let x = (random(&[batch, height, width, channels], 3) + offset).unwrap();
+        let norm = GroupNorm::load(&vb, groups, channels, 1e-5).unwrap();
+        let plain = norm.plain(&x).unwrap();
+        assert_close(&norm.forward(&x).unwrap(), &plain, 2e-5, "group norm");
+        assert_close(&norm.forward_silu(&x).unwrap(), &plain.silu().unwrap(), 2e-5, "group norm and silu");
+        let norm = LayerNorm::load(&vb, channels, 1e-5).unwrap();
+        assert_close(&norm.forward(&x).unwrap(), &norm.plain(&x).unwrap(), 2e-5, "layer norm");
+    }
+
+    #[test]
+    fn elementwise_operations_are_the_same_fast_and_plain(rows in 1usize..300, half in 1usize..90) {
+        let x = random(&[rows, 2 * half], 1);
+        let v = variable(&x);
+        for (name, f) in [
+            ("silu", silu as fn(&Tensor) -> candle_core::Result<Tensor>),
+            ("gelu", gelu_erf),
+            ("quick gelu", quick_gelu),
+            ("geglu", geglu),
+        ] {
+            assert_close(&f(&x).unwrap(), &f(&v).unwrap(), TOLERANCE, name);
+        }
+    }
+
+    #[test]
+    fn upsampling_is_the_same_fast_and_plain(
+        (batch, height, width, channels) in (1usize..3, 1usize..9, 1usize..9, 1usize..5),
+        (to_height, to_width) in (1usize..20, 1usize..20),
+    ) {
+        let x = random(&[batch, height, width, channels], 1);
+        let fast = upsample_nearest(&x, to_height, to_width).unwrap();
+        let plain = upsample_nearest(&variable(&x), to_height, to_width).unwrap();
+        assert_close(&fast, &plain, 0.0, "upsampling");
+    }
+
+    #[test]
+    fn linears_are_the_same_fast_and_plain((rows, inputs, outputs) in (1usize..70, 1usize..40, 1usize..40)) {
+        let (x, w, b) = (random(&[2, rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+        let fast = Linear::new(w.clone(), Some(b.clone())).forward(&x).unwrap();
+        let plain = Linear::new(variable(&w), Some(b)).forward(&x).unwrap();
+        assert_close(&fast, &plain, TOLERANCE, "linear");
+    }
+}
+
+#[test]
+fn long_attention_and_large_convolutions_go_in_blocks() {
+    // 3000 keys leave 699 queries a block; 96 channels at 200 pixels are gathered in two parts.
+    let (q, k) = (random(&[1, 1500, 8], 1), random(&[1, 3000, 8], 2));
+    let plain = super::attention::plain(&q, &k, &k, 2, None).unwrap();
+    assert_close(&attention(&q, &k, &k, 2, None).unwrap(), &plain, TOLERANCE, "attention");
+    let (x, w) = (random(&[1, 200, 60, 96], 3), random(&[4, 96, 3, 3], 4));
+    let fast = Conv2d::new(w.clone(), None, 1, Padding::Same(1)).unwrap().forward(&x).unwrap();
+    let plain = Conv2d::new(variable(&w), None, 1, Padding::Same(1)).unwrap().forward(&x).unwrap();
+    assert_close(&fast, &plain, TOLERANCE, "convolution");
+}
+
+#[test]
+fn a_plain_form_has_gradients_through_every_operation() {
+    let x = Var::from_tensor(&random(&[1, 4, 4, 8], 1)).unwrap();
+    let vb = VarBuilder::from_tensors(
+        std::collections::HashMap::from([
+            ("weight".to_owned(), random(&[8], 2)),
+            ("bias".to_owned(), random(&[8], 3)),
+        ]),
+        DType::F32,
+        &Device::Cpu,
+    );
+    let conv = Conv2d::new(random(&[8, 8, 3, 3], 4), None, 1, Padding::Same(1)).unwrap();
+    let h = conv
+        .forward(&GroupNorm::load(&vb, 2, 8, 1e-5).unwrap().forward_silu(x.as_tensor()).unwrap())
+        .unwrap();
+    let tokens = LayerNorm::load(&vb, 8, 1e-5).unwrap().forward(&h.reshape((1, 16, 8)).unwrap()).unwrap();
+    let y = attention(&tokens, &tokens, &tokens, 2, None).unwrap();
+    let y = geglu(&quick_gelu(&y).unwrap()).unwrap();
+    let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    let gradient = gradients.get(&x).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(gradient > 0.0 && gradient.is_finite());
+}
+
+#[test]
+fn misfits_are_errors_with_shapes() {
+    let x = random(&[1, 4, 4, 8], 1);
+    let conv = Conv2d::new(random(&[2, 5, 3, 3], 1), None, 1, Padding::Same(1)).unwrap();
+    let error = crate::Error::from(conv.forward(&x).unwrap_err());
+    assert_eq!(error.to_string(), "a convolution of 5 inputs was given [1, 4, 4, 8]");
+    let q = random(&[1, 3, 8], 1);
+    assert!(attention(&q, &q, &q, 3, None).is_err());
+    assert!(Linear::new(random(&[2, 5], 1), None).forward(&q).is_err());
+    assert!(geglu(&random(&[2, 3], 1)).is_err());
+}

@@ -1,0 +1,115 @@
+use std::collections::HashMap;
+
+use super::*;
+
+fn saved(tensors: &[(&str, Tensor)]) -> (tempfile::TempDir, Header) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    let map: HashMap<_, _> = tensors.iter().map(|(n, t)| (n.to_string(), t.clone())).collect();
+    candle_core::safetensors::save(&map, &path).unwrap();
+    let header = Header::read(&path).unwrap();
+    (dir, header)
+}
+
+fn tensor(shape: &[usize], value: f32) -> Tensor {
+    Tensor::full(value, shape, &Device::Cpu).unwrap()
+}
+
+fn open(header: &Header) -> VarBuilder<'static> {
+    var_builder(header, |n| format!("file.{n}"), DType::F32, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_tensor_is_found_by_its_inner_name_and_widened() {
+    let half = tensor(&[2, 3], 0.5).to_dtype(DType::F16).unwrap();
+    let (_dir, header) = saved(&[("file.a.weight", half)]);
+    let t = open(&header).pp("a").get((2, 3), "weight").unwrap();
+    assert_eq!((t.dtype(), t.to_vec2::<f32>().unwrap()), (DType::F32, vec![vec![0.5; 3]; 2]));
+}
+
+#[test]
+fn a_1x1_convolution_answers_for_a_linear_and_the_other_way_round() {
+    let (_dir, header) =
+        saved(&[("file.conv", tensor(&[2, 3, 1, 1], 1.0)), ("file.linear", tensor(&[2, 3], 1.0))]);
+    let vb = open(&header);
+    assert_eq!(vb.get((2, 3), "conv").unwrap().dims(), [2, 3]);
+    assert_eq!(vb.get((2, 3, 1, 1), "linear").unwrap().dims(), [2, 3, 1, 1]);
+    assert!(vb.get((3, 2), "conv").is_err());
+}
+
+#[test]
+fn a_missing_a_misshapen_and_a_broken_tensor_are_named_with_their_file() {
+    let (_dir, header) = saved(&[("file.a", tensor(&[2, 3], 1.0)), ("file.nan", tensor(&[2], f32::NAN))]);
+    let (vb, path) = (open(&header), header.path.display());
+    let said = |shape: &[usize], name: &str| Error::from(vb.get(shape, name).unwrap_err()).to_string();
+    assert_eq!(said(&[2], "b"), format!("`{path}`: the tensor `file.b` is missing, expected with shape [2]"));
+    assert_eq!(said(&[3, 2], "a"), format!("`{path}`: tensor `file.a` has shape [2, 3], expected [3, 2]"));
+    let nan = format!("`{path}`: tensor `file.nan` has values that are not finite; download the file again");
+    assert_eq!(said(&[2], "nan"), nan);
+}
+
+#[test]
+fn infinities_are_found_in_every_float() {
+    for (dtype, infinite, largest) in [
+        (Dtype::F16, vec![0x00, 0x7c], vec![0xff, 0x7b]),
+        (Dtype::BF16, vec![0x80, 0xff], vec![0x7f, 0xff]),
+        (Dtype::F32, vec![0, 0, 0x80, 0x7f], vec![0xff, 0xff, 0x7f, 0x7f]),
+    ] {
+        assert!(!all_finite(dtype, &infinite), "{dtype}");
+        assert!(all_finite(dtype, &largest), "{dtype}");
+    }
+}
+
+#[test]
+fn a_file_that_changed_since_its_header_was_read_is_refused() {
+    let (_dir, header) = saved(&[("file.a", tensor(&[2, 3], 1.0))]);
+    std::fs::write(&header.path, b"short").unwrap();
+    let error = var_builder(&header, str::to_owned, DType::F32, &Device::Cpu).err().unwrap();
+    assert!(error.to_string().contains("changed while it was being read"), "{error}");
+}
+
+fn recipe(header: &Header, part: &str) -> Recipe {
+    Recipe::new(header, part, DType::F32, &Device::Cpu)
+}
+
+#[test]
+fn what_is_held_is_loaded_once_and_kept_over_budget() {
+    let (_dir, header) = saved(&[]);
+    let store = WeightStore::new(10);
+    let held = store.lease(&recipe(&header, "a"), || Ok((1u32, 100))).unwrap();
+    let again =
+        store.lease(&recipe(&header, "a"), || -> Result<(u32, u64)> { panic!("loaded twice") }).unwrap();
+    assert!(Arc::ptr_eq(&held, &again));
+    assert_eq!(store.evict_unused(), 0);
+    drop((held, again));
+    assert_eq!((store.evict_unused(), store.bytes()), (100, 0));
+}
+
+#[test]
+fn over_budget_the_least_recently_used_goes_first() {
+    let (_dir, header) = saved(&[]);
+    let store = WeightStore::new(20);
+    let lease = |part: &str| {
+        let mut loaded = false;
+        let load = || {
+            loaded = true;
+            Ok((part.to_owned(), 10))
+        };
+        store.lease(&recipe(&header, part), load).unwrap();
+        loaded
+    };
+    assert!(lease("a") && lease("b"));
+    assert!(!lease("a"));
+    assert!(lease("c"), "evicts b");
+    assert!(!lease("a"));
+    assert!(lease("b"));
+    assert_eq!(store.bytes(), 20);
+}
+
+#[test]
+fn one_recipe_cannot_be_two_types() {
+    let (_dir, header) = saved(&[]);
+    let store = WeightStore::new(20);
+    let _held = store.lease(&recipe(&header, "a"), || Ok((1u32, 1))).unwrap();
+    assert!(store.lease(&recipe(&header, "a"), || Ok((1u64, 1))).is_err());
+}
