@@ -113,59 +113,64 @@ pub(crate) fn check_context(known: &Known, input: &'static str, model: &str) -> 
     Err(NodeError::on(input, message).hint("both must be of one family: SD1.x, SD2.x or SDXL"))
 }
 
-/// Refuses, before anything runs, an adapter made for another image encoder or another model, and names a file beside
-/// it that fits.
+/// Refuses, before anything runs, an adapter made for another model or another image encoder, and names a file in
+/// their folders that fits.
 ///
 /// # Errors
-/// On `ipadapter` or on the input with the encoder.
+/// On `ipadapter`, or on the input `encoder` when that is what does not fit.
 pub(crate) fn check_adapter(known: &Known, encoder: &'static str) -> Result<(), NodeError> {
     let Some(adapter) = known.facts("ipadapter") else { return Ok(()) };
-    let model = known.facts("model").and_then(|model| model.get_int(CONTEXT));
-    let fits_model = |width: i64| model.is_none_or(|model| model == width);
-    if let Some(width) = adapter.get_int(CONTEXT).filter(|width| !fits_model(*width)) {
-        let model = known.facts("model").cloned().unwrap_or_default();
-        let message = format!(
-            "{} makes tokens {width} wide, {} takes {}",
-            file_of(adapter, "ipadapter"),
-            file_of(&model, "model"),
-            model.get_int(CONTEXT).unwrap_or_default()
-        );
-        let fits = |path: &Path| {
-            IpAdapterSource::open(path).is_ok_and(|other| fits_model(other.needs().context_dim as i64))
-        };
-        return Err(with_neighbour(NodeError::on("ipadapter", message), adapter, fits));
-    }
-    let Some(vision) = known.facts(encoder) else { return Ok(()) };
+    let (model, vision) = (known.facts("model"), known.facts(encoder));
+    // Both true where nothing is known.
+    let fits_model = |width: Option<i64>| agree(width, model.and_then(|model| model.get_int(CONTEXT)));
+    let fits_vision =
+        |takes: &str, width: Option<i64>| agree(width, vision.and_then(|vision| vision.get_int(takes)));
     let takes = if adapter.get_text(TAKES) == Some(HIDDEN) { HIDDEN } else { PROJECTION };
-    let (Some(wanted), Some(given)) = (adapter.get_int(takes), vision.get_int(takes)) else { return Ok(()) };
-    if wanted == given {
+    let error = if !fits_model(adapter.get_int(CONTEXT)) {
+        let message = differing(adapter, "makes tokens", CONTEXT, (model, "model"), "takes");
+        NodeError::on("ipadapter", message)
+    } else if !fits_vision(takes, adapter.get_int(takes)) {
+        let needs = if takes == HIDDEN { "takes hidden states" } else { "takes image embeds" };
+        NodeError::on(encoder, differing(adapter, needs, takes, (vision, encoder), "gives"))
+    } else {
         return Ok(());
-    }
-    let of = if takes == HIDDEN { "hidden states" } else { "image embeds" };
-    let message = format!(
-        "{} needs an image encoder whose {of} are {wanted} wide, {} gives {given}",
-        file_of(adapter, "ipadapter"),
-        file_of(vision, encoder)
-    );
+    };
     let fits = |path: &Path| {
-        let Ok(other) = ClipVisionSource::open(path) else { return false };
-        let config = other.config();
-        wanted == if takes == HIDDEN { config.encoder.width } else { config.projection } as i64
-    };
-    let error = NodeError::on(encoder, message);
-    let adapter_fits = |path: &Path| {
         let Ok(other) = IpAdapterSource::open(path) else { return false };
-        let needs = other.needs();
-        let vision = if needs.pooled { PROJECTION } else { HIDDEN };
-        fits_model(needs.context_dim as i64)
-            && vision_width(known.facts(encoder), vision) == Some(needs.width as i64)
+        let facts = adapter_facts(&other);
+        let takes = if other.needs().pooled { PROJECTION } else { HIDDEN };
+        fits_model(facts.get_int(CONTEXT)) && fits_vision(takes, facts.get_int(takes))
     };
-    let error = with_neighbour(error, vision, fits);
-    Err(if error.hint.is_some() { error } else { with_neighbour(error, adapter, adapter_fits) })
+    let error = match vision.filter(|_| error.input == Some(encoder)) {
+        Some(vision) => with_neighbour(error, vision, |path| {
+            let facts = ClipVisionSource::open(path).map(|other| vision_facts(&other));
+            facts.is_ok_and(|facts| facts.get_int(takes) == adapter.get_int(takes))
+        }),
+        None => error,
+    };
+    Err(if error.hint.is_some() { error } else { with_neighbour(error, adapter, fits) })
 }
 
-fn vision_width(vision: Option<&Facts>, name: &str) -> Option<i64> {
-    vision?.get_int(name)
+fn agree(a: Option<i64>, b: Option<i64>) -> bool {
+    a.zip(b).is_none_or(|(a, b)| a == b)
+}
+
+/// "`a.safetensors` makes tokens 2048 wide, `b.safetensors` takes 768".
+fn differing(
+    adapter: &Facts,
+    does: &str,
+    fact: &str,
+    (other, input): (Option<&Facts>, &str),
+    wants: &str,
+) -> String {
+    let width = |facts: Option<&Facts>| facts.and_then(|facts| facts.get_int(fact)).unwrap_or_default();
+    let other_file = other.map_or_else(|| format!("`{input}`"), |other| file_of(other, input));
+    format!(
+        "{} {does} {} wide, {other_file} {wants} {}",
+        file_of(adapter, "ipadapter"),
+        width(Some(adapter)),
+        width(other)
+    )
 }
 
 /// Adds a hint with the first file beside the one at fault that fits.

@@ -140,7 +140,8 @@ impl Files {
                     .copied()
                     .chain([folder])
                     .map(|name| root.join(name))
-                    .filter(|path| path.is_dir()),
+                    // A folder of loose files may keep a `config.json` in a sub-folder of that name.
+                    .filter(|path| listing(path, 4).iter().any(|name| has_model_ending(name))),
             );
             if folders.len() == before {
                 folders.push(root.clone());
@@ -322,6 +323,12 @@ mod tests {
         let (root, files) = models(&["tiny.safetensors", "notes.txt"]);
         assert_eq!(files.find("vae", "tiny").unwrap().path, root.path().join("tiny.safetensors"));
         assert!(files.find("vae", "notes").is_err());
+    }
+
+    #[test]
+    fn a_sub_folder_without_models_does_not_hide_loose_files() {
+        let (root, files) = models(&["tiny.safetensors", "vae/config.json"]);
+        assert_eq!(files.find("vae", "tiny").unwrap().path, root.path().join("tiny.safetensors"));
     }
 
     #[test]

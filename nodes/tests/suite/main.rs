@@ -1,6 +1,8 @@
 //! Nodes run one by one, as the engine runs them, against OpenCV, kornia, Pillow, torch and ComfyUI.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod canny;
+mod checks;
 mod diffusion;
 mod files;
 mod inpaint;
