@@ -1,3 +1,70 @@
 //! The `flow` command.
 
-fn main() {}
+mod check;
+mod display;
+mod drawing;
+mod graph;
+mod interrupt;
+mod layout;
+mod load;
+mod nodes;
+mod output;
+mod roots;
+mod run;
+mod runtime;
+mod svg;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Image diffusion workflows as files: write a graph in YAML, run it, see the picture
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+    Nodes(nodes::Nodes),
+    Graph(graph::Graph),
+}
+
+/// How a command ends when it ends in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// All was well: exit code 0.
+    Done,
+    /// A node failed: 1.
+    Failed,
+    /// The input is wrong, and has been told why: 2, as clap's for a wrong command line.
+    Refused,
+    /// Stopped by Ctrl-C: 130.
+    Stopped,
+}
+
+fn main() -> ExitCode {
+    let ending = match Cli::parse().command {
+        Command::Run(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Nodes(command) => command.run(),
+        Command::Graph(command) => command.run(),
+    };
+    let ending = ending.unwrap_or_else(|error| {
+        output::note(format_args!("error: {error:#}"));
+        Ending::Refused
+    });
+    match ending {
+        Ending::Done => ExitCode::SUCCESS,
+        Ending::Failed => ExitCode::from(1),
+        Ending::Refused => ExitCode::from(2),
+        Ending::Stopped => ExitCode::from(interrupt::STOPPED),
+    }
+}

@@ -1,0 +1,226 @@
+//! What a person or a program sees while a workflow runs.
+
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use flow_engine::{Event, What};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::{Ending, output::note};
+
+/// How a run is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Only what was saved and what went wrong.
+    Quiet,
+    /// One JSON object a line on stdout.
+    Json,
+    /// Bars on a terminal, lines in a pipe; on stderr.
+    Text,
+}
+
+/// Shows events as they come and remembers what the last lines tell.
+pub struct Display {
+    mode: Mode,
+    bars: Option<Bars>,
+    /// Nodes that ran, in order of their end: id, type, time.
+    ran: Vec<(String, &'static str, Duration)>,
+    cached: Vec<String>,
+    /// Files written, in order.
+    saved: Vec<PathBuf>,
+}
+
+impl Display {
+    /// A display on the process's streams.
+    pub fn new(mode: Mode) -> Self {
+        let bars = (mode == Mode::Text && io::stderr().is_terminal()).then(Bars::default);
+        Self { mode, bars, ran: Vec::new(), cached: Vec::new(), saved: Vec::new() }
+    }
+
+    /// Shows one event.
+    pub fn event(&mut self, event: Event<'_>) {
+        match self.mode {
+            Mode::Json => json_line(&event),
+            Mode::Text => match &mut self.bars {
+                Some(bars) => bars.event(&event),
+                None => line(&event),
+            },
+            Mode::Quiet => {}
+        }
+        match event.what {
+            What::Finished { elapsed, .. } => self.ran.push((event.node.to_owned(), event.kind, elapsed)),
+            What::Cached => self.cached.push(event.node.to_owned()),
+            What::Saved { path } => self.saved.push(path.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// Shows a file that the command itself wrote.
+    pub fn wrote(&mut self, node: &str, kind: &'static str, path: &Path) {
+        self.event(Event { node, kind, what: What::Saved { path } });
+    }
+
+    /// The last lines: how long each node took, what was known already, the whole; then, on stdout, the workflow's outputs
+    /// and where the files are.
+    pub fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)]) {
+        self.bars = None;
+        let status = match ending {
+            Ending::Done => "done",
+            Ending::Failed => "failed",
+            Ending::Refused => "refused",
+            Ending::Stopped => "cancelled",
+        };
+        match self.mode {
+            Mode::Json => {
+                let outputs: serde_json::Map<String, Value> = outputs.iter().cloned().collect();
+                return emit(&json!({
+                    "event": "done",
+                    "status": status,
+                    "seconds": total.as_secs_f64(),
+                    "ran": self.ran.len(),
+                    "cached": self.cached.len(),
+                    "saved": self.saved,
+                    "outputs": outputs,
+                }));
+            }
+            Mode::Text => self.times(total, status),
+            Mode::Quiet => {}
+        }
+        let mut stdout = io::stdout().lock();
+        for (name, value) in outputs {
+            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            // A reader that has gone is no reason to fail a run that is done.
+            let _ = writeln!(stdout, "{name}: {shown}");
+        }
+        for path in &self.saved {
+            let _ = writeln!(stdout, "{}", path.display());
+        }
+    }
+
+    fn times(&self, total: Duration, status: &str) {
+        let width = self.ran.iter().map(|(node, ..)| node.chars().count()).max().unwrap_or(0);
+        for (node, kind, elapsed) in &self.ran {
+            note(format_args!("  {node:width$}  {:>8}  {kind}", time(*elapsed)));
+        }
+        if !self.cached.is_empty() {
+            note(format_args!("  from the cache: {}", self.cached.join(", ")));
+        }
+        let pictures = match self.saved.len() {
+            0 => String::new(),
+            1 => "; 1 file saved:".to_owned(),
+            n => format!("; {n} files saved:"),
+        };
+        note(format_args!("{status} in {}{pictures}", time(total)));
+    }
+}
+
+/// A time as a person reads it.
+pub fn time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        s if s >= 60.0 => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
+        s if s >= 1.0 => format!("{s:.2} s"),
+        s => format!("{:.1} ms", s * 1e3),
+    }
+}
+
+fn line(event: &Event<'_>) {
+    let Event { node, kind, what } = event;
+    match what {
+        What::Started => note(format_args!("{node} ({kind}) ...")),
+        What::Cached => note(format_args!("{node} ({kind}) from the cache")),
+        What::Finished { elapsed, .. } => note(format_args!("{node} ({kind}) {}", time(*elapsed))),
+        What::Failed(_) => note(format_args!("{node} ({kind}) failed")),
+        What::Progress(_) | What::Saved { .. } | What::Evicted { .. } => {}
+    }
+}
+
+fn json_line(event: &Event<'_>) {
+    let mut object = match event.what {
+        What::Started => json!({ "event": "started" }),
+        What::Cached => json!({ "event": "cached" }),
+        What::Progress(progress) => {
+            json!({ "event": "progress", "done": progress.done, "total": progress.total })
+        }
+        What::Finished { elapsed, bytes } => json!({
+            "event": "finished",
+            "seconds": elapsed.as_secs_f64(),
+            "bytes": bytes.host + bytes.device,
+        }),
+        What::Saved { path } => json!({ "event": "saved", "path": path }),
+        What::Failed(error) => json!({
+            "event": "failed",
+            "message": error.to_string(),
+            "input": error.input,
+            "hint": error.hint,
+        }),
+        What::Evicted { .. } => return,
+    };
+    object["node"] = event.node.into();
+    object["type"] = event.kind.into();
+    emit(&object);
+}
+
+/// Writes one JSON line to stdout.
+pub fn emit(object: &Value) {
+    // A reader that has gone wants no more events; the run still writes its files.
+    let _ = writeln!(io::stdout().lock(), "{object}");
+}
+
+/// One bar for each running node, on stderr.
+#[derive(Default)]
+struct Bars {
+    all: MultiProgress,
+    running: HashMap<String, ProgressBar>,
+}
+
+impl Bars {
+    fn event(&mut self, event: &Event<'_>) {
+        match event.what {
+            What::Started => {
+                let bar = self.all.add(ProgressBar::new_spinner().with_style(style("{spinner} {msg}")));
+                bar.set_message(format!("{} ({})", event.node, event.kind));
+                bar.enable_steady_tick(Duration::from_millis(120));
+                self.running.insert(event.node.to_owned(), bar);
+            }
+            What::Progress(progress) => {
+                let Some(bar) = self.running.get(event.node) else { return };
+                if bar.length().is_none() {
+                    bar.set_length(progress.total as u64);
+                    bar.reset_eta();
+                    bar.set_style(style("{spinner} {msg} {bar:24} {pos}/{len} {per_sec}, {eta} left"));
+                }
+                bar.set_position(progress.done as u64);
+            }
+            What::Finished { .. } | What::Failed(_) => {
+                if let Some(bar) = self.running.remove(event.node) {
+                    bar.finish_and_clear();
+                }
+            }
+            What::Cached | What::Saved { .. } | What::Evicted { .. } => {}
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("the templates of this file are valid");
+    // indicatif's own rate says "/s" of what the bar counts: here, steps.
+    style.with_key("per_sec", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.1} steps/s", state.per_sec());
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short_and_exact_enough() {
+        let shown = [0.0004, 0.25, 1.5, 61.0].map(|s| time(Duration::from_secs_f64(s)));
+        assert_eq!(shown, ["0.4 ms", "250.0 ms", "1.50 s", "1 min 01 s"]);
+    }
+}

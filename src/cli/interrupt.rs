@@ -1,0 +1,25 @@
+//! Ctrl-C: once asks the run to stop, twice ends the program.
+
+use anyhow::{Context as _, Result};
+use flow_graph::CancelToken;
+
+/// The exit code of a run that was stopped, as shells say it of a program ended by Ctrl-C.
+pub const STOPPED: u8 = 130;
+
+/// A token that Ctrl-C (or a termination signal) sets.
+///
+/// # Errors
+/// When the system refuses the handler.
+pub fn token() -> Result<CancelToken> {
+    let cancel = CancelToken::default();
+    let asked = cancel.clone();
+    ctrlc::set_handler(move || {
+        if asked.is_cancelled() {
+            std::process::exit(STOPPED.into());
+        }
+        asked.cancel();
+        crate::output::note("stopping after the current step; again to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(cancel)
+}

@@ -1,0 +1,93 @@
+//! From a file on disk and what is set on the command line to a checked plan.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use flow_graph::{Diagnostics, Files, Overrides, Plan, Workflow, check};
+
+use crate::{output, roots::Roots, runtime};
+
+/// A workflow larger than this is none; the format has its own, smaller limits.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// The workflow, what is set of it, and where its files are.
+#[derive(Debug, clap::Args)]
+pub struct Load {
+    /// Workflow: YAML, or what ComfyUI exports as API JSON
+    pub file: PathBuf,
+    /// Sets an input, or any value as `node.input=value`; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// YAML file with values for inputs; may be repeated, later files win
+    #[arg(short = 'i', long = "params", value_name = "FILE")]
+    params: Vec<PathBuf>,
+    #[command(flatten)]
+    pub roots: Roots,
+}
+
+/// A plan, or everything that is wrong.
+pub struct Loaded {
+    /// Where the workflow's files are.
+    pub files: Arc<Files>,
+    /// What can be run; its warnings are in it.
+    pub plan: Result<Plan, Diagnostics>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+impl Load {
+    /// Reads and checks the workflow and plans what `wanted` needs; results go to `out`.
+    ///
+    /// # Errors
+    /// When a file cannot be read; what is wrong in it is in [`Loaded::plan`].
+    pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Loaded> {
+        let files = Arc::new(self.roots.files(&self.file, out)?);
+        let text = read(&self.file)?;
+        let (workflow, problems) = Workflow::parse(&self.file.to_string_lossy(), &text);
+        if problems.has_errors() {
+            return Ok(Loaded { files, plan: Err(problems) });
+        }
+        let plan = check(&workflow, &runtime::registry(), &files, &self.overrides()?, wanted);
+        Ok(Loaded { files, plan })
+    }
+
+    fn overrides(&self) -> Result<Overrides> {
+        let params = self.params.iter().map(|path| Ok((path.to_string_lossy().into_owned(), read(path)?)));
+        // A variable that is no text sets no input.
+        let env = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let env: BTreeMap<_, _> = env.filter(|(name, _)| name.starts_with("FLOW_INPUT_")).collect();
+        Ok(Overrides { params: params.collect::<Result<_>>()?, env, set: self.set.clone() })
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    let shown = path.display();
+    let meta = fs::metadata(path).with_context(|| format!("cannot read `{shown}`"))?;
+    if meta.is_dir() {
+        bail!("`{shown}` is a folder; name a file in it");
+    }
+    if meta.len() > MAX_BYTES {
+        bail!("`{shown}` has {} MB, more than a workflow may have", meta.len() >> 20);
+    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(_) => bail!("`{shown}` is no text in UTF-8; a workflow is YAML, or ComfyUI's API JSON"),
+    }
+}
+
+/// Shows diagnostics on stderr.
+pub fn show(problems: &Diagnostics) {
+    if !problems.0.is_empty() {
+        output::note(problems.render(output::colour()).trim_end());
+    }
+}

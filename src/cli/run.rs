@@ -1,0 +1,144 @@
+//! `flow run`: a workflow becomes its results.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Result, anyhow};
+use flow_engine::{Clock, Engine, Outputs, RunError};
+use flow_graph::{Context, Diagnostics, Files, Plan, Value};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    Ending,
+    display::{Display, Mode, emit},
+    interrupt,
+    load::{Load, Loaded, show},
+    runtime::{self, Place, Precision},
+};
+
+/// Bytes of results kept while a run lasts.
+const RESULTS: u64 = 4 << 30;
+
+/// Runs a workflow, or only what the named nodes need
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    load: Load,
+    /// Only what these nodes or outputs need; their pictures are written as NODE.png
+    #[arg(value_name = "NODE")]
+    wanted: Vec<String>,
+    /// Folder for results [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Where tensors are computed: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: Place,
+    /// What models compute in
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: Precision,
+    /// Use and keep no earlier results
+    #[arg(long)]
+    no_cache: bool,
+    /// Say only where results are and what went wrong
+    #[arg(short, long)]
+    quiet: bool,
+    /// Events as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run {
+    /// Checks and runs.
+    ///
+    /// # Errors
+    /// When a file cannot be read or the device cannot be used.
+    pub fn run(&self) -> Result<Ending> {
+        let clock = Clock::monotonic();
+        let cancel = interrupt::token()?;
+        let Loaded { files, plan } = self.load.load(self.out.as_deref(), &self.wanted)?;
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(problems) => return Ok(self.refuse(&problems)),
+        };
+        if !self.quiet {
+            show(plan.warnings());
+        }
+        let engine = self.engine(&plan, files.clone(), clock.clone())?;
+        let mut display = Display::new(self.mode());
+        let result = engine.run(&plan, &cancel, &mut |event| display.event(event));
+        let (outputs, failures, ending) = match result {
+            Ok(outputs) => (outputs, Vec::new(), Ending::Done),
+            Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
+            Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
+        };
+        let reported = self.results(&plan, &outputs, &files, &mut display)?;
+        display.end(clock.now(), ending, &reported);
+        let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
+        show(&Diagnostics(failed.collect()));
+        Ok(ending)
+    }
+
+    fn mode(&self) -> Mode {
+        match (self.json, self.quiet) {
+            (true, _) => Mode::Json,
+            (false, true) => Mode::Quiet,
+            (false, false) => Mode::Text,
+        }
+    }
+
+    fn refuse(&self, problems: &Diagnostics) -> Ending {
+        show(problems);
+        if self.json {
+            for problem in &problems.0 {
+                let mut object = json!({ "event": "failed" });
+                if let (Some(object), Json::Object(about)) = (object.as_object_mut(), problem.to_json()) {
+                    object.extend(about);
+                }
+                emit(&object);
+            }
+            emit(&json!({ "event": "done", "status": "refused" }));
+        }
+        Ending::Refused
+    }
+
+    fn engine(&self, plan: &Plan, files: Arc<Files>, clock: Clock) -> Result<Engine> {
+        let runtime = runtime::runtime(self.device, self.precision)?;
+        let salt = runtime::salt(&runtime);
+        let cx =
+            Context::new(files).with_provenance(Arc::new(plan.provenance())).with_resource(Arc::new(runtime));
+        let budget = if self.no_cache { 0 } else { RESULTS };
+        Ok(Engine::new(cx, budget).with_clock(clock).with_salt(&salt))
+    }
+
+    /// Writes the pictures of wanted nodes and gives what `outputs:` say.
+    fn results(
+        &self,
+        plan: &Plan,
+        outputs: &Outputs,
+        files: &Files,
+        display: &mut Display,
+    ) -> Result<Vec<(String, Json)>> {
+        for name in &self.wanted {
+            let named = outputs.named.iter().find(|(output, _)| output == name);
+            let target = outputs.targets.iter().find(|(job, _)| *plan.job(*job).id == **name);
+            let job = plan.outputs().get(name).map(|output| output.job).or(target.map(|(job, _)| *job));
+            let value = named.map(|(_, value)| value).or_else(|| target?.1.first());
+            let (Some(job), Some(value)) = (job, value) else { continue };
+            let path = files.output(&format!("{name}.png"))?;
+            let shown = path.display();
+            let written = flow_nodes::save_preview(value, &path);
+            if written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))? {
+                display.wrote(name, plan.job(job).def.kind, &path);
+            }
+        }
+        Ok(outputs.named.iter().map(|(name, value)| (name.clone(), plain(value))).collect())
+    }
+}
+
+/// A value as far as JSON can say it: numbers and texts themselves, of others the type.
+fn plain(value: &Value) -> Json {
+    let int = value.get::<i64>().map(|number| json!(*number));
+    let float = || value.get::<f64>().map(|number| json!(*number));
+    let boolean = || value.get::<bool>().map(|flag| json!(*flag));
+    let text = || value.get::<String>().map(|text| json!(*text));
+    int.or_else(float).or_else(boolean).or_else(text).unwrap_or_else(|| json!(value.ty()))
+}

@@ -1,0 +1,105 @@
+//! The nodes there are, and where they compute: the one place that knows both.
+
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use candle_core::{DType, Device};
+use flow_diffusion::Runtime;
+use flow_graph::Registry;
+
+/// Bytes of unused weights kept for a later node.
+const WEIGHTS: u64 = 8 << 30;
+
+/// All nodes.
+pub fn registry() -> Registry {
+    flow_nodes::registry()
+}
+
+/// Where tensors are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The first GPU if this build and machine have one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU by number.
+    Cuda(usize),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse().map_err(|_| "write cuda:0, cuda:1, …".to_owned());
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", gpu)) => number(gpu).map(Self::Cuda),
+            _ => Err("expected auto, cpu or cuda:N".to_owned()),
+        }
+    }
+}
+
+/// What models compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// f32 on the CPU, f16 on a GPU
+    Auto,
+    /// 32 bits
+    F32,
+    /// 16 bits with f32's range
+    Bf16,
+    /// 16 bits
+    F16,
+}
+
+/// The device and number type of a run.
+///
+/// # Errors
+/// When this build or machine has no such device.
+pub fn runtime(place: Place, precision: Precision) -> Result<Runtime> {
+    let device = match place {
+        Place::Cpu => Device::Cpu,
+        Place::Auto => gpu(0).unwrap_or(Device::Cpu),
+        Place::Cuda(number) => gpu(number)?,
+    };
+    let dtype = match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+        Precision::F16 => DType::F16,
+        Precision::Auto if device.is_cpu() => DType::F32,
+        Precision::Auto => DType::F16,
+    };
+    Ok(Runtime::new(device, dtype, WEIGHTS))
+}
+
+fn gpu(number: usize) -> Result<Device> {
+    if !candle_core::utils::cuda_is_available() {
+        bail!("this flow was built without CUDA; use --device cpu, or build it with --features cuda");
+    }
+    Device::new_cuda(number).map_err(|error| anyhow::anyhow!("cannot use cuda:{number}: {error}"))
+}
+
+/// Names what results on this runtime depend on, for their keys.
+pub fn salt(runtime: &Runtime) -> String {
+    let kind = if runtime.device.is_cpu() { "cpu" } else { "gpu" };
+    format!("{kind} {:?}", runtime.dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_people_write_them() {
+        assert_eq!("cuda:1".parse(), Ok(Place::Cuda(1)));
+        assert_eq!(
+            ["auto", "cpu", "cuda"].map(str::parse),
+            [Ok(Place::Auto), Ok(Place::Cpu), Ok(Place::Cuda(0))]
+        );
+        for wrong in ["gpu", "cuda:", "cuda:x", "cpu:0"] {
+            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The command line as scripts see it: exit codes, what goes to which stream, the shape of `--json`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+/// Three host nodes and a sink; no model needed.
+const EDGES: &str = "\
+flow: 1
+name: edges
+inputs: { picture: product_teapot.png, high: 200 }
+nodes:
+  photo: { type: LoadImage, image: $picture }
+  edges: { type: CannyDetect, image: photo, low: 100, high: $high }
+  inverted: { type: ImageInvert, image: edges }
+  save: { type: SaveImage, images: inverted, path: \"out/${flow.name}-${high}.png\" }
+outputs: { lines: edges.image, wide: size.width }
+";
+
+/// Where the example pictures are.
+const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-sd/reference/inputs");
+
+/// A folder of its own to run in.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(workflow: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        let size = "  size: { type: ImageSize, image: photo }\n";
+        fs::write(place.path("edges.yaml"), workflow.replace("outputs:", &format!("{size}outputs:")))
+            .unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+        command.current_dir(self.0.path()).args(arguments).env_remove("FLOW_MODELS");
+        command
+    }
+
+    fn flow(&self, arguments: &[&str]) -> Said {
+        Said::from(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs a command on the workflow, with the example pictures.
+    fn on_edges(&self, command: &str, arguments: &[&str]) -> Said {
+        self.flow(&[&[command, "edges.yaml", "--input", PICTURES], arguments].concat())
+    }
+}
+
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Said {
+    /// The events of a `--json` run.
+    fn events(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The nodes with an event, in order.
+    fn nodes(&self, event: &str) -> Vec<String> {
+        let of = |object: &Value| object["node"].as_str().unwrap_or_default().to_owned();
+        self.events().iter().filter(|object| object["event"] == event).map(of).collect()
+    }
+}
+
+#[test]
+fn a_run_ends_with_where_the_picture_is() {
+    let place = Place::new(EDGES);
+    let said = place.on_edges("run", &[]);
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (0, "lines: IMAGE\nwide: 128\nout/edges-200.png\n"),
+        "{}",
+        said.err
+    );
+    assert!(place.path("out/edges-200.png").is_file());
+    for node in ["photo", "edges", "inverted", "save", "1 file saved:"] {
+        assert!(said.err.contains(node), "{node} is missing in {}", said.err);
+    }
+}
+
+#[test]
+fn quiet_says_results_only() {
+    let said = Place::new(EDGES).on_edges("run", &["-q"]);
+    assert_eq!((said.out.lines().last(), said.err.as_str()), (Some("out/edges-200.png"), ""));
+}
+
+#[test]
+fn json_is_one_event_a_line() {
+    let place = Place::new(EDGES);
+    let said = place.on_edges("run", &["--json"]);
+    let events = said.events();
+    let known = ["started", "cached", "progress", "finished", "saved", "failed", "done"];
+    for event in &events {
+        assert!(known.contains(&event["event"].as_str().unwrap()), "{event}");
+        let about_a_node = event["event"] != "done";
+        assert_eq!(
+            (event["node"].is_string(), event["type"].is_string()),
+            (about_a_node, about_a_node),
+            "{event}"
+        );
+    }
+    let mut started = said.nodes("started");
+    started.sort();
+    assert_eq!(started, ["edges", "inverted", "photo", "save", "size"]);
+    let saved: Vec<_> = events.iter().filter(|event| event["event"] == "saved").collect();
+    assert_eq!((saved.len(), &saved[0]["type"]), (1, &Value::from("SaveImage")));
+    assert!(place.path(saved[0]["path"].as_str().unwrap()).is_file());
+    let done = events.last().unwrap();
+    assert_eq!(
+        (&done["event"], &done["status"], &done["outputs"]["wide"]),
+        (&"done".into(), &"done".into(), &128.into())
+    );
+}
+
+#[test]
+fn only_what_a_named_node_needs_runs_and_its_picture_is_written() {
+    let place = Place::new(EDGES);
+    let said = place.on_edges("run", &["edges", "--json", "--out", "results"]);
+    assert_eq!(said.nodes("started"), ["photo", "edges"]);
+    assert!(place.path("results/edges.png").is_file() && !place.path("results/out").exists());
+    assert_eq!(said.nodes("saved"), ["edges"]);
+
+    let by_output = place.on_edges("run", &["lines", "-q"]);
+    assert_eq!(by_output.code, 0, "{}", by_output.err);
+    let pixels = |path: &Path| image::open(path).unwrap().to_rgb8();
+    assert_eq!(pixels(&place.path("lines.png")), pixels(&place.path("results/edges.png")));
+}
+
+#[test]
+fn values_are_set_by_file_environment_and_command_line_later_wins() {
+    let place = Place::new(EDGES);
+    fs::write(place.path("params.yaml"), "high: 210\n").unwrap();
+    let saved = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = place.command(&["run", "edges.yaml", "-q", "--input", PICTURES]);
+        let output =
+            command.args(arguments).envs(variable.map(|value| ("FLOW_INPUT_HIGH", value))).output().unwrap();
+        Said::from(output).out.lines().last().unwrap().to_owned()
+    };
+    assert_eq!(saved(&["-i", "params.yaml"], None), "out/edges-210.png");
+    assert_eq!(saved(&["-i", "params.yaml"], Some("220")), "out/edges-220.png");
+    assert_eq!(saved(&["-i", "params.yaml", "--set", "high=230"], Some("220")), "out/edges-230.png");
+    assert_eq!(saved(&["--set", "save.path=other.png"], None), "other.png");
+}
+
+#[test]
+fn a_failed_node_gives_1_and_the_others_run() {
+    let other = "  other: { type: LoadImage, image: product_rocket.png }
+  kept: { type: SaveImage, images: other, path: kept.png }
+outputs:";
+    let place = Place::new(&EDGES.replace("outputs:", other));
+    // The header is right, so that the check passes; the pixels are cut off.
+    let whole = fs::read(Path::new(PICTURES).join("product_teapot.png")).unwrap();
+    fs::write(place.path("cut.png"), &whole[..whole.len() / 2]).unwrap();
+    let said = place.on_edges("run", &["--set", "picture=cut.png", "--json"]);
+    assert_eq!((said.code, said.nodes("failed")), (1, vec!["photo".to_owned()]), "{}", said.err);
+    assert!(said.err.contains("error[node-failed]") && said.err.contains("edges.yaml:5"), "{}", said.err);
+    assert_eq!(said.nodes("saved"), ["kept"]);
+    assert_eq!(said.events().last().unwrap()["status"], "failed");
+    assert!(place.path("kept.png").is_file() && !place.path("out").exists());
+}
+
+#[test]
+fn a_wrong_workflow_gives_2_and_runs_nothing() {
+    let place = Place::new(&EDGES.replace("ImageInvert", "ImageInvrt"));
+    for command in ["run", "check", "graph"] {
+        let said = place.on_edges(command, &[]);
+        assert_eq!((said.code, said.out.as_str()), (2, ""), "{command}");
+        assert!(
+            said.err.contains("error[unknown-node]") && said.err.contains("edges.yaml:7"),
+            "{}",
+            said.err
+        );
+    }
+    let events = place.on_edges("run", &["--json"]).events();
+    assert_eq!(
+        (&events[0]["event"], &events[0]["id"]),
+        (&"failed".into(), &"unknown-node".into()),
+        "{events:?}"
+    );
+    assert_eq!(events.last().unwrap()["status"], "refused");
+    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 1, "nothing was written");
+}
+
+#[test]
+fn a_wrong_command_line_gives_2_and_says_what_is_wrong() {
+    let place = Place::new(EDGES);
+    for (arguments, word) in [
+        (&["rum", "edges.yaml"][..], "'run'"),
+        (&["run", "edges.yaml", "--colour"], "--colour"),
+        (&["run"], "<FILE>"),
+        (&["run", "none.yaml"], "`none.yaml`"),
+        (&["run", "."], "is a folder"),
+        (&["run", "edges.yaml", "--set", "high"], "NAME=VALUE"),
+        (&["run", "edges.yaml", "--set", "hihg=3"], "`high`"),
+        (&["run", "edges.yaml", "--input", "nowhere"], "`nowhere`"),
+        (&["run", "edges.yaml", "--device", "tpu"], "cuda:N"),
+        (&["run", "edges.yaml", "nothing"], "`nothing`"),
+        (&["nodes", "LoadImag"], "`LoadImage`"),
+        (&["inspect", "edges.yaml"], "edges.yaml"),
+    ] {
+        let said = place.flow(arguments);
+        assert_eq!((said.code, said.out.as_str()), (2, ""), "{arguments:?}: {}", said.err);
+        assert!(said.err.contains(word), "{arguments:?}: {}", said.err);
+        assert!(!said.err.contains("panicked"), "{arguments:?}: {}", said.err);
+    }
+}
+
+#[test]
+fn check_says_ok_or_lists_problems() {
+    let place = Place::new(EDGES);
+    let said = place.on_edges("check", &[]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    assert!(said.out.starts_with("edges.yaml: ok"), "{}", said.out);
+    let json: Value = serde_json::from_str(&place.on_edges("check", &["--json"]).out).unwrap();
+    assert_eq!(json, serde_json::json!({ "ok": true, "problems": [] }));
+
+    let wrong = Place::new(&EDGES.replace("$high", "9999").replace("image: photo,", "image: phto,"));
+    let json: Value = serde_json::from_str(&wrong.on_edges("check", &["--json"]).out).unwrap();
+    let ids: Vec<_> =
+        json["problems"].as_array().unwrap().iter().map(|problem| problem["id"].as_str().unwrap()).collect();
+    assert!(ids.contains(&"value-too-big") && ids.contains(&"unknown-reference"), "{ids:?}");
+}
+
+#[test]
+fn nodes_are_listed_and_explained() {
+    let place = Place::new(EDGES);
+    let list = place.flow(&["nodes"]).out;
+    assert!(list.contains("\n  CannyDetect"), "{list}");
+    let manual = place.flow(&["nodes", "Canny"]).out;
+    for part in ["CannyDetect", "also called Canny", "low_threshold or low: float 0..", "image: IMAGE"] {
+        assert!(manual.contains(part), "{part} is missing in {manual}");
+    }
+    let json: Value = serde_json::from_str(&place.flow(&["nodes", "--json"]).out).unwrap();
+    let node = json.as_array().unwrap().iter().find(|node| node["type"] == "CannyDetect").unwrap();
+    let low =
+        node["inputs"].as_array().unwrap().iter().find(|input| input["name"] == "low_threshold").unwrap();
+    assert_eq!(
+        (&low["type"], &low["min"], &low["aliases"][0]),
+        (&"float".into(), &0.0.into(), &"low".into())
+    );
+}
+
+#[test]
+fn the_graph_is_drawn_in_three_languages() {
+    let place = Place::new(EDGES);
+    for (format, begins) in [("dot", "digraph"), ("mermaid", "flowchart LR"), ("svg", "<svg ")] {
+        let said = place.on_edges("graph", &["--format", format]);
+        assert!(said.out.starts_with(begins) && said.out.contains("CannyDetect"), "{format}: {}", said.err);
+        assert_eq!(said.out.matches("IMAGE").count(), 4, "each link has its type: {}", said.out);
+    }
+    let pruned = place.on_edges("graph", &["edges"]).out;
+    assert!(pruned.contains("CannyDetect") && !pruned.contains("SaveImage"), "{pruned}");
+}
