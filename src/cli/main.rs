@@ -4,6 +4,7 @@ mod check;
 mod display;
 mod drawing;
 mod graph;
+mod inspect;
 mod interrupt;
 mod layout;
 mod load;
@@ -35,6 +36,7 @@ enum Command {
     Check(check::Check),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
+    Inspect(inspect::Inspect),
 }
 
 /// How a command ends when it ends in order.
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Nodes(command) => command.run(),
         Command::Graph(command) => command.run(),
+        Command::Inspect(command) => command.run(),
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));

@@ -195,7 +195,7 @@ fn words(parts: &[Part]) -> String {
         Part::Embedding => "embedding",
         Part::Transformer => "transformer",
     };
-    unique.iter().map(|p| word(p)).collect::<Vec<_>>().join(", ")
+    unique.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
 /// The family of a UNet's structure.
@@ -228,3 +228,6 @@ pub fn expect(header: &Header, wanted: &str, is: impl Fn(Part) -> bool) -> Resul
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

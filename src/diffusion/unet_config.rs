@@ -330,3 +330,6 @@ impl UNetConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

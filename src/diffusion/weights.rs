@@ -202,7 +202,7 @@ impl WeightStore {
     /// The weights of `recipe`; `load` makes them and says how many bytes they take if they are not there.
     ///
     /// # Errors
-    /// Those of `load`; after one that is out of device memory all unused weights are dropped for the next try.
+    /// Those of `load`.
     pub fn lease<T: Any + Send + Sync>(
         &self,
         recipe: &Recipe,

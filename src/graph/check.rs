@@ -27,7 +27,11 @@ pub fn check(
     overrides: &Overrides,
     wanted: &[String],
 ) -> Result<Plan, Diagnostics> {
-    let mut problems = Diagnostics::default();
+    let mut problems = workflow.problems.clone();
+    if problems.has_errors() && workflow.nodes.is_empty() {
+        // Nothing could be read; whatever a check of nothing finds would hide why.
+        return Err(problems);
+    }
     let settings = Settings::resolve(workflow, overrides, &mut problems);
     let mut draft = draft::Draft::new(workflow, registry, files, &settings, problems);
     draft.fill_all();

@@ -34,13 +34,14 @@ pub(crate) enum Piece<'a> {
 /// Why an expression has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExprError {
+    pub(crate) id: &'static str,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
 }
 
 impl ExprError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { id: "expression", message: message.into(), hint: None }
     }
 }
 

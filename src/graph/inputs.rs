@@ -120,7 +120,15 @@ pub(crate) fn declare(reader: &mut Reader, entry: &Entry) -> Option<InputDecl> {
             "type" => {}
             "default" => {
                 decl.default = value.literal();
-                decl.default_span = Some(reader.span(&value.range));
+                decl.default_span = decl.default.as_ref().map(|_| reader.span(&value.range));
+                if value.map().is_some() {
+                    reader.error(
+                        "wrong-type",
+                        "a default is a value, found a map".into(),
+                        &value.range,
+                        None,
+                    );
+                }
             }
             "min" => decl.min = number(reader, key, value),
             "max" => decl.max = number(reader, key, value),

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod port;
 mod provenance;
 pub mod registry;
+pub mod schema;
 pub mod spec;
 mod tree;
 pub mod workflow;
@@ -39,6 +40,7 @@ pub use node::{Args, Inputs, Node, NodeError, Outputs};
 pub use plan::{Constant, Job, Link, NodeId, Plan, PlanOutput};
 pub use port::{Bytes, Port, Value};
 pub use registry::{NodeDef, Registry};
+pub use schema::schema;
 pub use spec::{InputSpec, Lane, OutputSpec, Socket};
 pub use workflow::Workflow;
 

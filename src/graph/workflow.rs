@@ -4,7 +4,7 @@ mod read;
 
 pub(crate) use read::Reader;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use indexmap::IndexMap;
 
@@ -26,6 +26,10 @@ pub struct Workflow {
     pub(crate) models: IndexMap<String, ModelAlias>,
     pub(crate) nodes: Arc<IndexMap<NodeId, RawNode>>,
     pub(crate) outputs: IndexMap<String, Spanned<String>>,
+    /// Names of nodes that could not be read, which has been said: references to them are not reported again.
+    pub(crate) refused: HashSet<String>,
+    /// The problems of reading.
+    pub(crate) problems: Diagnostics,
 }
 
 /// Keys of a node that are no inputs; an input of such a name goes under `with:`.
@@ -94,7 +98,8 @@ pub(crate) enum Raw {
 impl Workflow {
     /// Reads a text: our YAML, or ComfyUI's API JSON when it begins with `{` and its entries have a `class_type`.
     ///
-    /// The workflow holds whatever could be understood; nothing of it may be run while the problems have errors.
+    /// The workflow holds whatever could be understood, and the problems; [`check`](crate::check::check) reports them again
+    /// with its own, so that a user sees all of them at once.
     pub fn parse(name: &str, text: &str) -> (Self, Diagnostics) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
@@ -106,6 +111,7 @@ impl Workflow {
             read::read(&tree, &mut workflow, &mut problems);
         }
         problems.sort();
+        workflow.problems = problems.clone();
         (workflow, problems)
     }
 
@@ -122,6 +128,8 @@ impl Workflow {
             models: IndexMap::new(),
             nodes: Arc::default(),
             outputs: IndexMap::new(),
+            refused: HashSet::new(),
+            problems: Diagnostics::default(),
         }
     }
 

@@ -47,8 +47,9 @@ pub(crate) fn parse(source: &Arc<Source>, problems: &mut Diagnostics) -> Option<
         Err(error) => {
             let start = error.location().map_or(0, |place| place.index().min(text.len()));
             let start = (0..=start).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            problems
-                .push(Diagnostic::error("syntax", format!("this is not YAML: {error}")).at(at(start..start)));
+            problems.push(
+                Diagnostic::error("syntax", format!("this cannot be read: {error}")).at(at(start..start)),
+            );
             None
         }
     }
@@ -146,3 +147,6 @@ fn places(spans: Option<Spans>, len: usize) -> Option<Places> {
 fn next(places: &mut Option<Places>) -> Option<(Range<usize>, Spans)> {
     places.as_mut()?.next()
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,7 +115,15 @@ impl<'a> Draft<'a> {
 
     /// So many problems that looking for hints in the whole graph, for each, would take longer than it helps.
     pub(super) fn crowded(&self) -> bool {
-        self.problems.0.len() > 200
+        self.problems.0.len() * self.nodes.len() > 1_000_000
+    }
+
+    /// A node's type as the user wrote it.
+    pub(super) fn kind(&self, node: usize) -> &str {
+        match self.workflow.nodes.get_index(node) {
+            Some((_, raw)) => &raw.kind.value,
+            None => self.nodes[node].def.as_ref().map_or("", |def| def.kind),
+        }
     }
 
     /// The input as the user wrote it: `styled.model`.
@@ -176,7 +184,7 @@ impl<'a> Draft<'a> {
                 self.report(at, problem.hint(format!("it takes {}", wanted(input))));
             }
             Resolved::Empty => self.default(at.node, input),
-            Resolved::Broken => {}
+            Resolved::Broken => self.nodes[at.node].broken = true,
         }
     }
 
@@ -186,7 +194,7 @@ impl<'a> Draft<'a> {
         let own: Vec<_> = def.inputs.iter().map(|input| input.name).collect();
         let hint = near(&at.field.name, names).map(|name| format!("did you mean `{name}`?"));
         let hint = hint.or_else(|| did_you_mean("", &own, "its inputs"));
-        let message = format!("{} has no input `{}`", def.kind, at.field.name);
+        let message = format!("{} has no input `{}`", self.kind(at.node), at.field.name);
         let problem = match self.workflow.dialect {
             Dialect::Flow => Diagnostic::error("unknown-input", message).hint(hint),
             // As ComfyUI does: front ends leave all kinds of extras in a node's inputs.
@@ -205,7 +213,7 @@ impl<'a> Draft<'a> {
                 let problem = problem.at(self.nodes[node].span.clone()).node(&*id);
                 self.problems.push(problem.hint(format!(
                     "{} needs `{}`: {}",
-                    def.kind,
+                    self.kind(node),
                     input.name,
                     wanted(input)
                 )));

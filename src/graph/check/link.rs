@@ -48,7 +48,7 @@ impl Draft<'_> {
                         )
                     }
                 };
-                let hint = hint.or_else(|| self.who_gives(ty));
+                let hint = hint.or_else(|| self.who_gives(at, ty));
                 self.report(at, Diagnostic::error("link-expected", message).hint(hint));
                 None
             }
@@ -62,12 +62,12 @@ impl Draft<'_> {
         let (message, hint) = match self.scope.find(name.trim_matches(['{', '}'])) {
             Ok(Found::Model(alias)) => return self.loader(at, ty, alias),
             Ok(Found::Node) => return self.reference(at, name, &[ty]),
-            Ok(Found::Value(_) | Found::Empty) => {
+            Ok(Found::Value(_) | Found::Empty | Found::Broken) => {
                 let hint = format!("give `${name}` to a node that makes {ty} of it, and link that node");
                 (format!("{} wants {ty} from a node, `${name}` is a value", self.name(at)), Some(hint))
             }
             Err(error) => {
-                let problem = Diagnostic::error("unknown-name", error.message).hint(error.hint);
+                let problem = Diagnostic::error(error.id, error.message).hint(error.hint);
                 self.report(at, problem);
                 return None;
             }
@@ -116,8 +116,11 @@ impl Draft<'_> {
         if output < def.outputs.len() {
             return Some((producer, output));
         }
-        let message =
-            format!("`{node}` ({}) has no output number {output}, it has {}", def.kind, def.outputs.len());
+        let message = format!(
+            "`{node}` ({}) has no output number {output}, it has {}",
+            self.kind(producer),
+            def.outputs.len()
+        );
         self.report(at, Diagnostic::error("unknown-output", message).hint(self.outputs_of(producer)));
         None
     }
@@ -144,7 +147,7 @@ impl Draft<'_> {
                 return Some((producer, index));
             }
             if !self.ids.contains_key(text) {
-                let message = format!("`{node}` ({}) has no output `{output}`", def.kind);
+                let message = format!("`{node}` ({}) has no output `{output}`", self.kind(producer));
                 let hint = self.near_output(producer, node, output);
                 self.report(at, Diagnostic::error("unknown-output", message).hint(hint));
                 return None;
@@ -158,6 +161,9 @@ impl Draft<'_> {
 
     fn unknown_node(&mut self, at: At, text: &str) -> Option<(usize, usize)> {
         let node = text.rsplit_once('.').map_or(text, |(node, _)| node);
+        if self.workflow.refused.contains(text) || self.workflow.refused.contains(node) {
+            return None;
+        }
         let near = if self.crowded() {
             None
         } else {
@@ -194,18 +200,23 @@ impl Draft<'_> {
                 let message = if wants.is_empty() {
                     format!("`{id}` gives {gives}; say which")
                 } else {
-                    format!("{} wants {wants}, `{id}` ({}) gives {gives}", self.name(at), def.kind)
+                    format!("{} wants {wants}, `{id}` ({}) gives {gives}", self.name(at), self.kind(producer))
                 };
-                let hint =
-                    wanted.first().and_then(|ty| self.who_gives(ty)).or_else(|| self.outputs_of(producer));
+                let hint = wanted
+                    .first()
+                    .and_then(|ty| self.who_gives(at, ty))
+                    .or_else(|| self.outputs_of(producer));
                 self.report(at, Diagnostic::error("wrong-link", message).hint(hint));
             }
             several => {
                 let names: Vec<_> =
                     several.iter().map(|i| format!("{id}.{}", def.outputs[*i].name)).collect();
                 let names: Vec<_> = names.iter().map(String::as_str).collect();
-                let message =
-                    format!("`{id}` ({}) has several outputs of type {}", def.kind, wanted.join(" or "));
+                let message = format!(
+                    "`{id}` ({}) has several outputs of type {}",
+                    self.kind(producer),
+                    wanted.join(" or ")
+                );
                 self.report(
                     at,
                     Diagnostic::error("ambiguous-output", message)
@@ -233,7 +244,7 @@ impl Draft<'_> {
         let message = format!("{} wants {}, `{id}.{name}` is {ty}", self.name(at), wanted.join(" or "));
         let fitting: Vec<_> = def.outputs.iter().filter(|output| wanted.contains(&output.ty)).collect();
         let hint = match fitting.as_slice() {
-            [] => wanted.first().and_then(|ty| self.who_gives(ty)),
+            [] => wanted.first().and_then(|ty| self.who_gives(at, ty)),
             [one] => Some(format!("did you mean `{id}.{}`, or just `{id}`?", one.name)),
             [first, ..] => Some(format!("did you mean `{id}.{}`?", first.name)),
         };
@@ -241,11 +252,12 @@ impl Draft<'_> {
         Resolved::Broken
     }
 
-    fn who_gives(&self, ty: &str) -> Option<String> {
+    fn who_gives(&self, at: At, ty: &str) -> Option<String> {
         if self.crowded() {
             return None;
         }
-        let givers = self.nodes.iter().filter_map(|node| {
+        let others = self.nodes.iter().enumerate().filter(|(node, _)| *node != at.node);
+        let givers = others.filter_map(|(_, node)| {
             let output = node.def.as_ref()?.outputs.iter().find(|output| output.ty == ty)?;
             Some(format!("{}.{}", node.id, output.name))
         });
@@ -263,7 +275,7 @@ impl Draft<'_> {
         let def = self.nodes[producer].def.as_ref()?;
         let names: Vec<_> = def.outputs.iter().map(|output| output.name.as_str()).collect();
         if names.is_empty() {
-            return Some(format!("{} is run for its effect and gives nothing", def.kind));
+            return Some(format!("{} is run for its effect and gives nothing", self.kind(producer)));
         }
         Some(format!("its outputs: {}", list(&names)))
     }
@@ -290,6 +302,9 @@ impl Draft<'_> {
             Some((node, output)) if self.names_output(node, output) => (node, Some(output)),
             _ => (text, None),
         };
+        if self.workflow.refused.contains(node) {
+            return None;
+        }
         let Some(producer) = self.ids.get(node).copied() else {
             let near = near(node.split('.').next().unwrap_or(node), self.ids.keys().map(|id| &**id));
             let hint = near.map(|near| format!("did you mean `{near}`?"));
@@ -305,8 +320,11 @@ impl Draft<'_> {
             Some(output) => def.output(output),
             None if def.outputs.len() == 1 => Some(0),
             None => {
-                let message =
-                    format!("output `{name}`: `{node}` ({}) has {} outputs", def.kind, def.outputs.len());
+                let message = format!(
+                    "output `{name}`: `{node}` ({}) has {} outputs",
+                    self.kind(producer),
+                    def.outputs.len()
+                );
                 let id = if def.outputs.is_empty() { "unknown-output" } else { "ambiguous-output" };
                 self.problems.push(problem(id, message, self.outputs_of(producer)));
                 return None;
@@ -314,7 +332,8 @@ impl Draft<'_> {
         };
         if index.is_none() {
             let output = output.unwrap_or_default();
-            let message = format!("output `{name}`: `{node}` ({}) has no output `{output}`", def.kind);
+            let message =
+                format!("output `{name}`: `{node}` ({}) has no output `{output}`", self.kind(producer));
             self.problems.push(problem("unknown-output", message, self.near_output(producer, node, output)));
         }
         index.map(|index| (producer, index))

@@ -40,7 +40,8 @@ impl Draft<'_> {
                 .filter(|(_, node)| node.def.as_ref().is_some_and(|def| def.is_sink()));
             targets.nodes = sinks.map(|(node, _)| node).collect();
             targets.outputs = outputs.keys().cloned().collect();
-            let unsure = self.nodes.iter().any(|node| node.def.is_none());
+            let unsure =
+                self.nodes.iter().any(|node| node.def.is_none()) || self.workflow.problems.has_errors();
             if targets.nodes.is_empty() && self.workflow.outputs.is_empty() && !unsure {
                 let hint = "add a node like SaveImage, or an `outputs:` map".to_owned();
                 let span = crate::diag::Span { source: self.workflow.source.clone(), range: 0..0 };

@@ -4,6 +4,9 @@ use std::collections::HashSet;
 
 use crate::{Literal, Workflow, check::Settings, expr::ExprError, near::near};
 
+/// The id of an error that has been reported where its cause is.
+pub(super) const REPORTED: &str = "";
+
 /// Everything a name may stand for.
 pub(super) struct Scope<'a> {
     pub(super) workflow: &'a Workflow,
@@ -15,8 +18,10 @@ pub(super) struct Scope<'a> {
 /// What a name stands for.
 pub(super) enum Found<'a> {
     Value(Literal),
-    /// An input nobody set, or one in error.
+    /// An input nobody set.
     Empty,
+    /// An input in error.
+    Broken,
     /// A model alias.
     Model(&'a str),
     /// A node, or a node and its output.
@@ -28,7 +33,8 @@ impl<'a> Scope<'a> {
     pub(super) fn find(&mut self, name: &str) -> Result<Found<'a>, ExprError> {
         if let Some((key, value)) = self.settings.inputs.get_key_value(name) {
             self.used.insert(key);
-            return Ok(value.clone().map_or(Found::Empty, Found::Value));
+            let missing = if self.settings.broken.contains(name) { Found::Broken } else { Found::Empty };
+            return Ok(value.clone().map_or(missing, Found::Value));
         }
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
         match head {
@@ -55,6 +61,7 @@ impl<'a> Scope<'a> {
     pub(super) fn value(&mut self, name: &str) -> Result<Literal, ExprError> {
         match self.find(name)? {
             Found::Value(value) => Ok(value),
+            Found::Broken => Err(ExprError { id: REPORTED, ..ExprError::new("") }),
             Found::Empty => Err(ExprError {
                 hint: Some("an expression needs every value; give it a `default`".into()),
                 ..ExprError::new(format!("`{name}` is empty"))
@@ -94,5 +101,9 @@ impl<'a> Scope<'a> {
 }
 
 fn unknown(name: &str, hint: Option<String>) -> ExprError {
-    ExprError { message: format!("`${name}` is nothing this workflow knows"), hint }
+    ExprError {
+        id: "unknown-name",
+        hint,
+        ..ExprError::new(format!("`${name}` is nothing this workflow knows"))
+    }
 }

@@ -1,7 +1,7 @@
 //! What the inputs are after everybody has set them, and which fields of nodes were set from outside.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, Hasher, RandomState},
 };
 
@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use crate::{
     Diagnostic, Diagnostics, Literal, NodeId, Workflow,
     diag::Span,
+    fit::Misfit,
     inputs::{Given, GivenValue, InputDecl, InputType, Overrides},
     near::did_you_mean,
     workflow::{Raw, RawField, Spanned},
@@ -20,6 +21,8 @@ use crate::{
 pub(crate) struct Settings {
     /// Inputs by name; `None`: left empty, or in error.
     pub(crate) inputs: IndexMap<String, Option<Literal>>,
+    /// Inputs whose value is wrong or missing, which has been said.
+    pub(crate) broken: HashSet<String>,
     /// Fields set with `node.field=value`.
     pub(crate) fields: HashMap<NodeId, Vec<RawField>>,
     /// Files set with `models.alias=file`.
@@ -39,7 +42,10 @@ impl Settings {
             }
         }
         for (name, decl) in &workflow.inputs {
-            let value = input(name, decl, last.remove(name), problems);
+            let value = input(name, decl, last.remove(name), problems).unwrap_or_else(|()| {
+                settings.broken.insert(name.clone());
+                None
+            });
             settings.inputs.insert(name.clone(), value);
         }
         settings
@@ -77,14 +83,18 @@ impl Settings {
 fn unknown(workflow: &Workflow, given: &Given) -> Diagnostic {
     let key = &given.key.value;
     let (head, tail) = key.rsplit_once('.').unwrap_or((key, ""));
-    let aliases: Vec<_> = workflow.models.keys().map(|alias| format!("models.{alias}")).collect();
-    let nodes = workflow.nodes.keys().map(|id| &**id);
+    if head == "models" {
+        let aliases: Vec<_> = workflow.models.keys().map(String::as_str).collect();
+        let message = format!("there is no model alias `{tail}`");
+        let hint = did_you_mean(tail, &aliases, "aliases");
+        return Diagnostic::error("unknown-override", message).at(given.key.span.clone()).hint(hint);
+    }
     let hint = if tail.is_empty() {
         let inputs: Vec<_> = workflow.inputs.keys().map(String::as_str).collect();
         did_you_mean(key, &inputs, "inputs")
             .or_else(|| Some("a field of a node is set with `node.field=value`".into()))
     } else {
-        let known: Vec<_> = nodes.chain(aliases.iter().map(String::as_str)).collect();
+        let known: Vec<_> = workflow.nodes.keys().map(|id| &**id).collect();
         crate::near::near(head, known.iter().copied()).map_or_else(
             || did_you_mean(head, &known, "nodes"),
             |node| Some(format!("did you mean `{node}.{tail}`?")),
@@ -98,33 +108,36 @@ fn unknown(workflow: &Workflow, given: &Given) -> Diagnostic {
     Diagnostic::error("unknown-override", message).at(given.key.span.clone()).hint(hint)
 }
 
-fn input(name: &str, decl: &InputDecl, given: Option<Given>, problems: &mut Diagnostics) -> Option<Literal> {
+/// The value of an input, or `Err` when what is wrong with it has been said.
+fn input(
+    name: &str,
+    decl: &InputDecl,
+    given: Option<Given>,
+    problems: &mut Diagnostics,
+) -> Result<Option<Literal>, ()> {
     let value = match given {
         Some(given) => {
             let fitted = match given.value {
                 GivenValue::Typed(literal) => decl.fit(literal),
                 GivenValue::Text(text) => decl.read(&text),
             };
-            fitted
-                .map_err(|misfit| problems.push(misfit.diagnostic(&format!("input `{name}`")).at(given.span)))
-                .ok()
+            let said =
+                |misfit: Misfit| problems.push(misfit.diagnostic(&format!("input `{name}`")).at(given.span));
+            Some(fitted.map_err(said)?)
         }
         None => decl.default.clone(),
     };
-    // A default that is there but did not fit has been reported.
-    if value.is_none() && decl.required && decl.default_span.is_none() && !reported(problems, name) {
-        problems.push(missing(name, &decl.span));
+    match value {
+        Some(random) if decl.ty == InputType::Seed && random == "random".into() => Ok(Some(drawn().into())),
+        Some(value) => Ok(Some(value)),
+        // A default that does not fit has been reported.
+        None if decl.default_span.is_some() => Err(()),
+        None if decl.required => {
+            problems.push(missing(name, &decl.span));
+            Err(())
+        }
+        None => Ok(None),
     }
-    if decl.ty == InputType::Seed && value == Some("random".into()) {
-        return Some(Literal::from(random()));
-    }
-    value
-}
-
-/// Whether something has already been said of this input's value.
-fn reported(problems: &Diagnostics, name: &str) -> bool {
-    let start = format!("input `{name}` ");
-    problems.0.iter().any(|problem| problem.message.starts_with(&start))
 }
 
 fn missing(name: &str, span: &Span) -> Diagnostic {
@@ -134,6 +147,6 @@ fn missing(name: &str, span: &Span) -> Diagnostic {
 }
 
 /// A seed nobody chose: the standard library's hash keys come from the system's entropy.
-fn random() -> u64 {
+fn drawn() -> u64 {
     RandomState::new().build_hasher().finish()
 }

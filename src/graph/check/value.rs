@@ -5,7 +5,7 @@ use crate::{
     check::{
         draft::{At, Draft, Resolved},
         place::inside,
-        scope::Found,
+        scope::{Found, REPORTED},
     },
     comfy,
     expr::{self, ExprError, Piece, Template},
@@ -54,6 +54,7 @@ impl Draft<'_> {
             Ok(Template::Name(name)) => match self.scope.find(name) {
                 Ok(Found::Value(value)) => Ok(value),
                 Ok(Found::Empty) => return Resolved::Empty,
+                Ok(Found::Broken) => Err(ExprError { id: REPORTED, ..ExprError::new("") }),
                 Ok(Found::Model(alias)) => return self.model_file(at, kind, alias),
                 Ok(Found::Node) => {
                     return self.value_link(at, kind, |draft| draft.reference(at, name, kind.linkable()));
@@ -80,14 +81,16 @@ impl Draft<'_> {
     }
 
     fn unknown_value(&mut self, at: At, error: ExprError) -> Resolved {
-        let id = if error.message.starts_with("`$") { "unknown-name" } else { "expression" };
+        if error.id == REPORTED {
+            return Resolved::Broken;
+        }
         // Point at the name itself where the text has it once.
         let span = error
             .message
             .split('`')
             .nth(1)
             .and_then(|name| inside(&at.field.span, name.trim_start_matches('$')));
-        let problem = Diagnostic::error(id, error.message).at(span).hint(error.hint);
+        let problem = Diagnostic::error(error.id, error.message).at(span).hint(error.hint);
         self.report(at, problem);
         Resolved::Broken
     }

@@ -4,8 +4,8 @@
 pub const IDS: &[(&str, &str)] = &[
     ("ambiguous-output", "a reference names a node of which several outputs fit; say which"),
     ("cycle", "nodes need each other's results; the path is in the message"),
-    ("dollar", "warning: `$name` within a text is not replaced; `${name}` is"),
     ("documents", "a file holds several YAML documents; a workflow is one"),
+    ("dollar", "warning: `$name` within a text is not replaced; `${name}` is"),
     ("duplicate-input", "an input is given twice, by its name and by an alias"),
     ("duplicate-key", "a map has the same key twice"),
     (

@@ -93,8 +93,9 @@ impl Reader<'_> {
                 "nodes" => {
                     let mut nodes = IndexMap::new();
                     for entry in self.entries(key, value) {
-                        if self.name_is_fit("node", entry, &['.']) {
-                            self.node(entry.key.as_str().into(), entry, &mut nodes);
+                        let fit = self.name_is_fit("node", entry, &['.']);
+                        if !fit || !self.node(entry.key.as_str().into(), entry, &mut nodes) {
+                            workflow.refused.insert(entry.key.clone());
                         }
                     }
                     workflow.nodes = Arc::new(nodes);
@@ -268,20 +269,23 @@ impl Reader<'_> {
         None
     }
 
-    fn node(&mut self, id: NodeId, entry: &Entry, nodes: &mut IndexMap<NodeId, RawNode>) {
+    /// Reads a node; false when it could not be, which is reported.
+    fn node(&mut self, id: NodeId, entry: &Entry, nodes: &mut IndexMap<NodeId, RawNode>) -> bool {
         let Some(fields) = entry.value.map() else {
             let hint = Some(format!("{}: {{ type: KSampler, … }}", entry.key));
             let message =
                 format!("a node is a map with `type` and its inputs, found {}", entry.value.describe());
-            return self.error("wrong-type", message, &entry.value.range, hint);
+            self.error("wrong-type", message, &entry.value.range, hint);
+            return false;
         };
         let Some(kind) = entry.value.get("type") else {
             let hint = Some("add `type:` with the name of a node type".to_owned());
-            return self.error("missing-type", format!("node `{id}` has no `type`"), &entry.key_range, hint);
+            self.error("missing-type", format!("node `{id}` has no `type`"), &entry.key_range, hint);
+            return false;
         };
         let span = self.span(&entry.key_range);
         let kind_span = self.span(&kind.range);
-        let Some(kind) = self.string("type", kind) else { return };
+        let Some(kind) = self.string("type", kind) else { return false };
         // Entered before its in-place children, so that listings follow the file.
         let kind = Spanned { value: kind, span: kind_span };
         nodes.insert(id.clone(), RawNode { span, kind, fields: Vec::new() });
@@ -304,6 +308,7 @@ impl Reader<'_> {
         if let Some(node) = nodes.get_mut(&*id) {
             node.fields = raw;
         }
+        true
     }
 
     fn field(&mut self, parent: &NodeId, entry: &Entry, nodes: &mut IndexMap<NodeId, RawNode>) -> RawField {

@@ -43,8 +43,10 @@ pub(crate) fn spans(text: &str) -> Result<Option<Spans>, Vec<Fault>> {
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| {
             let at = reader.index.byte(error.marker().index());
-            let message = format!("this is not YAML: {}", error.info());
-            vec![fault("syntax", message, at..reader.next_char(at))]
+            let mut wrong =
+                fault("syntax", format!("this is not YAML: {}", error.info()), at..reader.next_char(at));
+            wrong.hint = error.info().contains("tab").then_some("indent with spaces");
+            vec![wrong]
         })?;
         let range = reader.index.byte(span.start.index())..reader.index.byte(span.end.index());
         if matches!(event, Event::DocumentStart(_)) {
@@ -174,10 +176,12 @@ impl<'s> Reader<'s> {
 
     fn close(&mut self, range: Range<usize>) -> Result<(), Fault> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
-        let last = frame.spans.children.last().map_or(frame.spans.range.end, |(_, child)| child.range.end);
-        // A block ends where the next thing begins; only a bracket is the collection's own end.
-        let bracket = self.text[..range.end].ends_with(['}', ']']) && range.end > range.start;
-        frame.spans.range.end = if bracket { range.end } else { last.max(frame.spans.range.start) };
+        let start = frame.spans.range.start;
+        let last = frame.spans.children.last().map_or(start, |(_, child)| child.range.end);
+        // A block ends where the next thing begins, so its last value is its end; brackets end themselves.
+        let bracketed =
+            self.text[start..].starts_with(['{', '[']) && self.text[range.start..].starts_with(['}', ']']);
+        frame.spans.range.end = if bracketed { range.start + 1 } else { last };
         self.open.remove(&frame.anchor);
         self.value(frame.spans, frame.anchor)
     }
