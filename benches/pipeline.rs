@@ -35,8 +35,10 @@ fn unet_step_sd15(bencher: Bencher, side: usize) {
 /// One picture of this side, SD1.5's decoder.
 #[divan::bench(args = [128, 256, 512], sample_count = 3, sample_size = 1)]
 fn vae_decode_sd15(bencher: Bencher, side: usize) {
-    let config = VaeConfig { channels: vec![128, 256, 512, 512], layers_per_block: 2, latent_channels: 4, groups: 32 };
-    let vae = AutoencoderKl::new(&config, VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("an autoencoder");
+    let config =
+        VaeConfig { channels: vec![128, 256, 512, 512], layers_per_block: 2, latent_channels: 4, groups: 32 };
+    let vae =
+        AutoencoderKl::new(&config, VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("an autoencoder");
     let latent = zeros(&[1, 4, side / 8, side / 8]);
     bencher.bench_local(|| vae.decode(&latent).expect("a picture"));
 }
