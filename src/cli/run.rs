@@ -62,9 +62,9 @@ impl Run {
         if !self.quiet {
             show(plan.warnings());
         }
-        let engine = self.engine(&plan, files.clone(), clock.clone())?;
+        let (engine, cx) = self.engine(&plan, files.clone(), clock.clone())?;
         let mut display = Display::new(self.mode());
-        let result = engine.run(&plan, &cancel, &mut |event| display.event(event));
+        let result = engine.run(&plan, &cx, &cancel, &mut |event| display.event(event));
         let (outputs, failures, ending) = match result {
             Ok(outputs) => (outputs, Vec::new(), Ending::Done),
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
@@ -100,13 +100,13 @@ impl Run {
         Ending::Refused
     }
 
-    fn engine(&self, plan: &Plan, files: Arc<Files>, clock: Clock) -> Result<Engine> {
+    fn engine(&self, plan: &Plan, files: Arc<Files>, clock: Clock) -> Result<(Engine, Context)> {
         let runtime = runtime::runtime(self.device, self.precision)?;
         let salt = runtime::salt(&runtime);
         let cx =
             Context::new(files).with_provenance(Arc::new(plan.provenance())).with_resource(Arc::new(runtime));
         let budget = if self.no_cache { 0 } else { RESULTS };
-        Ok(Engine::new(cx, budget).with_clock(clock).with_salt(&salt))
+        Ok((Engine::new(budget).with_clock(clock).with_salt(&salt), cx))
     }
 
     /// Writes the pictures of wanted nodes and gives what `outputs:` say.

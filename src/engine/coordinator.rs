@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use flow_graph::{Args, CancelToken, Hash, Lane, NodeError, Plan, Report, Value};
+use flow_graph::{Args, CancelToken, Context, Hash, Lane, NodeError, Plan, Report, Value};
 use petgraph::{Direction, graph::NodeIndex};
 
 use crate::{
@@ -42,6 +42,7 @@ struct Slot {
 pub(crate) struct Coordinator<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
+    cx: &'a Context,
     cancel: &'a CancelToken,
     on: &'a mut dyn FnMut(Event<'_>),
     /// By job.
@@ -61,6 +62,7 @@ impl<'a> Coordinator<'a> {
     pub(crate) fn new(
         engine: &'a Engine,
         plan: &'a Plan,
+        cx: &'a Context,
         cancel: &'a CancelToken,
         on: &'a mut dyn FnMut(Event<'_>),
     ) -> Self {
@@ -78,9 +80,10 @@ impl<'a> Coordinator<'a> {
         }
         let ready = order.into_iter().rev().filter(|job| slots[job.index()].missing == 0).collect();
         Self {
-            lanes: Lanes::new(engine.cx.clone(), cancel.clone(), engine.clock.clone()),
+            lanes: Lanes::new(cx.clone(), cancel.clone(), engine.clock.clone()),
             engine,
             plan,
+            cx,
             cancel,
             on,
             slots,
@@ -146,7 +149,7 @@ impl<'a> Coordinator<'a> {
             Lane::Host => &self.engine.host_salt,
             Lane::Device => &self.engine.device_salt,
         };
-        Ok(node.key(&values, &self.engine.cx.files, salt)?)
+        Ok(node.key(&values, &self.cx.files, salt)?)
     }
 
     fn args(&self, job: NodeIndex) -> Args {

@@ -9,7 +9,6 @@ use crate::{Clock, Event, ResultCache, coordinator::Coordinator};
 
 /// Runs plans and keeps their results for the next run.
 pub struct Engine {
-    pub(crate) cx: Context,
     pub(crate) clock: Clock,
     pub(crate) host_salt: Hash,
     pub(crate) device_salt: Hash,
@@ -51,10 +50,9 @@ pub enum RunError {
 }
 
 impl Engine {
-    /// An engine whose nodes work with `cx`, with room for `budget` bytes of results (0: nothing is kept).
-    pub fn new(cx: Context, budget: u64) -> Self {
+    /// An engine with room for `budget` bytes of results (0: nothing is kept).
+    pub fn new(budget: u64) -> Self {
         Self {
-            cx,
             clock: Clock::monotonic(),
             host_salt: Hash::of(b"host"),
             device_salt: Hash::of(b"device"),
@@ -72,7 +70,7 @@ impl Engine {
         Self { device_salt: Hash::builder().part("device").part(salt).finish(), ..self }
     }
 
-    /// Runs a plan: what is known already is not computed again, what `plan` does not need is not run.
+    /// Runs a plan, its nodes working with `cx`: what is known already is not computed again, what `plan` does not need is not run.
     ///
     /// The calling thread coordinates, tells `on` what happens and waits; it must not be one of rayon's own, which the
     /// host nodes run on. Nodes that are running when `cancel` is set end at their next check.
@@ -82,11 +80,12 @@ impl Engine {
     pub fn run(
         &self,
         plan: &Plan,
+        cx: &Context,
         cancel: &CancelToken,
         on: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outputs, RunError> {
         self.results().begin_run();
-        Coordinator::new(self, plan, cancel, on).run()
+        Coordinator::new(self, plan, cx, cancel, on).run()
     }
 
     /// The results kept; locked for single questions only, never while a node runs or `on` is told.

@@ -18,11 +18,12 @@ fn main() {
 }
 
 fn engine() -> Engine {
-    Engine::new(Context::new(Arc::default()), u64::MAX)
+    Engine::new(u64::MAX)
 }
 
 fn run(engine: &Engine, plan: &Plan) {
-    engine.run(plan, &CancelToken::default(), &mut |_| ()).expect("additions do not fail");
+    let cx = Context::new(Arc::default());
+    engine.run(plan, &cx, &CancelToken::default(), &mut |_| ()).expect("additions do not fail");
 }
 
 #[divan::bench(args = ["chain", "fan"], sample_count = 5, sample_size = 1)]

@@ -12,13 +12,18 @@ use std::{
 use flow_engine::{Clock, Engine, Event, Outputs, RunError, What};
 use flow_graph::{CancelToken, Context, Plan};
 
-/// An engine whose clock stands still.
-pub fn engine(budget: u64) -> Engine {
+/// An engine whose clock stands still, and what its nodes work with.
+pub struct Stage {
+    pub engine: Engine,
+    pub cx: Context,
+}
+
+pub fn engine(budget: u64) -> Stage {
     with_context(Context::new(Arc::default()), budget)
 }
 
-pub fn with_context(cx: Context, budget: u64) -> Engine {
-    Engine::new(cx, budget).with_clock(Clock::new(|| Duration::from_millis(5)))
+pub fn with_context(cx: Context, budget: u64) -> Stage {
+    Stage { engine: Engine::new(budget).with_clock(Clock::new(|| Duration::from_millis(5))), cx }
 }
 
 /// What a run told: one line an event.
@@ -57,14 +62,14 @@ impl Told {
 }
 
 /// Runs a plan and notes what it tells.
-pub fn run(engine: &Engine, plan: &Plan) -> Told {
-    run_with(engine, plan, &CancelToken::default())
+pub fn run(stage: &Stage, plan: &Plan) -> Told {
+    run_with(stage, plan, &CancelToken::default())
 }
 
-pub fn run_with(engine: &Engine, plan: &Plan, cancel: &CancelToken) -> Told {
+pub fn run_with(stage: &Stage, plan: &Plan, cancel: &CancelToken) -> Told {
     let events = Mutex::new(Vec::new());
-    let result = engine
-        .run(plan, cancel, &mut |event| events.lock().expect("no listener panicked").push(describe(&event)));
+    let mut note = |event: Event<'_>| events.lock().expect("no listener panicked").push(describe(&event));
+    let result = stage.engine.run(plan, &stage.cx, cancel, &mut note);
     Told { events: events.into_inner().expect("no listener panicked"), result }
 }
 
