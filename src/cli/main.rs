@@ -13,6 +13,7 @@ mod output;
 mod roots;
 mod run;
 mod runtime;
+mod session;
 mod svg;
 
 use std::process::ExitCode;

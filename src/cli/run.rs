@@ -1,10 +1,10 @@
 //! `flow run`: a workflow becomes its results.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
-use flow_engine::{Clock, Engine, Outputs, RunError};
-use flow_graph::{Context, Diagnostics, Files, Plan, Value};
+use flow_engine::{Clock, Outputs, RunError};
+use flow_graph::{Diagnostics, Files, Plan, Value};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -12,11 +12,8 @@ use crate::{
     display::{Display, Mode, emit},
     interrupt,
     load::{Load, Loaded, show},
-    runtime::{self, Place, Precision},
+    session::{Compute, Session},
 };
-
-/// Bytes of results kept while a run lasts.
-const RESULTS: u64 = 4 << 30;
 
 /// Runs a workflow, or only what the named nodes need
 #[derive(Debug, clap::Args)]
@@ -29,15 +26,8 @@ pub struct Run {
     /// Folder for results [default: the current one]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Where tensors are computed: auto, cpu or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: Place,
-    /// What models compute in
-    #[arg(long, value_enum, default_value = "auto")]
-    precision: Precision,
-    /// Use and keep no earlier results
-    #[arg(long)]
-    no_cache: bool,
+    #[command(flatten)]
+    compute: Compute,
     /// Say only where results are and what went wrong
     #[arg(short, long)]
     quiet: bool,
@@ -62,9 +52,9 @@ impl Run {
         if !self.quiet {
             show(plan.warnings());
         }
-        let (engine, cx) = self.engine(&plan, files.clone(), clock.clone())?;
+        let session = Session::new(&self.compute, clock.clone())?;
         let mut display = Display::new(self.mode());
-        let result = engine.run(&plan, &cx, &cancel, &mut |event| display.event(event));
+        let result = session.run(&plan, &files, &cancel, &mut |event| display.event(event));
         let (outputs, failures, ending) = match result {
             Ok(outputs) => (outputs, Vec::new(), Ending::Done),
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
@@ -98,15 +88,6 @@ impl Run {
             emit(&json!({ "event": "done", "status": "refused" }));
         }
         Ending::Refused
-    }
-
-    fn engine(&self, plan: &Plan, files: Arc<Files>, clock: Clock) -> Result<(Engine, Context)> {
-        let runtime = runtime::runtime(self.device, self.precision)?;
-        let salt = runtime::salt(&runtime);
-        let cx =
-            Context::new(files).with_provenance(Arc::new(plan.provenance())).with_resource(Arc::new(runtime));
-        let budget = if self.no_cache { 0 } else { RESULTS };
-        Ok((Engine::new(budget).with_clock(clock).with_salt(&salt), cx))
     }
 
     /// Writes the pictures of wanted nodes and gives what `outputs:` say.
