@@ -38,7 +38,11 @@ fn refusal(workflow: &Path, models: &Path, inputs: &Path) -> String {
         said.replace(&*out.path().to_string_lossy(), "OUT").replace(&*models.to_string_lossy(), "MODELS");
     let shown =
         shown.replace(&*inputs.to_string_lossy(), "INPUTS").replace(&*root().to_string_lossy(), "PROJECT");
-    let shown: Vec<_> = shown.lines().map(str::trim_end).collect();
+    let timeless = |line: &str| match line.split_once("failed in ") {
+        Some((before, _)) => format!("{before}failed in TIME"),
+        None => line.trim_end().to_owned(),
+    };
+    let shown: Vec<_> = shown.lines().map(timeless).collect();
     format!("exit {code}\n{}", shown.join("\n"))
 }
 

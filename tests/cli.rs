@@ -1,5 +1,7 @@
 //! The command line as scripts see it: exit codes, what goes to which stream, the shape of `--json`.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

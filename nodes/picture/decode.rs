@@ -78,5 +78,10 @@ fn open(path: &Path) -> Result<impl ImageDecoder + use<>, NodeError> {
 }
 
 fn damaged(path: &Path, error: &image::ImageError) -> NodeError {
+    if matches!(error, image::ImageError::Limits(_)) {
+        let message = format!("`{}` announces a larger picture than can be read", path.display());
+        return NodeError::new(message)
+            .hint(format!("at most {} million pixels", super::MAX_PIXELS / 1_000_000));
+    }
     NodeError::new(format!("cannot decode `{}`: {error}", path.display()))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fs,
     io::{self, Read},
     path::{Component, Path, PathBuf},
@@ -62,6 +63,9 @@ const HASH_WHOLE: u64 = 16 << 20;
 /// Endings tried when a model is named without one.
 const MODEL_ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
 
+/// Endings that pictures go by.
+const PICTURE_ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
 impl Files {
     /// A new set of roots.
     pub fn new(input_roots: Vec<PathBuf>, model_roots: Vec<PathBuf>, output_root: PathBuf) -> Self {
@@ -98,6 +102,7 @@ impl Files {
             return Err(FileProblem::Outside { roots: self.input_roots.clone() });
         }
         let names = self.input_roots.iter().flat_map(|root| listing(root, 2));
+        let names = names.filter(|name| same_kind(wanted, name));
         Err(FileProblem::Missing { searched: self.input_roots.clone(), near: near(wanted, names) })
     }
 
@@ -247,6 +252,16 @@ fn has_model_ending(name: &str) -> bool {
 
 fn without_ending(name: &str) -> &str {
     if has_model_ending(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name }
+}
+
+/// Whether a name may be a slip for another: a picture is not mistaken for a workflow.
+fn same_kind(wanted: &str, name: &str) -> bool {
+    let ending = |name: &str| Path::new(name).extension().map(|ending| ending.to_ascii_lowercase());
+    let picture = |ending: &OsString| PICTURE_ENDINGS.iter().any(|known| ending == known);
+    match (ending(wanted), ending(name)) {
+        (Some(a), Some(b)) => a == b || (picture(&a) && picture(&b)),
+        (wanted, _) => wanted.is_none(),
+    }
 }
 
 /// Files below `root` as names with `/`, sorted, at most `depth` folders down.
