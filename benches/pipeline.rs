@@ -23,22 +23,26 @@ fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("memory for an input")
 }
 
+/// Weights held in so many bits: f32, or bf16.
+fn weights(bits: usize) -> VarBuilder<'static> {
+    VarBuilder::zeros(if bits == 16 { DType::BF16 } else { DType::F32 }, &Device::Cpu)
+}
+
 /// One step with guidance (batch 2) at SD1.5's full width; the argument is the picture's side in pixels.
-#[divan::bench(args = [128, 256, 512], sample_count = 3, sample_size = 1)]
-fn unet_step_sd15(bencher: Bencher, side: usize) {
-    let unet = UNet::new(&UNetConfig::sd15(), VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("a UNet");
+#[divan::bench(args = [128, 256, 512], consts = [32, 16], sample_count = 3, sample_size = 1)]
+fn unet_step_sd15<const BITS: usize>(bencher: Bencher, side: usize) {
+    let unet = UNet::new(&UNetConfig::sd15(), weights(BITS)).expect("a UNet");
     let (x, context) = (zeros(&[2, 4, side / 8, side / 8]), zeros(&[2, 77, 768]));
     let (patches, step) = (Patches::default(), Step::single(1.0, 2));
     bencher.bench_local(|| unet.forward(&x, 500.0, &context, None, None, &patches, &step).expect("a step"));
 }
 
 /// One picture of this side, SD1.5's decoder.
-#[divan::bench(args = [128, 256, 512], sample_count = 3, sample_size = 1)]
-fn vae_decode_sd15(bencher: Bencher, side: usize) {
+#[divan::bench(args = [128, 256, 512], consts = [32, 16], sample_count = 3, sample_size = 1)]
+fn vae_decode_sd15<const BITS: usize>(bencher: Bencher, side: usize) {
     let config =
         VaeConfig { channels: vec![128, 256, 512, 512], layers_per_block: 2, latent_channels: 4, groups: 32 };
-    let vae =
-        AutoencoderKl::new(&config, VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("an autoencoder");
+    let vae = AutoencoderKl::new(&config, weights(BITS)).expect("an autoencoder");
     let latent = zeros(&[1, 4, side / 8, side / 8]);
     bencher.bench_local(|| vae.decode(&latent).expect("a picture"));
 }

@@ -37,7 +37,7 @@ impl ControlNet {
         Ok(Self {
             in_channels: cfg.in_channels,
             context_dim: cfg.context_dim,
-            dtype: vb.dtype(),
+            dtype: ops::activations(&vb),
             hint: load_hint(&vb.pp("controlnet_cond_embedding"), hint_channels)?,
             encoder: Encoder::load(&vb, cfg)?,
             down: cfg.skip_channels().iter().enumerate().map(zero).collect::<candle_core::Result<_>>()?,

@@ -4,6 +4,9 @@
 //! Every operation has a plain form in candle's own operations (any device, differentiable: the reference) and,
 //! where candle is slow on the CPU, a fast form that takes over for contiguous f32 without gradients. Tests hold
 //! each fast form to its plain one.
+//!
+//! On the CPU, bf16 is a form of *weights*: activations stay f32, products are taken of bf16 factors and summed in
+//! f32. So a model loaded in bf16 takes and gives f32 there ([`activations`]).
 
 mod attention;
 mod conv;
@@ -13,6 +16,9 @@ mod linear;
 mod norm;
 
 use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+
+use self::cpu::Products;
 
 pub use attention::attention;
 pub use conv::{Conv2d, Padding};
@@ -25,6 +31,35 @@ fn fast(tensors: &[&Tensor]) -> bool {
     tensors
         .iter()
         .all(|t| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous() && !t.track_op())
+}
+
+/// The number type of activations in a model whose weights `vb` gives.
+pub fn activations(vb: &VarBuilder) -> DType {
+    if vb.device().is_cpu() && vb.dtype() == DType::BF16 { DType::F32 } else { vb.dtype() }
+}
+
+/// How this weight is multiplied by the tiles of `cpu`; `None` where candle multiplies.
+fn products(weight: &Tensor) -> Option<Products> {
+    if !weight.device().is_cpu() || weight.track_op() {
+        return None;
+    }
+    let products = match weight.dtype() {
+        DType::F32 => Products::F32,
+        DType::BF16 => Products::Bf16,
+        _ => return None,
+    };
+    products.available().then_some(products)
+}
+
+/// A weight as candle multiplies it: it has no bf16 products on the CPU.
+fn plain_weight(weight: Tensor) -> candle_core::Result<Tensor> {
+    let bf16 = weight.device().is_cpu() && weight.dtype() == DType::BF16;
+    if bf16 { weight.to_dtype(DType::F32) } else { Ok(weight) }
+}
+
+/// Loads what is added to or multiplied with activations.
+fn load_vector(vb: &VarBuilder, length: usize, name: &str) -> candle_core::Result<Tensor> {
+    vb.get(length, name)?.to_dtype(activations(vb))
 }
 
 /// NCHW to NHWC, contiguous.

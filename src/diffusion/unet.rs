@@ -68,7 +68,7 @@ impl UNet {
         Ok(Self {
             in_channels: cfg.in_channels,
             context_dim: cfg.context_dim,
-            dtype: vb.dtype(),
+            dtype: ops::activations(&vb),
             encoder: Encoder::load(&vb, cfg)?,
             up_blocks,
             conv_norm_out: GroupNorm::load(&vb.pp("conv_norm_out"), cfg.groups, inputs, cfg.norm_eps)?,

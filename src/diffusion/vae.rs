@@ -95,7 +95,7 @@ impl AutoencoderKl {
             post_quant_conv: Linear::load(&vb.pp("post_quant_conv"), latent, latent)?,
             decoder: Decoder::new(cfg, &vb.pp("decoder"))?,
             config: cfg.clone(),
-            dtype: vb.dtype(),
+            dtype: ops::activations(&vb),
         })
     }
 
@@ -137,7 +137,7 @@ impl AutoencoderKl {
 
     /// Where the weights are.
     pub fn device(&self) -> &Device {
-        self.quant_conv.weight().device()
+        self.quant_conv.device()
     }
 }
 

@@ -327,3 +327,21 @@ fn twenty_euler_steps_give_diffusers_picture() {
     println!("euler20: {psnr} dB");
     assert!(psnr >= 40.0, "{psnr} dB");
 }
+
+/// On the CPU, bf16 is a form of weights; where the processor has no such products they are computed in f32.
+#[test]
+fn weights_in_bf16_draw_nearly_the_same_picture() {
+    let full = Family::open();
+    let half = Family { rt: Runtime::new(Device::Cpu, candle_core::DType::BF16, 1 << 30), ..Family::open() };
+    let vae = crate::vae::VaeSource::open(&fixture::tiny_sd("tiny-sd.safetensors")).unwrap();
+    let embeds = ImageEmbeds::new(Tensors::reference().get("clip_embeds"));
+    let picture = |family: &Family| {
+        let options = IpOptions::default();
+        let model = ip_adapter::apply(&family.rt, &family.model, &family.adapter, &embeds, &options).unwrap();
+        let latent = ddim20(family, &model, [&family.text(PROMPT), &family.text("")]);
+        vae.load(&family.rt).unwrap().decode(&latent).unwrap()
+    };
+    let psnr = psnr(&picture(&half), &picture(&full));
+    println!("bf16: {psnr} dB");
+    assert!(psnr > 30.0 && psnr.is_finite(), "{psnr} dB");
+}

@@ -66,7 +66,7 @@ impl ImageEmbeds {
 
     /// The tokens of all pictures side by side, and of as many times no picture.
     pub(super) fn tokens(&self, adapter: &IpAdapter, rt: &Runtime) -> Result<Tokens> {
-        let place = |t: &Tensor| t.to_device(&adapter.device)?.to_dtype(rt.dtype);
+        let place = |t: &Tensor| t.to_device(&adapter.device)?.to_dtype(rt.small_dtype());
         let cond = place(&self.cond)?;
         let n = cond.dim(0)?;
         let uncond = match &self.uncond {

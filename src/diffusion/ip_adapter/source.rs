@@ -237,9 +237,9 @@ impl IpAdapterSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<IpAdapter>> {
-        rt.store.lease(&Recipe::new(&self.header, "ip_adapter", rt.dtype, &rt.device), || {
-            let vb = var_builder(&self.header, str::to_owned, rt.dtype, &rt.device)?;
-            let bytes = self.parameters() * rt.dtype.size_in_bytes() as u64;
+        rt.store.lease(&Recipe::new(&self.header, "ip_adapter", rt.small_dtype(), &rt.device), || {
+            let vb = var_builder(&self.header, str::to_owned, rt.small_dtype(), &rt.device)?;
+            let bytes = self.parameters() * rt.small_dtype().size_in_bytes() as u64;
             Ok((IpAdapter::new(&self.variant, &self.layers, &vb)?, bytes))
         })
     }
@@ -305,7 +305,7 @@ impl IpAdapter {
         } else {
             tokens.0.clone()
         };
-        let tokens = tokens.to_dtype(to_k.weight().dtype())?;
+        let tokens = tokens.to_dtype(to_k.dtype())?;
         Ok(KeysValues { k: to_k.forward(&tokens)?, v: to_v.forward(&tokens)? })
     }
 }

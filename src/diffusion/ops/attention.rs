@@ -1,5 +1,7 @@
 use candle_core::{D, DType, Result, Tensor};
 
+use super::cpu::{self, Products};
+
 /// Scaled dot-product attention with heads side by side in the last dimension: `q` `[B, N, C]`, `k` and `v`
 /// `[B, M, C]` → `[B, N, C]`, scale `(C / heads)^-1/2`, softmax in f32. `mask` is added to the scores and
 /// broadcasts to `[B, heads, N, M]` (0 where a key is seen, `-inf` where not).
@@ -18,9 +20,19 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Option<
         );
     }
     if n * m > 0 && super::fast(&[q, k, v]) {
+        if mask.is_none() && Products::F32.available() {
+            return tiled(q, k, v, heads);
+        }
         return fast(q, k, v, heads, mask);
     }
     plain(q, k, v, heads, mask)
+}
+
+/// By the tiles of `cpu`. Factors are f32 also in a model whose weights are bf16: scores decide where a picture looks.
+fn tiled(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
+    let ((batch, n, c), m) = (q.dims3()?, k.dim(1)?);
+    let sizes = cpu::Attention { batch, n, m, heads, width: c / heads };
+    cpu::map3(q, k, v, |q, k, v, y| sizes.run(Products::F32, q, k, v, y))
 }
 
 /// Scores held at once by the fast form, in values: 8 MB stay in a cache.

@@ -1,8 +1,8 @@
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use super::cpu;
+use super::cpu::{self, Packed};
 
 /// Zeros around a picture before a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,9 @@ impl Padding {
 pub struct Conv2d {
     weight: Kernel,
     bias: Option<Tensor>,
+    /// Channels that go in and come out.
+    inputs: usize,
+    outputs: usize,
     /// Side of the square kernel.
     size: usize,
     stride: usize,
@@ -39,8 +42,10 @@ pub struct Conv2d {
 enum Kernel {
     /// `[out, in, k, k]`, as files have it.
     Plain(Tensor),
-    /// `[k · k · in, out]`: what the values under the kernel are multiplied by.
-    Packed(Tensor),
+    /// For the tiles of `cpu`, with the bias.
+    Packed(Packed, Option<Vec<f32>>),
+    /// `[k · k · in, out]`: what the values under the kernel are multiplied by, on a CPU without our tiles.
+    Gathered(Tensor),
 }
 
 /// Bytes of values under the kernel gathered at once.
@@ -58,14 +63,23 @@ impl Conv2d {
                 "a convolution with a kernel {size}x{width} and stride {stride} is not supported"
             );
         }
-        let weight = match super::fast(&[&weight]) {
-            true => {
-                let packed = weight.permute((2, 3, 1, 0))?.reshape((size * size * inputs, outputs))?;
-                Kernel::Packed(packed.contiguous()?)
+        let weight = if let Some(products) = super::products(&weight) {
+            let values = weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            let taps = size * size;
+            let of = |row: usize, tap: usize, i: usize| values[(row * inputs + i) * taps + tap];
+            let bias = bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1()).transpose()?;
+            Kernel::Packed(Packed::new(products, (outputs, taps, inputs), of), bias)
+        } else {
+            let weight = super::plain_weight(weight)?;
+            match super::fast(&[&weight]) {
+                true => {
+                    let gathered = weight.permute((2, 3, 1, 0))?.reshape((size * size * inputs, outputs))?;
+                    Kernel::Gathered(gathered.contiguous()?)
+                }
+                false => Kernel::Plain(weight),
             }
-            false => Kernel::Plain(weight),
         };
-        Ok(Self { weight, bias, size, stride, padding })
+        Ok(Self { weight, bias, inputs, outputs, size, stride, padding })
     }
 
     /// Loads a 3×3 convolution, padding 1.
@@ -89,7 +103,7 @@ impl Conv2d {
         padding: Padding,
     ) -> Result<Self> {
         let weight = vb.get((outputs, inputs, kernel, kernel), "weight")?;
-        Self::new(weight, Some(vb.get(outputs, "bias")?), stride, padding)
+        Self::new(weight, Some(super::load_vector(vb, outputs, "bias")?), stride, padding)
     }
 
     /// `[B, H, W, in]` → `[B, H', W', out]`.
@@ -97,17 +111,44 @@ impl Conv2d {
     /// # Errors
     /// If the last dimension is not `in`, or the picture is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.check(x)?;
         match &self.weight {
-            Kernel::Packed(weight) if super::fast(&[x]) => self.fast(x, weight),
-            Kernel::Packed(weight) => self.plain(x, &self.unpack(weight)?),
+            Kernel::Packed(weight, bias) if super::fast(&[x]) => self.tiled(x, weight, bias.as_deref()),
+            Kernel::Packed(weight, _) => {
+                let (inputs, size) = (self.inputs, self.size);
+                let value = |at: usize| {
+                    let (row, i, tap) =
+                        (at / (inputs * size * size), at / (size * size) % inputs, at % (size * size));
+                    weight.get(row, tap, i)
+                };
+                let values = (0..self.outputs * inputs * size * size).map(value);
+                let weight = Tensor::from_iter(values, x.device())?;
+                self.plain(x, &weight.reshape((self.outputs, inputs, size, size))?)
+            }
+            Kernel::Gathered(weight) if super::fast(&[x]) => self.gathered(x, weight),
+            Kernel::Gathered(weight) => {
+                let shape = (self.size, self.size, self.inputs, self.outputs);
+                self.plain(x, &weight.reshape(shape)?.permute((3, 2, 0, 1))?.contiguous()?)
+            }
             Kernel::Plain(weight) => self.plain(x, weight),
         }
     }
 
-    fn unpack(&self, packed: &Tensor) -> Result<Tensor> {
-        let (rows, outputs) = packed.dims2()?;
-        let inputs = rows / (self.size * self.size);
-        packed.reshape((self.size, self.size, inputs, outputs))?.permute((3, 2, 0, 1))?.contiguous()
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let (_, height, width, inputs) = x.dims4()?;
+        let (before, after) = self.padding.sides();
+        if inputs != self.inputs || before + height.min(width) + after < self.size {
+            candle_core::bail!("a convolution of {} inputs was given {:?}", self.inputs, x.dims());
+        }
+        Ok(())
+    }
+
+    fn tiled(&self, x: &Tensor, weight: &Packed, bias: Option<&[f32]>) -> Result<Tensor> {
+        let (batch, height, width, _) = x.dims4()?;
+        let border = self.padding.sides();
+        let sizes = cpu::Convolution { batch, height, width, size: self.size, stride: self.stride, border };
+        let (rows, columns) = sizes.out();
+        cpu::map1(x, (batch, rows, columns, self.outputs), |x, y| sizes.run(weight, bias, x, y))
     }
 
     fn plain(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -121,17 +162,10 @@ impl Conv2d {
     }
 
     /// Gathers the values under the kernel for some lines of the result, multiplies, goes on.
-    fn fast(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    fn gathered(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let (batch, height, width, inputs) = x.dims4()?;
         let (row, outputs) = weight.dims2()?;
         let (before, after) = self.padding.sides();
-        if row != self.size * self.size * inputs || before + height.min(width) + after < self.size {
-            candle_core::bail!(
-                "a convolution of {} inputs was given {:?}",
-                row / (self.size * self.size),
-                x.dims()
-            );
-        }
         let out = |n: usize| (before + n + after - self.size) / self.stride + 1;
         let grid = Grid { height, width, inputs, size: self.size, stride: self.stride, before };
         let (rows, columns) = (out(height), out(width));

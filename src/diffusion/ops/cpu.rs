@@ -1,7 +1,23 @@
 //! Fast forms for contiguous f32 on the CPU: every loop runs over slices, in parallel over rows.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod heads;
+mod packed;
+mod product;
+mod tiles;
+
+#[cfg(test)]
+mod tests;
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, InplaceOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+
+pub(super) use self::{
+    heads::Attention,
+    packed::Packed,
+    tiles::{Convolution, Products, linear},
+};
 
 /// Values a thread takes at once: below, a second thread costs more than it gives.
 pub(super) const GRAIN: usize = 16_384;
@@ -19,7 +35,7 @@ pub(super) fn map1(x: &Tensor, shape: impl Into<Shape>, fill: impl Fn(&[f32], &m
     x.apply_op1_no_bwd(&Map { shape: shape.into(), fill })
 }
 
-/// `x` and two vectors in, a tensor like `x` out.
+/// `x` and two other tensors in, a tensor like `x` out.
 pub(super) fn map3(
     x: &Tensor,
     weight: &Tensor,

@@ -22,7 +22,12 @@ impl GroupNorm {
         if groups == 0 || !channels.is_multiple_of(groups) {
             candle_core::bail!("{}: {channels} channels cannot be split into {groups} groups", vb.prefix());
         }
-        Ok(Self { groups, eps, weight: vb.get(channels, "weight")?, bias: vb.get(channels, "bias")? })
+        Ok(Self {
+            groups,
+            eps,
+            weight: super::load_vector(vb, channels, "weight")?,
+            bias: super::load_vector(vb, channels, "bias")?,
+        })
     }
 
     /// `[B, …, C]` → the same shape.
@@ -88,7 +93,11 @@ impl LayerNorm {
     /// # Errors
     /// If either is missing or has another shape.
     pub fn load(vb: &VarBuilder, channels: usize, eps: f64) -> Result<Self> {
-        Ok(Self { eps, weight: vb.get(channels, "weight")?, bias: vb.get(channels, "bias")? })
+        Ok(Self {
+            eps,
+            weight: super::load_vector(vb, channels, "weight")?,
+            bias: super::load_vector(vb, channels, "bias")?,
+        })
     }
 
     /// `[…, C]` → the same shape.

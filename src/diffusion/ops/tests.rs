@@ -112,8 +112,8 @@ proptest! {
     #[test]
     fn linears_are_the_same_fast_and_plain((rows, inputs, outputs) in (1usize..70, 1usize..40, 1usize..40)) {
         let (x, w, b) = (random(&[2, rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
-        let fast = Linear::new(w.clone(), Some(b.clone())).forward(&x).unwrap();
-        let plain = Linear::new(variable(&w), Some(b)).forward(&x).unwrap();
+        let fast = Linear::new(w.clone(), Some(b.clone())).unwrap().forward(&x).unwrap();
+        let plain = Linear::new(variable(&w), Some(b)).unwrap().forward(&x).unwrap();
         assert_close(&fast, &plain, TOLERANCE, "linear");
     }
 }
@@ -161,6 +161,6 @@ fn misfits_are_errors_with_shapes() {
     assert_eq!(error.to_string(), "a convolution of 5 inputs was given [1, 4, 4, 8]");
     let q = random(&[1, 3, 8], 1);
     assert!(attention(&q, &q, &q, 3, None).is_err());
-    assert!(Linear::new(random(&[2, 5], 1), None).forward(&q).is_err());
+    assert!(Linear::new(random(&[2, 5], 1), None).unwrap().forward(&q).is_err());
     assert!(geglu(&random(&[2, 3], 1)).is_err());
 }

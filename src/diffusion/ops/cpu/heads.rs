@@ -1,0 +1,224 @@
+//! Attention by tiles: scores of some queries to some keys at a time, softmax as it goes (online softmax, Milakov &
+//! Gimelshein 2018; FlashAttention, Dao et al. 2022). No matrix of all scores is ever held.
+#![expect(unsafe_code, reason = "results are written by several threads, each to its own rows and columns")]
+
+use rayon::prelude::*;
+
+use super::{
+    product::{COLUMNS, Product, Start, bf16_pair},
+    tiles::Products,
+};
+
+/// Queries and keys taken at a time: scores and accumulators stay in the first two caches.
+const QUERIES: usize = 48;
+const KEYS: usize = 256;
+
+/// Sizes of one attention; heads lie side by side in a row.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Attention {
+    pub batch: usize,
+    /// Queries and keys of each picture.
+    pub n: usize,
+    pub m: usize,
+    pub heads: usize,
+    /// Width of a head.
+    pub width: usize,
+}
+
+/// Keys and values of one head, packed.
+struct Head {
+    /// `[32 keys][word of width][column]`.
+    keys: Vec<u32>,
+    /// `[32 of width][word of keys][column]`.
+    values: Vec<u32>,
+}
+
+/// What one task works in.
+struct Desk {
+    queries: Vec<u32>,
+    scores: Vec<f32>,
+    /// The same as words.
+    chances: Vec<u32>,
+    sums: Vec<f32>,
+}
+
+impl Attention {
+    /// `q` `[batch, n, heads · width]`, `k` and `v` `[batch, m, heads · width]` → `out` like `q`.
+    pub fn run(&self, products: Products, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+        let row = self.heads * self.width;
+        assert_eq!(q.len(), self.batch * self.n * row, "queries");
+        assert_eq!(k.len(), self.batch * self.m * row, "keys");
+        assert_eq!(v.len(), k.len(), "values");
+        assert_eq!(out.len(), q.len(), "results");
+        let packed: Vec<_> = (0..self.batch * self.heads)
+            .into_par_iter()
+            .map(|head| {
+                let from = head / self.heads * self.m * row + head % self.heads * self.width;
+                self.pack(products, &k[from..], &v[from..])
+            })
+            .collect();
+        let blocks = self.n.div_ceil(QUERIES);
+        // One band of queries of one picture is written by one task for all heads.
+        out.par_chunks_mut(self.n * row).enumerate().for_each(|(picture, out)| {
+            out.par_chunks_mut(QUERIES * row).enumerate().for_each_init(
+                || self.desk(products),
+                |desk, (block, out)| {
+                    debug_assert!(block < blocks);
+                    let q = &q[(picture * self.n + block * QUERIES) * row..][..out.len()];
+                    for head in 0..self.heads {
+                        let at = head * self.width;
+                        self.block(
+                            products,
+                            &packed[picture * self.heads + head],
+                            &q[at..],
+                            &mut out[at..],
+                            desk,
+                        );
+                    }
+                },
+            );
+        });
+    }
+
+    fn desk(&self, products: Products) -> Desk {
+        Desk {
+            queries: vec![0; QUERIES * products.words(self.width)],
+            scores: vec![0.0; QUERIES * KEYS],
+            chances: vec![0; if products == Products::Bf16 { QUERIES * KEYS / 2 } else { 0 }],
+            sums: vec![0.0; QUERIES * self.width.next_multiple_of(COLUMNS)],
+        }
+    }
+
+    /// Packs one head; `k` and `v` begin at its first value.
+    fn pack(&self, products: Products, k: &[f32], v: &[f32]) -> Head {
+        let row = self.heads * self.width;
+        let at = |x: &[f32], token: usize, i: usize| {
+            if token < self.m && i < self.width { x[token * row + i] } else { 0.0 }
+        };
+        let word = |a: f32, b: f32| match products {
+            Products::F32 => a.to_bits(),
+            Products::Bf16 => bf16_pair(a, b),
+        };
+        let step = if products == Products::F32 { 1 } else { 2 };
+        let (wide, long) = (products.words(self.width), products.words(self.m.next_multiple_of(2)));
+        let mut keys = Vec::with_capacity(self.m.next_multiple_of(COLUMNS) * wide);
+        for panel in (0..self.m).step_by(COLUMNS) {
+            for i in (0..wide).map(|i| i * step) {
+                keys.extend((panel..panel + COLUMNS).map(|token| word(at(k, token, i), at(k, token, i + 1))));
+            }
+        }
+        let mut values = Vec::with_capacity(self.width.next_multiple_of(COLUMNS) * long);
+        for panel in (0..self.width).step_by(COLUMNS) {
+            for token in (0..long).map(|token| token * step) {
+                values.extend((panel..panel + COLUMNS).map(|i| word(at(v, token, i), at(v, token + 1, i))));
+            }
+        }
+        Head { keys, values }
+    }
+
+    /// Some queries of one head against all its keys. `q` and `out` begin at the head's first value.
+    fn block(&self, products: Products, head: &Head, q: &[f32], out: &mut [f32], desk: &mut Desk) {
+        let row = self.heads * self.width;
+        let rows = q.len().div_ceil(row);
+        let wide = products.words(self.width);
+        let padded = self.width.next_multiple_of(COLUMNS);
+        let scale = 1.0 / (self.width as f32).sqrt();
+        let mut scaled = vec![0.0; self.width];
+        for (q, words) in q.chunks(row).zip(desk.queries.chunks_exact_mut(wide)) {
+            scaled.iter_mut().zip(q).for_each(|(to, q)| *to = q * scale);
+            products.convert(&scaled, words);
+        }
+        desk.sums[..rows * padded].fill(0.0);
+        let mut greatest = [f32::NEG_INFINITY; QUERIES];
+        let mut total = [0.0f32; QUERIES];
+        for first in (0..self.m).step_by(KEYS) {
+            let keys = KEYS.min(self.m - first);
+            let reach = keys.next_multiple_of(COLUMNS);
+            self.scores(products, head, desk, (first, keys), rows);
+            for r in 0..rows {
+                let scores = &mut desk.scores[r * KEYS..][..reach];
+                let (most, sum) = Products::exponentials(scores, keys, greatest[r]);
+                if most > greatest[r] {
+                    let shrink = (greatest[r] - most).exp();
+                    total[r] *= shrink;
+                    desk.sums[r * padded..][..padded].iter_mut().for_each(|sum| *sum *= shrink);
+                    greatest[r] = most;
+                }
+                total[r] += sum;
+                if products == Products::Bf16 {
+                    let words = &mut desk.chances[r * KEYS / 2..][..reach / 2];
+                    products.convert(&desk.scores[r * KEYS..][..reach], words);
+                }
+            }
+            self.weigh(products, head, desk, (first, keys), rows);
+        }
+        for (r, out) in out.chunks_mut(row).take(rows).enumerate() {
+            let sums = &desk.sums[r * padded..][..self.width];
+            let inverse = 1.0 / total[r];
+            out[..self.width].iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * inverse);
+        }
+    }
+
+    /// `scores = queries · keysᵀ` of a block of keys.
+    fn scores(
+        &self,
+        products: Products,
+        head: &Head,
+        desk: &mut Desk,
+        (first, keys): (usize, usize),
+        rows: usize,
+    ) {
+        let wide = products.words(self.width);
+        for panel in (0..keys).step_by(COLUMNS) {
+            let product = Product {
+                a: desk.queries.as_ptr(),
+                a_stride: wide,
+                taps: &[0],
+                k: wide,
+                panel: head.keys[(first + panel) * wide..][..wide * COLUMNS].as_ptr(),
+                out: desk.scores[panel..].as_mut_ptr(),
+                out_stride: KEYS,
+                rows,
+                columns: COLUMNS,
+                start: Start::Zero,
+            };
+            // SAFETY: there are `rows` ≤ QUERIES rows of `wide` words and of KEYS scores; panels are whole.
+            unsafe { products.compute(&product) };
+        }
+    }
+
+    /// `sums += e^scores · values` of a block of keys.
+    fn weigh(
+        &self,
+        products: Products,
+        head: &Head,
+        desk: &mut Desk,
+        (first, keys): (usize, usize),
+        rows: usize,
+    ) {
+        let long = products.words(self.m.next_multiple_of(2));
+        let padded = self.width.next_multiple_of(COLUMNS);
+        let (first, keys) = (products.words(first), products.words(keys));
+        let (a, a_stride) = match products {
+            Products::F32 => (desk.scores.as_ptr().cast(), KEYS),
+            Products::Bf16 => (desk.chances.as_ptr(), KEYS / 2),
+        };
+        for panel in (0..self.width).step_by(COLUMNS) {
+            let from = panel * long + first * COLUMNS;
+            let product = Product {
+                a,
+                a_stride,
+                taps: &[0],
+                k: keys,
+                panel: head.values[from..][..keys * COLUMNS].as_ptr(),
+                out: desk.sums[panel..].as_mut_ptr(),
+                out_stride: padded,
+                rows,
+                columns: COLUMNS,
+                start: Start::Out,
+            };
+            // SAFETY: there are `rows` ≤ QUERIES rows of at least `keys` words and of `padded` sums; panels are whole.
+            unsafe { products.compute(&product) };
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a tile computes, in plain loops: the reference of the vector forms, and what runs where there is none.
+#![expect(
+    unsafe_code,
+    reason = "rows and results are given by address: several threads write parts of one result"
+)]
+
+/// Columns of a packed panel.
+pub(super) const COLUMNS: usize = 32;
+
+/// Rows times one panel.
+///
+/// One *word* of a row or a column is an f32, or two neighbouring bf16 values.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    /// Where the first row begins.
+    pub a: *const u32,
+    /// Words from the start of one row to the next.
+    pub a_stride: usize,
+    /// Where each tap of a row begins, in words after the row's own start; one tap, 0, for a plain product.
+    pub taps: &'a [usize],
+    /// Words of each tap.
+    pub k: usize,
+    /// The panel: for each tap, for each word, [`COLUMNS`] words.
+    pub panel: *const u32,
+    /// Where the first row's result goes.
+    pub out: *mut f32,
+    /// Values from one row of the result to the next.
+    pub out_stride: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns written, at most [`COLUMNS`].
+    pub columns: usize,
+    /// What the sums begin with.
+    pub start: Start,
+}
+
+/// What sums begin with.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// Nothing.
+    Zero,
+    /// These values, one a column, the same for each row.
+    Bias(*const f32),
+    /// What the result holds: a further part of the same product.
+    Out,
+}
+
+impl Product<'_> {
+    /// Computes it; `step` multiplies two words and adds to a sum.
+    ///
+    /// # Safety
+    /// For every row r and tap t, `k` words are readable at `a + r · a_stride + t`; `taps.len() · k · COLUMNS` words are
+    /// readable at `panel`; `columns` values are readable and writable at `out + r · out_stride`, by nobody else meanwhile; a
+    /// bias has `columns` values.
+    pub unsafe fn plain(&self, step: impl Fn(f32, u32, u32) -> f32) {
+        for row in 0..self.rows {
+            let mut sums = [0.0; COLUMNS];
+            // SAFETY: every address is one the contract names.
+            unsafe {
+                let out = std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.columns);
+                match self.start {
+                    Start::Zero => {}
+                    Start::Bias(bias) => {
+                        sums[..self.columns].copy_from_slice(std::slice::from_raw_parts(bias, self.columns));
+                    }
+                    Start::Out => sums[..self.columns].copy_from_slice(out),
+                }
+                for (number, tap) in self.taps.iter().enumerate() {
+                    let a = std::slice::from_raw_parts(self.a.add(row * self.a_stride + tap), self.k);
+                    for (i, a) in a.iter().enumerate() {
+                        let words = self.panel.add((number * self.k + i) * COLUMNS);
+                        let words = std::slice::from_raw_parts(words, COLUMNS);
+                        sums.iter_mut().zip(words).for_each(|(sum, b)| *sum = step(*sum, *a, *b));
+                    }
+                }
+                out.copy_from_slice(&sums[..self.columns]);
+            }
+        }
+    }
+}
+
+/// `sum + a · b`, a value in each word.
+pub(super) fn step_f32(sum: f32, a: u32, b: u32) -> f32 {
+    sum + f32::from_bits(a) * f32::from_bits(b)
+}
+
+/// `sum + a · b`, a pair of bf16 in each word.
+pub(super) fn step_bf16(sum: f32, a: u32, b: u32) -> f32 {
+    let (low, high) =
+        (|word: u32| f32::from_bits(word << 16), |word: u32| f32::from_bits(word & 0xffff_0000));
+    sum + high(a) * high(b) + low(a) * low(b)
+}
+
+/// Two values as a pair of bf16, rounded to nearest even, the first in the low half.
+pub(super) fn bf16_pair(low: f32, high: f32) -> u32 {
+    let bits = |value: f32| u32::from(half::bf16::from_f32(value).to_bits());
+    bits(low) | bits(high) << 16
+}
+
+/// Values to pairs of bf16; a last value without a neighbour gets 0.
+pub(super) fn to_bf16(values: &[f32], words: &mut [u32]) {
+    for (values, word) in values.chunks(2).zip(words) {
+        *word = bf16_pair(values[0], values.get(1).copied().unwrap_or(0.0));
+    }
+}
+
+/// Softmax of one row of scores in place, as far as this block of keys goes: takes the greatest score so far, puts
+/// `e^(score - greatest)` into the row, and gives the new greatest score and the sum. The values after `keys` become 0.
+pub(super) fn exponentials(row: &mut [f32], keys: usize, greatest: f32) -> (f32, f32) {
+    let (row, beyond) = row.split_at_mut(keys);
+    beyond.fill(0.0);
+    let greatest = row.iter().fold(greatest, |most, score| most.max(*score));
+    row.iter_mut().for_each(|score| *score = (*score - greatest).exp());
+    (greatest, row.iter().sum())
+}

@@ -1,0 +1,158 @@
+//! Each vector form against the plain loops, and packed weights against a product in f64.
+
+use proptest::prelude::*;
+
+use super::{
+    packed::Packed,
+    product::{self, COLUMNS, Product, Start},
+    tiles::{Convolution, Products, linear},
+};
+use crate::noise::TorchRng;
+
+fn random(n: usize, seed: u64) -> Vec<f32> {
+    TorchRng::new(seed).randn(n.max(16))[..n].to_vec()
+}
+
+const BOTH: [Products; 2] = [Products::F32, Products::Bf16];
+
+/// What a value becomes as a factor.
+fn factor(products: Products, value: f32) -> f64 {
+    match products {
+        Products::F32 => f64::from(value),
+        Products::Bf16 => f64::from(half::bf16::from_f32(value).to_f32()),
+    }
+}
+
+/// The largest difference, as a part of the largest value, or of 1.
+fn distance(got: &[f32], want: &[f64]) -> f64 {
+    let largest = want.iter().fold(1f64, |most, value| most.max(value.abs()));
+    got.iter().zip(want).fold(0.0f64, |most, (a, b)| most.max((f64::from(*a) - b).abs())) / largest
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    #[expect(unsafe_code, reason = "the forms under test take addresses")]
+    fn vector_forms_compute_what_the_plain_loops_compute(
+        (rows, columns, k, taps) in (1usize..40, 1usize..=COLUMNS, 1usize..50, 1usize..4),
+        start in 0usize..3,
+    ) {
+        for products in BOTH.into_iter().filter(|products| products.available()) {
+            let mut a = vec![0u32; rows + taps * products.words(2 * k)];
+            let mut panel = vec![0u32; taps * k * COLUMNS];
+            products.convert(&random(if products == Products::F32 { a.len() } else { 2 * a.len() }, 1), &mut a);
+            products.convert(&random(if products == Products::F32 { panel.len() } else { 2 * panel.len() }, 2), &mut panel);
+            let bias = random(columns, 3);
+            let offsets: Vec<_> = (0..taps).map(|tap| tap * k).collect();
+            let before = random(rows * (columns + 1), 4);
+            let (mut got, mut want) = (before.clone(), before);
+            let product = |out: &mut [f32]| Product {
+                a: a.as_ptr(),
+                a_stride: 1,
+                taps: &offsets,
+                k,
+                panel: panel.as_ptr(),
+                out: out.as_mut_ptr(),
+                out_stride: columns + 1,
+                rows,
+                columns,
+                start: [Start::Zero, Start::Bias(bias.as_ptr()), Start::Out][start],
+            };
+            // SAFETY: a row begins a word after the one before, and the buffer has `taps · k` words after the last.
+            unsafe {
+                products.compute(&product(&mut got));
+                match products {
+                    Products::F32 => product(&mut want).plain(product::step_f32),
+                    Products::Bf16 => product(&mut want).plain(product::step_bf16),
+                }
+            }
+            let want: Vec<_> = want.into_iter().map(f64::from).collect();
+            prop_assert!(distance(&got, &want) < 1e-6, "{products:?}: {}", distance(&got, &want));
+        }
+    }
+
+    #[test]
+    fn softmax_by_vectors_is_that_of_the_plain_loops(keys in 1usize..64, seed in 0u64..99, greatest in -5f32..5.0) {
+        let mut got = random(64, seed);
+        let mut want = got.clone();
+        let (most, sum) = Products::exponentials(&mut got, keys, greatest);
+        let (plain_most, plain_sum) = product::exponentials(&mut want, keys, greatest);
+        prop_assert_eq!(most, plain_most);
+        prop_assert!((sum - plain_sum).abs() <= 1e-6 * plain_sum);
+        for (got, want) in got.iter().zip(&want) {
+            prop_assert!((got - want).abs() <= 4e-7 * want.max(1e-30), "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn a_linear_of_any_size_is_the_product_of_its_factors(
+        (rows, k, n) in (1usize..70, 1usize..90, 1usize..100),
+    ) {
+        let (x, w, bias) = (random(rows * k, 1), random(n * k, 2), random(n, 3));
+        for products in BOTH.into_iter().filter(|products| products.available()) {
+            let packed = Packed::new(products, (n, 1, k), |row, _, i| w[row * k + i]);
+            let mut got = vec![0.0; rows * n];
+            linear(&packed, Some(&bias), &x, &mut got);
+            let value = |at: usize| {
+                let (row, column) = (at / n, at % n);
+                let terms = (0..k).map(|i| factor(products, x[row * k + i]) * factor(products, w[column * k + i]));
+                terms.sum::<f64>() + f64::from(bias[column])
+            };
+            let want: Vec<_> = (0..rows * n).map(value).collect();
+            prop_assert!(distance(&got, &want) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_convolution_of_any_size_is_the_product_of_its_factors(
+        (height, width, k, n) in (1usize..9, 1usize..20, 1usize..9, 1usize..40),
+        (stride, border) in (1usize..3, prop_oneof![Just((1usize, 1usize)), Just((0, 2))]),
+    ) {
+        let size = 3;
+        let (x, w) = (random(height * width * k, 1), random(n * k * 9, 2));
+        for products in BOTH.into_iter().filter(|products| products.available()) {
+            let packed = Packed::new(products, (n, 9, k), |row, tap, i| w[(row * 9 + tap) * k + i]);
+            let sizes = Convolution { batch: 1, height, width, size, stride, border };
+            let (rows, columns) = sizes.out();
+            let mut got = vec![0.0; rows * columns * n];
+            sizes.run(&packed, None, &x, &mut got);
+            let value = |at: usize| {
+                let (row, column, out) = (at / n / columns, at / n % columns, at % n);
+                let mut sum = 0.0;
+                for tap in 0..9 {
+                    let y = (row * stride + tap / 3).wrapping_sub(border.0);
+                    let left = (column * stride + tap % 3).wrapping_sub(border.0);
+                    for i in 0..if y < height && left < width { k } else { 0 } {
+                        let x = factor(products, x[(y * width + left) * k + i]);
+                        sum += x * factor(products, w[(out * 9 + tap) * k + i]);
+                    }
+                }
+                sum
+            };
+            let want: Vec<_> = (0..got.len()).map(value).collect();
+            prop_assert!(distance(&got, &want) < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
+    let (k, n) = (4000, 40);
+    let (x, w) = (random(3 * k, 1), random(n * k, 2));
+    for products in BOTH.into_iter().filter(|products| products.available()) {
+        let packed = Packed::new(products, (n, 1, k), |row, _, i| w[row * k + i]);
+        assert!(products == Products::Bf16 || packed.block < k, "f32 rows of this length are cut");
+        let mut got = vec![0.0; 3 * n];
+        linear(&packed, None, &x, &mut got);
+        let term = |row: usize, column: usize, i: usize| {
+            factor(products, x[row * k + i]) * factor(products, w[column * k + i])
+        };
+        let want: Vec<_> =
+            (0..3 * n).map(|at| (0..k).map(|i| term(at / n, at % n, i)).sum::<f64>()).collect();
+        assert!(distance(&got, &want) < 1e-5);
+        for at in [0, 1, k - 1, k, n * k - 1] {
+            assert_eq!(f64::from(packed.get(at / k, 0, at % k)), factor(products, w[at]));
+        }
+    }
+}
