@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod heads;
+mod lanes;
 mod packed;
 mod product;
 mod tiles;
@@ -15,6 +16,7 @@ use rayon::prelude::*;
 
 pub(super) use self::{
     heads::Attention,
+    lanes::{gelu_erf, quick_gelu, silu, wide},
     packed::Packed,
     tiles::{Convolution, Products, linear},
 };
@@ -86,7 +88,7 @@ impl<F: Fn(&[f32], &[f32], &[f32], &mut [f32])> CustomOp3 for Map<F> {
 pub(super) fn unary(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
     map1(x, x.shape(), |x, y| {
         y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x));
+            wide(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x)));
         });
     })
 }
@@ -116,16 +118,6 @@ pub(super) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
     y.inplace_op2(bias, &AddBias)
 }
 
-/// `x · sigmoid(x)`.
-pub(super) fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
-}
-
-/// `x · Φ(x)`.
-pub(super) fn gelu_erf(x: f32) -> f32 {
-    0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2))
-}
-
 /// The group normalisation of one picture `x` `[N, C]`.
 pub(super) struct GroupNorm<'a> {
     pub groups: usize,
@@ -146,14 +138,15 @@ impl GroupNorm<'_> {
             .map(|c| (f64::from(self.weight[c]) / (f64::from(variance[c]) + self.eps).sqrt()) as f32)
             .collect();
         y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                for c in 0..channels {
-                    y[c] = (x[c] - mean[c]) * scale[c] + self.bias[c];
+            wide(|| {
+                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                    let of = y.iter_mut().zip(x).zip(mean.iter().zip(scale.iter().zip(self.bias)));
+                    of.for_each(|((y, x), (mean, (scale, bias)))| *y = (x - mean) * scale + bias);
+                    if self.silu {
+                        y.iter_mut().for_each(|v| *v = silu(*v));
+                    }
                 }
-                if self.silu {
-                    y.iter_mut().for_each(|v| *v = silu(*v));
-                }
-            }
+            });
         });
     }
 
@@ -172,11 +165,11 @@ fn sums(x: &[f32], chunk: usize, channels: usize, f: impl Fn(usize, f32) -> f32 
         .par_chunks(chunk)
         .map(|rows| {
             let mut sums = vec![0f32; channels];
-            for row in rows.chunks_exact(channels) {
-                for c in 0..channels {
-                    sums[c] += f(c, row[c]);
+            wide(|| {
+                for row in rows.chunks_exact(channels) {
+                    sums.iter_mut().zip(row).enumerate().for_each(|(c, (sum, value))| *sum += f(c, *value));
                 }
-            }
+            });
             sums
         })
         .collect();

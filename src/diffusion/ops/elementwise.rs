@@ -25,7 +25,7 @@ pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
 /// Those of the device.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     if fast(&[x]) {
-        return cpu::unary(x, |x| x / (1.0 + (-1.702 * x).exp()));
+        return cpu::unary(x, cpu::quick_gelu);
     }
     // Not candle's fused sigmoid, which has no backward.
     x / ((x * -1.702)?.exp()? + 1.0)?
@@ -55,9 +55,10 @@ fn fast_geglu(x: &Tensor, half: usize) -> Result<Tensor> {
         y.par_chunks_mut(rows * half).zip(x.par_chunks(rows * 2 * half)).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(half).zip(x.chunks_exact(2 * half)) {
                 let (value, gate) = x.split_at(half);
-                for c in 0..half {
-                    y[c] = value[c] * cpu::gelu_erf(gate[c]);
-                }
+                cpu::wide(|| {
+                    let of = y.iter_mut().zip(value.iter().zip(gate));
+                    of.for_each(|(y, (value, gate))| *y = value * cpu::gelu_erf(*gate));
+                });
             }
         });
     })

@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::product::{COLUMNS, Product, Start, bf16_pair};
+use super::product::{COLUMNS, Product, Start};
 
 /// Whether this processor has the instructions of f32 tiles.
 pub(super) fn has_f32() -> bool {
@@ -142,9 +142,10 @@ fn mask(lanes: usize) -> __mmask16 {
 /// The processor has AVX-512 and its bf16 instructions.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn to_bf16(values: &[f32], words: &mut [u32]) {
-    let mut pieces = values.chunks_exact(32);
-    let mut to = words.chunks_exact_mut(16);
-    for (values, words) in pieces.by_ref().zip(to.by_ref()) {
+    let whole = values.len() / 32;
+    let (values, rest) = values.split_at(whole * 32);
+    let (words, rest_words) = words.split_at_mut(whole * 16);
+    for (values, words) in values.chunks_exact(32).zip(words.chunks_exact_mut(16)) {
         // SAFETY: 32 values are read, 16 words written; both pieces are that long.
         unsafe {
             let low = _mm512_loadu_ps(values.as_ptr());
@@ -153,9 +154,7 @@ pub(super) unsafe fn to_bf16(values: &[f32], words: &mut [u32]) {
             _mm512_storeu_si512(words.as_mut_ptr().cast(), pairs);
         }
     }
-    for (values, word) in pieces.remainder().chunks(2).zip(to.into_remainder()) {
-        *word = bf16_pair(values[0], values.get(1).copied().unwrap_or(0.0));
-    }
+    super::product::to_bf16(rest, rest_words);
 }
 
 /// As [`product::exponentials`](super::product::exponentials).
