@@ -1,4 +1,5 @@
 //! Thumbnails of latents: how well a linear mixture of channels shows what the autoencoder decodes.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::path::{Path, PathBuf};
 

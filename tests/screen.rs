@@ -1,5 +1,6 @@
 //! `flow watch` on a terminal: a pseudo-terminal, read as a person would see it.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::{
     fs::{self, File},

@@ -403,7 +403,7 @@ fn a_signature_changes_with_what_the_job_or_one_before_it_computes() {
     };
     assert_eq!(changed("prompt: a cat", "prompt: a dog"), "img out pos save");
     assert_eq!(changed("images: img", "images: img, path: other"), "save");
-    assert_eq!(changed("seed: $seed", "seed: 1 # the same"), "");
+    assert_eq!(changed("seed: $seed }", "seed: 1 } # the same"), "");
     assert_ne!(before["pos"], before["neg"]);
 }
 
