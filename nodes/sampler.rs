@@ -1,7 +1,5 @@
 //! What KSampler and KSamplerAdvanced have in common.
 
-use std::sync::Arc;
-
 use candle_core::{Device, Tensor};
 use flow_diffusion::{
     Runtime,
@@ -81,7 +79,7 @@ impl Task<'_> {
         cx.check()?;
         for step in sampling.by_ref() {
             let step = step?;
-            let preview = Some(preview(&step.denoised)?);
+            let preview = Some(self.model.latent.rgb.picture(&step.denoised)?);
             cx.progress_with(Progress { done: step.index + 1, total: step.total, preview })?;
         }
         let samples = sampling.finish()?.to_device(&Device::Cpu)?;
@@ -97,23 +95,4 @@ pub(crate) fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
     check_context(known, "positive", "model")?;
     check_context(known, "negative", "model")?;
     Ok(vec![passed_on(known, "latent_image")])
-}
-
-/// How much red, green and blue each latent channel of SD1.x holds, about: enough for a thumbnail without the VAE
-/// (found by regression by the InvokeAI project).
-const LATENT_RGB: [[f32; 3]; 4] =
-    [[0.298, 0.207, 0.208], [0.187, 0.286, 0.173], [-0.158, 0.189, 0.264], [-0.184, -0.271, -0.473]];
-
-/// The first picture of a latent, a pixel for each of its places.
-fn preview(denoised: &Tensor) -> candle_core::Result<(u32, u32, Arc<[u8]>)> {
-    let (_, channels, height, width) = denoised.dims4()?;
-    let values = denoised.narrow(0, 0, 1)?.flatten_all()?.to_vec1::<f32>()?;
-    let pixels = height * width;
-    let byte = |i: usize, color: usize| {
-        let mix = LATENT_RGB.iter().take(channels).enumerate();
-        let value: f32 = mix.map(|(channel, rgb)| values[channel * pixels + i] * rgb[color]).sum();
-        ((value + 1.0) * 127.5) as u8
-    };
-    let bytes: Arc<[u8]> = (0..pixels).flat_map(|i| [byte(i, 0), byte(i, 1), byte(i, 2)]).collect();
-    Ok((width as u32, height as u32, bytes))
 }

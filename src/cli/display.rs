@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -39,7 +39,12 @@ impl Display {
     /// A display on the process's streams.
     pub fn new(mode: Mode) -> Self {
         let bars = (mode == Mode::Text && io::stderr().is_terminal()).then(Bars::default);
-        Self { mode, bars, ran: Vec::new(), cached: Vec::new(), saved: Vec::new() }
+        Self { bars, ..Self::plain(mode) }
+    }
+
+    /// A display without bars.
+    pub fn plain(mode: Mode) -> Self {
+        Self { mode, bars: None, ran: Vec::new(), cached: Vec::new(), saved: Vec::new() }
     }
 
     /// Shows one event.
@@ -58,11 +63,6 @@ impl Display {
             What::Saved { path } => self.saved.push(path.to_owned()),
             _ => {}
         }
-    }
-
-    /// Shows a file that the command itself wrote.
-    pub fn wrote(&mut self, node: &str, kind: &'static str, path: &Path) {
-        self.event(Event { node, kind, what: What::Saved { path } });
     }
 
     /// The last lines: how long each node took, what was known already, the whole; then, on stdout, the workflow's outputs

@@ -13,13 +13,22 @@ pub const STOPPED: u8 = 130;
 pub fn token() -> Result<CancelToken> {
     let cancel = CancelToken::default();
     let asked = cancel.clone();
-    ctrlc::set_handler(move || {
-        if asked.is_cancelled() {
-            std::process::exit(STOPPED.into());
-        }
+    on_first(move || {
         asked.cancel();
         crate::output::note("stopping after the current step; again to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
+    })?;
     Ok(cancel)
+}
+
+/// Calls `first` on the first Ctrl-C (or termination signal), on a thread of its own; the second ends the program.
+///
+/// # Errors
+/// When the system refuses the handler.
+pub fn on_first(first: impl FnOnce() + Send + 'static) -> Result<()> {
+    let mut first = Some(first);
+    ctrlc::set_handler(move || match first.take() {
+        Some(first) => first(),
+        None => std::process::exit(STOPPED.into()),
+    })
+    .context("cannot listen for Ctrl-C")
 }

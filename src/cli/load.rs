@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use flow_graph::{Diagnostics, Files, Overrides, Plan, Workflow, check};
+use serde_json::{Value, json};
 
-use crate::{output, roots::Roots, runtime};
+use crate::{display::emit, output, roots::Roots, runtime};
 
 /// A workflow larger than this is none; the format has its own, smaller limits.
 const MAX_BYTES: u64 = 256 << 20;
@@ -59,6 +60,11 @@ impl Load {
         Ok(Loaded { files, plan })
     }
 
+    /// The workflow and the parameter files: read whatever is in them.
+    pub fn own_files(&self) -> Vec<PathBuf> {
+        [&self.file].into_iter().chain(&self.params).cloned().collect()
+    }
+
     fn overrides(&self) -> Result<Overrides> {
         let params = self.params.iter().map(|path| Ok((path.to_string_lossy().into_owned(), read(path)?)));
         // A variable that is no text sets no input.
@@ -90,4 +96,16 @@ pub fn show(problems: &Diagnostics) {
     if !problems.0.is_empty() {
         output::note(problems.render(output::colour()).trim_end());
     }
+}
+
+/// Says as JSON events that a workflow was refused, and why.
+pub fn refused(problems: &Diagnostics) {
+    for problem in &problems.0 {
+        let mut object = json!({ "event": "failed" });
+        if let (Some(object), Value::Object(about)) = (object.as_object_mut(), problem.to_json()) {
+            object.extend(about);
+        }
+        emit(&object);
+    }
+    emit(&json!({ "event": "done", "status": "refused" }));
 }

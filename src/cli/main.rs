@@ -10,11 +10,14 @@ mod layout;
 mod load;
 mod nodes;
 mod output;
+mod picture;
+mod results;
 mod roots;
 mod run;
 mod runtime;
 mod session;
 mod svg;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -34,6 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Watch(watch::Watch),
     Check(check::Check),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
@@ -56,6 +60,7 @@ enum Ending {
 fn main() -> ExitCode {
     let ending = match Cli::parse().command {
         Command::Run(command) => command.run(),
+        Command::Watch(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Nodes(command) => command.run(),
         Command::Graph(command) => command.run(),

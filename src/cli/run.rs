@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use flow_engine::{Clock, Outputs, RunError};
-use flow_graph::{Diagnostics, Files, Plan, Value};
-use serde_json::{Value as Json, json};
+use flow_graph::Diagnostics;
 
 use crate::{
     Ending,
-    display::{Display, Mode, emit},
+    display::{Display, Mode},
     interrupt,
-    load::{Load, Loaded, show},
+    load::{Load, Loaded, refused, show},
+    results::results,
     session::{Compute, Session},
 };
 
@@ -60,7 +60,7 @@ impl Run {
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
-        let reported = self.results(&plan, &outputs, &files, &mut display)?;
+        let reported = results(&self.wanted, &plan, &outputs, &files, &mut |event| display.event(event))?;
         display.end(clock.now(), ending, &reported);
         let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
         show(&Diagnostics(failed.collect()));
@@ -78,48 +78,8 @@ impl Run {
     fn refuse(&self, problems: &Diagnostics) -> Ending {
         show(problems);
         if self.json {
-            for problem in &problems.0 {
-                let mut object = json!({ "event": "failed" });
-                if let (Some(object), Json::Object(about)) = (object.as_object_mut(), problem.to_json()) {
-                    object.extend(about);
-                }
-                emit(&object);
-            }
-            emit(&json!({ "event": "done", "status": "refused" }));
+            refused(problems);
         }
         Ending::Refused
     }
-
-    /// Writes the pictures of wanted nodes and gives what `outputs:` say.
-    fn results(
-        &self,
-        plan: &Plan,
-        outputs: &Outputs,
-        files: &Files,
-        display: &mut Display,
-    ) -> Result<Vec<(String, Json)>> {
-        for name in &self.wanted {
-            let named = outputs.named.iter().find(|(output, _)| output == name);
-            let target = outputs.targets.iter().find(|(job, _)| *plan.job(*job).id == **name);
-            let job = plan.outputs().get(name).map(|output| output.job).or(target.map(|(job, _)| *job));
-            let value = named.map(|(_, value)| value).or_else(|| target?.1.first());
-            let (Some(job), Some(value)) = (job, value) else { continue };
-            let path = files.output(&format!("{name}.png"))?;
-            let shown = path.display();
-            let written = flow_nodes::save_preview(value, &path);
-            if written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))? {
-                display.wrote(name, plan.job(job).def.kind, &path);
-            }
-        }
-        Ok(outputs.named.iter().map(|(name, value)| (name.clone(), plain(value))).collect())
-    }
-}
-
-/// A value as far as JSON can say it: numbers and texts themselves, of others the type.
-fn plain(value: &Value) -> Json {
-    let int = value.get::<i64>().map(|number| json!(*number));
-    let float = || value.get::<f64>().map(|number| json!(*number));
-    let boolean = || value.get::<bool>().map(|flag| json!(*flag));
-    let text = || value.get::<String>().map(|text| json!(*text));
-    int.or_else(float).or_else(boolean).or_else(text).unwrap_or_else(|| json!(value.ty()))
 }

@@ -19,6 +19,7 @@ pub mod model;
 pub mod noise;
 pub mod ops;
 pub mod preprocess;
+pub mod preview;
 pub mod prompt;
 mod resampler;
 pub mod runtime;

@@ -9,6 +9,7 @@ use crate::attention::Patches;
 use crate::controlnet::ControlNet;
 use crate::header::Header;
 use crate::keys::KeyMap;
+use crate::preview::LatentRgb;
 use crate::runtime::Runtime;
 use crate::unet::UNet;
 use crate::unet_config::UNetConfig;
@@ -29,6 +30,8 @@ pub enum Prediction {
 pub struct LatentFormat {
     /// What a latent is multiplied by for the model.
     pub scale: f64,
+    /// Which colours its channels hold, about.
+    pub rgb: LatentRgb,
 }
 
 /// A UNet's weights in a file.
@@ -106,7 +109,7 @@ impl Model {
     /// If the one tensor that tells the prediction type of SD2.x cannot be read.
     pub fn new(unet: UNetSource) -> Result<Self> {
         let prediction = prediction(&unet)?;
-        let latent = LatentFormat { scale: latent_scale(&unet) };
+        let latent = LatentFormat { scale: latent_scale(&unet), rgb: LatentRgb::of(&unet.config) };
         Ok(Self { unet: Arc::new(unet), patches: Patches::default(), prediction, latent })
     }
 
@@ -120,9 +123,7 @@ impl Model {
 fn latent_scale(unet: &UNetSource) -> f64 {
     let config = unet.header.config();
     let said = config.as_ref().and_then(|c| c.get("scale_factor")).and_then(serde_json::Value::as_f64);
-    // SDXL and its refiner are told by their vector of sizes; SD2.x unCLIP has a vector too, but text of 1024.
-    let xl = unet.config.add_dim.is_some() && unet.config.context_dim != 1024;
-    said.unwrap_or(if xl { 0.13025 } else { 0.18215 })
+    said.unwrap_or(if unet.config.is_xl() { 0.13025 } else { 0.18215 })
 }
 
 fn prediction(unet: &UNetSource) -> Result<Prediction> {

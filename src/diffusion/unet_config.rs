@@ -41,6 +41,11 @@ pub struct UNetConfig {
 }
 
 impl UNetConfig {
+    /// Whether this is SDXL or its refiner: told by their vector of sizes; SD2.x unCLIP has a vector too, but text of 1024.
+    pub fn is_xl(&self) -> bool {
+        self.add_dim.is_some() && self.context_dim != 1024
+    }
+
     /// A UNet whose levels have the same number of blocks, with SD1.x's constants: 8 heads, 32 groups.
     pub fn regular(
         channels: &[usize],

@@ -1,7 +1,7 @@
 //! Where files are found and written: declared roots only, nothing outside them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ffi::OsString,
     fs,
     io::{self, Read},
@@ -48,6 +48,7 @@ pub struct Files {
     /// Where results are written.
     pub output_root: PathBuf,
     hashes: Mutex<HashMap<PathBuf, (Stamp, Hash)>>,
+    looked_at: Mutex<BTreeSet<PathBuf>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,7 +70,7 @@ const PICTURE_ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 impl Files {
     /// A new set of roots.
     pub fn new(input_roots: Vec<PathBuf>, model_roots: Vec<PathBuf>, output_root: PathBuf) -> Self {
-        Self { input_roots, model_roots, output_root, hashes: Mutex::default() }
+        Self { input_roots, model_roots, output_root, ..Self::default() }
     }
 
     /// Finds `name` in `folder`: `input` for pictures and data, else a model folder in ComfyUI's words.
@@ -81,8 +82,29 @@ impl Files {
     /// [`FileProblem`], with what was searched and what looks alike.
     pub fn find(&self, folder: &str, name: &str) -> Result<File, FileProblem> {
         let wanted = name.replace('\\', "/");
-        if folder == "input" { self.find_input(&wanted) } else { self.find_model(folder, &wanted) }
-            .map(|path| File { path, name: name.to_owned() })
+        let found =
+            if folder == "input" { self.find_input(&wanted) } else { self.find_model(folder, &wanted) };
+        let looked_at = match &found {
+            Ok(path) => vec![path.clone()],
+            Err(FileProblem::Missing { searched, .. }) if folder == "input" => {
+                searched.iter().map(|root| root.join(&wanted)).collect()
+            }
+            // A model is found in sub-folders too, whatever they are called.
+            Err(FileProblem::Missing { searched, .. }) => {
+                searched.iter().flat_map(|root| folders(root, 4)).collect()
+            }
+            Err(FileProblem::Outside { .. }) => Vec::new(),
+        };
+        if let Ok(mut all) = self.looked_at.lock() {
+            all.extend(looked_at);
+        }
+        found.map(|path| File { path, name: name.to_owned() })
+    }
+
+    /// What the searches so far depend on, sorted: each file found; for a picture not found the places where it could be;
+    /// for a model not found the folders it could appear in.
+    pub fn looked_at(&self) -> Vec<PathBuf> {
+        self.looked_at.lock().map(|all| all.iter().cloned().collect()).unwrap_or_default()
     }
 
     fn find_input(&self, wanted: &str) -> Result<PathBuf, FileProblem> {
@@ -281,6 +303,20 @@ fn listing(root: &Path, depth: usize) -> Vec<String> {
     names
 }
 
+/// `root` and the folders below it that [`listing`] enters.
+fn folders(root: &Path, depth: usize) -> Vec<PathBuf> {
+    let mut found = vec![root.to_owned()];
+    let Ok(entries) = fs::read_dir(root) else { return found };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let path = entry.path();
+        if depth > 0 && path.is_dir() && !name.to_string_lossy().starts_with('.') && name != "target" {
+            found.extend(folders(&path, depth - 1));
+        }
+    }
+    found
+}
+
 fn near(wanted: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
     let tail = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let own = tail(wanted);
@@ -382,6 +418,20 @@ mod tests {
         let files = Files::new(vec![inside.clone()], Vec::new(), inside);
         assert!(matches!(files.find("input", "link/b.png"), Err(FileProblem::Outside { .. })));
         assert!(files.output("link/c.png").is_err());
+    }
+
+    #[test]
+    fn a_search_tells_what_it_depends_on() {
+        let root = tempfile::tempdir().unwrap();
+        touch(root.path(), &["in/a.png", "models/loras/deep/x.safetensors"]);
+        let at = |name: &str| root.path().join(name);
+        let files = Files::new(vec![at("in"), at("other")], vec![at("models")], PathBuf::new());
+        assert!(files.find("input", "a.png").is_ok());
+        assert!(files.find("input", "b.png").is_err());
+        assert!(files.find("loras", "y").is_err());
+        assert!(files.find("loras", "../y").is_err());
+        let expected = ["in/a.png", "in/b.png", "models/loras", "models/loras/deep", "other/b.png"];
+        assert_eq!(files.looked_at(), expected.map(at));
     }
 
     #[test]

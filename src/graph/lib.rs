@@ -22,6 +22,7 @@ pub mod port;
 mod provenance;
 pub mod registry;
 pub mod schema;
+mod signature;
 pub mod spec;
 mod tree;
 pub mod workflow;

@@ -378,3 +378,59 @@ fn a_hundred_thousand_nodes_are_a_plan() {
         chain.lines().take(10_000).map(|line| line.replace("image: n", "image: m") + "\n").collect();
     assert_eq!(plan_with(&wrong, &Overrides::default(), &[]).unwrap_err().0.len(), 9_997 + 1);
 }
+
+/// The signatures of a workflow's jobs by id, with the picture `cup.png` holding `cup`.
+fn signatures(text: &str, cup: &str) -> BTreeMap<String, Hash> {
+    let (dir, files) = files();
+    fs::write(dir.path().join("in/cup.png"), cup).unwrap();
+    let (workflow, _) = Workflow::parse("w.yaml", text);
+    let plan = check(&workflow, &stubs::registry(), &files, &Overrides::default(), &[])
+        .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+    let signatures = plan.signatures(&files);
+    let of = |job: &petgraph::graph::NodeIndex| {
+        (plan.job(*job).id.to_string(), signatures[job.index()].expect("all files are there"))
+    };
+    plan.order().iter().map(of).collect()
+}
+
+#[test]
+fn a_signature_changes_with_what_the_job_or_one_before_it_computes() {
+    let before = signatures(TEN_LINES, "");
+    let changed = |from: &str, to: &str| {
+        let after = signatures(&TEN_LINES.replace(from, to), "");
+        let differs = |id: &&String| before[*id] != after[*id];
+        before.keys().filter(differs).cloned().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(changed("prompt: a cat", "prompt: a dog"), "img out pos save");
+    assert_eq!(changed("images: img", "images: img, path: other"), "save");
+    assert_eq!(changed("seed: $seed }", "seed: 1 } # the same"), "");
+    assert_ne!(before["pos"], before["neg"]);
+}
+
+#[test]
+fn a_signature_knows_files_by_content_and_jobs_by_no_name() {
+    let text = "flow: 1\nnodes:\n  cup: { type: LoadImage, image: cup.png }\n  blur: { type: ImageBlur, image: cup }\n  save: { type: SaveImage, images: blur }\n";
+    let before = signatures(text, "a cup");
+    let renamed =
+        signatures(&text.replace("cup:", "photo:").replace("image: cup }", "image: photo }"), "a cup");
+    assert_eq!((before["cup"], before["save"]), (renamed["photo"], renamed["save"]));
+    let other = signatures(text, "a mug");
+    assert!(before.keys().all(|id| before[id] != other[id]), "all depend on the picture");
+}
+
+#[test]
+fn a_job_whose_file_is_gone_has_no_signature_nor_have_those_after_it() {
+    let (dir, files) = files();
+    let text = "flow: 1\nnodes:\n  cup: { type: LoadImage, image: cup.png }\n  save: { type: SaveImage, images: cup }\n  lat: { type: EmptyLatentImage }\n";
+    let (workflow, _) = Workflow::parse("w.yaml", text);
+    let plan =
+        check(&workflow, &stubs::registry(), &files, &Overrides::default(), &["save".into(), "lat".into()]);
+    let plan = plan.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+    fs::remove_file(dir.path().join("in/cup.png")).unwrap();
+    let signatures = plan.signatures(&files);
+    let known = |id: &str| {
+        let job = plan.graph().node_indices().find(|job| &*plan.job(*job).id == id).unwrap();
+        signatures[job.index()].is_some()
+    };
+    assert_eq!(["cup", "save", "lat"].map(known), [false, false, true]);
+}

@@ -1,0 +1,139 @@
+//! A run that goes on while the file is edited, as long as it does what the edited file wants too.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use flow_engine::{Event, What};
+use flow_graph::{Bytes, CancelToken, Files, Hash, NodeError, Plan, Progress};
+
+/// Ends a run as soon as it does something that is not wanted any more.
+///
+/// The run's own thread asks before each node, so that no node of an outdated plan begins its work: a result is not
+/// written to a path that the file does not name any more.
+pub struct Leash {
+    cancel: CancelToken,
+    /// By node.
+    signatures: HashMap<String, Option<Hash>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashSet<String>,
+    /// What is wanted now; `None`: all of it.
+    wanted: Option<HashSet<Hash>>,
+}
+
+impl Leash {
+    /// For a run of `plan`.
+    pub fn new(plan: &Plan, signatures: &[Option<Hash>], cancel: CancelToken) -> Self {
+        let jobs = plan.graph().node_indices();
+        let signatures = jobs.map(|job| (plan.job(job).id.to_string(), signatures[job.index()])).collect();
+        Self { cancel, signatures, state: Mutex::default() }
+    }
+
+    /// Another plan is wanted now, with these signatures: the run ends at once when a running node is not of it, else
+    /// before the first node that is not.
+    pub fn want(&self, signatures: &[Option<Hash>]) {
+        let mut state = self.state();
+        state.wanted = Some(signatures.iter().copied().flatten().collect());
+        if state.running.iter().any(|node| !self.wants(&state, node)) {
+            self.cancel.cancel();
+        }
+    }
+
+    /// Notes what the run does.
+    pub fn event(&self, event: &Event<'_>) {
+        let mut state = self.state();
+        match event.what {
+            What::Started => {
+                if !self.wants(&state, event.node) {
+                    self.cancel.cancel();
+                }
+                state.running.insert(event.node.to_owned());
+            }
+            What::Finished { .. } | What::Failed(_) => {
+                state.running.remove(event.node);
+            }
+            _ => {}
+        }
+    }
+
+    fn wants(&self, state: &State, node: &str) -> bool {
+        let signature = self.signatures.get(node).copied().flatten();
+        state
+            .wanted
+            .as_ref()
+            .is_none_or(|wanted| signature.is_some_and(|signature| wanted.contains(&signature)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A plan with what must be known to run it and to leave it.
+pub struct Ready {
+    /// What to run.
+    pub plan: Plan,
+    /// Where its files are.
+    pub files: Arc<Files>,
+    /// [`Plan::signatures`] at the time of the plan.
+    pub signatures: Vec<Option<Hash>>,
+}
+
+/// An [`Event`] that may cross threads.
+pub struct OwnedEvent {
+    node: String,
+    kind: &'static str,
+    what: OwnedWhat,
+}
+
+enum OwnedWhat {
+    Started,
+    Cached,
+    Progress(Progress),
+    Saved(PathBuf),
+    Finished { elapsed: Duration, bytes: Bytes },
+    Failed(NodeError),
+    Evicted { bytes: Bytes },
+}
+
+impl From<Event<'_>> for OwnedEvent {
+    fn from(event: Event<'_>) -> Self {
+        let what = match event.what {
+            What::Started => OwnedWhat::Started,
+            What::Cached => OwnedWhat::Cached,
+            What::Progress(progress) => OwnedWhat::Progress(progress.clone()),
+            What::Saved { path } => OwnedWhat::Saved(path.to_owned()),
+            What::Finished { elapsed, bytes } => OwnedWhat::Finished { elapsed, bytes },
+            What::Failed(error) => {
+                let mut owned = NodeError::new(error.to_string());
+                (owned.input, owned.hint) = (error.input, error.hint.clone());
+                OwnedWhat::Failed(owned)
+            }
+            What::Evicted { bytes } => OwnedWhat::Evicted { bytes },
+        };
+        Self { node: event.node.to_owned(), kind: event.kind, what }
+    }
+}
+
+impl OwnedEvent {
+    /// The event.
+    pub fn get(&self) -> Event<'_> {
+        let what = match &self.what {
+            OwnedWhat::Started => What::Started,
+            OwnedWhat::Cached => What::Cached,
+            OwnedWhat::Progress(progress) => What::Progress(progress),
+            OwnedWhat::Saved(path) => What::Saved { path },
+            OwnedWhat::Finished { elapsed, bytes } => What::Finished { elapsed: *elapsed, bytes: *bytes },
+            OwnedWhat::Failed(error) => What::Failed(error),
+            OwnedWhat::Evicted { bytes } => What::Evicted { bytes: *bytes },
+        };
+        Event { node: &self.node, kind: self.kind, what }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a watch shows: lines and JSON here, the screen of a terminal next door.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use flow_engine::Event;
+use flow_graph::{Diagnostics, Plan};
+use serde_json::{Value, json};
+
+use crate::{
+    Ending,
+    display::{Display, Mode, emit},
+    load::{refused, show},
+    output::note,
+};
+
+/// Why there is nothing to run.
+pub enum Trouble<'a> {
+    /// What is wrong in the workflow.
+    Wrong(&'a Diagnostics),
+    /// A file could not be read.
+    Unreadable(&'a anyhow::Error),
+}
+
+/// Shows what happens in a watch.
+pub trait View {
+    /// Files were saved.
+    fn changed(&mut self, files: &[PathBuf]);
+    /// They are a plan, made in `took`.
+    fn planned(&mut self, plan: &Plan, took: Duration);
+    /// They are none.
+    fn broken(&mut self, trouble: &Trouble<'_>);
+    /// A run of the last plan begins.
+    fn begin(&mut self, plan: &Plan);
+    /// Something happened in the run.
+    fn event(&mut self, event: Event<'_>);
+    /// The run has ended, after `total`.
+    fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)], failed: &Diagnostics);
+    /// Nothing is to be done until one of `files` files changes.
+    fn waiting(&mut self, files: usize);
+}
+
+/// A line for each thing, or a JSON object for each.
+pub struct Lines {
+    mode: Mode,
+    display: Display,
+}
+
+impl Lines {
+    /// On the process's streams.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, display: Display::plain(mode) }
+    }
+}
+
+impl View for Lines {
+    fn changed(&mut self, files: &[PathBuf]) {
+        match self.mode {
+            Mode::Json => emit(&json!({ "event": "changed", "files": files })),
+            Mode::Text => note(changed_line(files)),
+            Mode::Quiet => {}
+        }
+    }
+
+    fn planned(&mut self, plan: &Plan, took: Duration) {
+        match self.mode {
+            Mode::Json => emit(&json!({ "event": "planned", "seconds": took.as_secs_f64() })),
+            Mode::Text => show(plan.warnings()),
+            Mode::Quiet => {}
+        }
+    }
+
+    fn broken(&mut self, trouble: &Trouble<'_>) {
+        match trouble {
+            Trouble::Wrong(problems) => {
+                show(problems);
+                if self.mode == Mode::Json {
+                    refused(problems);
+                }
+            }
+            Trouble::Unreadable(error) => {
+                note(format_args!("error: {error:#}"));
+                if self.mode == Mode::Json {
+                    emit(&json!({ "event": "failed", "message": format!("{error:#}") }));
+                    emit(&json!({ "event": "done", "status": "refused" }));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, _plan: &Plan) {
+        self.display = Display::plain(self.mode);
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        self.display.event(event);
+    }
+
+    fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)], failed: &Diagnostics) {
+        self.display.end(total, ending, outputs);
+        show(failed);
+        // A pipe is written in blocks; whoever follows it wants each picture as it comes.
+        let _ = io::stdout().flush();
+    }
+
+    fn waiting(&mut self, files: usize) {
+        match self.mode {
+            Mode::Json => emit(&json!({ "event": "waiting" })),
+            Mode::Text => note(waiting_line(files)),
+            Mode::Quiet => {}
+        }
+    }
+}
+
+/// `changed: product.yaml, cup.png`.
+pub fn changed_line(files: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| shown(path);
+    format!("changed: {}", files.iter().map(name).collect::<Vec<_>>().join(", "))
+}
+
+/// What is waited for, and how to end.
+pub fn waiting_line(files: usize) -> String {
+    format!("waiting for a change of {files} {}; Ctrl-C ends", if files == 1 { "file" } else { "files" })
+}
+
+/// A path as a person knows it: from the current folder where it is below it.
+pub fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
