@@ -1,5 +1,6 @@
 //! The `flow` command.
 
+mod cache;
 mod check;
 mod display;
 mod drawing;
@@ -10,11 +11,13 @@ mod layout;
 mod load;
 mod nodes;
 mod output;
+mod plan;
 mod roots;
 mod run;
 mod runtime;
 mod session;
 mod svg;
+mod why;
 
 use std::process::ExitCode;
 
@@ -35,9 +38,12 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Plan(plan::Plan),
+    Why(why::Why),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
     Inspect(inspect::Inspect),
+    Cache(cache::Cache),
 }
 
 /// How a command ends when it ends in order.
@@ -57,9 +63,12 @@ fn main() -> ExitCode {
     let ending = match Cli::parse().command {
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Plan(command) => command.run(),
+        Command::Why(command) => command.run(),
         Command::Nodes(command) => command.run(),
         Command::Graph(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Cache(command) => command.run(),
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));
