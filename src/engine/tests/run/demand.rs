@@ -108,10 +108,7 @@ fn a_look_ahead_says_what_would_run_and_runs_nothing() {
         lines.sort();
         lines.join(", ")
     };
-    assert_eq!(
-        fates(31),
-        "draw after number, number Run, open Run, size after number, tens after number"
-    );
+    assert_eq!(fates(31), "draw after number, number Run, open Run, size after number, tens after number");
     run(&stage, &drawing(31));
     assert_eq!(fates(31), "draw Found, number Found, open Found, size Found, tens Found");
     assert_eq!(fates(41), "draw after number, number Run, open Found, size after number, tens after number");
