@@ -1,10 +1,14 @@
 //! Everything that may be on a wire.
 
-use std::sync::Arc;
+mod stored;
+
+use std::{path::PathBuf, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use flow_diffusion as diffusion;
-use flow_graph::{Bytes, Hash, Port};
+use flow_graph::{Bytes, Context, Hash, Port};
+
+use self::stored::{Reader, Writer};
 
 /// One or more pictures of one size: RGB, 0..1, row by row, on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +62,8 @@ impl Image {
 
 impl Port for Image {
     const TYPE: &'static str = "IMAGE";
+    const CONTENT: bool = true;
+    const STORED: bool = true;
 
     fn bytes(&self) -> Bytes {
         Bytes::host(self.rgb.len() * 4)
@@ -65,6 +71,19 @@ impl Port for Image {
 
     fn content(&self) -> Option<Hash> {
         Some(digest(&[self.frames, self.height, self.width, 3], &self.rgb))
+    }
+
+    fn store(&self, _cx: &Context) -> Option<Vec<u8>> {
+        let mut writer = Writer::default();
+        writer.grid([self.frames, self.height, self.width, 3], &self.rgb);
+        Some(writer.bytes)
+    }
+
+    fn load(bytes: &[u8], _cx: &Context) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let ([frames, height, width, 3], rgb) = reader.grid()? else { return None };
+        reader.end()?;
+        Some(Self::new(frames, height, width, rgb))
     }
 }
 
@@ -106,6 +125,8 @@ impl Mask {
 
 impl Port for Mask {
     const TYPE: &'static str = "MASK";
+    const CONTENT: bool = true;
+    const STORED: bool = true;
 
     fn bytes(&self) -> Bytes {
         Bytes::host(self.values.len() * 4)
@@ -113,6 +134,19 @@ impl Port for Mask {
 
     fn content(&self) -> Option<Hash> {
         Some(digest(&[self.frames, self.height, self.width, 1], &self.values))
+    }
+
+    fn store(&self, _cx: &Context) -> Option<Vec<u8>> {
+        let mut writer = Writer::default();
+        writer.mask(self);
+        Some(writer.bytes)
+    }
+
+    fn load(bytes: &[u8], _cx: &Context) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let mask = reader.mask()?;
+        reader.end()?;
+        Some(mask)
     }
 }
 
@@ -134,6 +168,8 @@ impl Latent {
 
 impl Port for Latent {
     const TYPE: &'static str = "LATENT";
+    const CONTENT: bool = true;
+    const STORED: bool = true;
 
     fn bytes(&self) -> Bytes {
         let mask = self.noise_mask.as_ref().map_or(0, |mask| mask.values.len());
@@ -146,6 +182,21 @@ impl Port for Latent {
         let mask = self.noise_mask.as_ref().and_then(|mask| mask.content());
         let hash = Hash::builder().part(samples.as_bytes());
         Some(mask.iter().fold(hash, |hash, mask| hash.part(mask.as_bytes())).finish())
+    }
+
+    fn store(&self, _cx: &Context) -> Option<Vec<u8>> {
+        let mut writer = Writer::default();
+        writer.tensor(&self.samples)?;
+        writer.optional(self.noise_mask.as_deref(), |writer, mask| Some(writer.mask(mask)))?;
+        Some(writer.bytes)
+    }
+
+    fn load(bytes: &[u8], _cx: &Context) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let samples = reader.tensor(&Device::Cpu)?;
+        let noise_mask = reader.optional(Reader::mask)?.map(Arc::new);
+        reader.end()?;
+        (samples.rank() == 4).then_some(Self { samples, noise_mask })
     }
 }
 
@@ -199,13 +250,44 @@ port!(
     /// A ControlNet, not loaded.
     ControlNet = Arc<diffusion::model::ControlNetSource>, "CONTROL_NET", |_net| Bytes::default()
 );
-port!(
-    /// What a sampler is told: encoded prompts, each with its ControlNets.
-    Conditioning = diffusion::conditioning::Conditioning, "CONDITIONING", |conditioning| {
-        let tensors = conditioning.0.iter().map(|cond| &cond.context);
-        device_bytes(tensors)
+
+/// What a sampler is told: encoded prompts, each with its ControlNets.
+#[derive(Clone, Debug)]
+pub struct Conditioning(pub diffusion::conditioning::Conditioning);
+
+impl std::ops::Deref for Conditioning {
+    type Target = diffusion::conditioning::Conditioning;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
-);
+}
+
+impl Port for Conditioning {
+    const TYPE: &'static str = "CONDITIONING";
+    const STORED: bool = true;
+
+    fn bytes(&self) -> Bytes {
+        device_bytes(self.0.0.iter().map(|cond| &cond.context))
+    }
+
+    fn store(&self, _cx: &Context) -> Option<Vec<u8>> {
+        let mut writer = Writer::default();
+        writer.size(self.0.0.len());
+        self.0.0.iter().try_for_each(|cond| writer.cond(cond))?;
+        Some(writer.bytes)
+    }
+
+    fn load(bytes: &[u8], cx: &Context) -> Option<Self> {
+        let runtime = cx.resource::<diffusion::Runtime>().ok()?;
+        let mut reader = Reader(bytes);
+        let count = reader.size()?;
+        let conds = (0..count).map(|_| reader.cond(&runtime.device)).collect::<Option<_>>()?;
+        reader.end()?;
+        Some(Self(diffusion::conditioning::Conditioning(conds)))
+    }
+}
+
 /// What an image encoder sees in pictures.
 #[derive(Clone, Debug)]
 pub struct ClipVisionOutput {
@@ -217,9 +299,41 @@ pub struct ClipVisionOutput {
 
 impl Port for ClipVisionOutput {
     const TYPE: &'static str = "CLIP_VISION_OUTPUT";
+    const STORED: bool = true;
 
     fn bytes(&self) -> Bytes {
         device_bytes([&self.seen.image_embeds, &self.seen.penultimate, &self.seen.last])
+    }
+
+    fn store(&self, cx: &Context) -> Option<Vec<u8>> {
+        let path = std::path::absolute(self.source.path()).ok()?;
+        let mut writer = Writer::default();
+        writer.text(path.to_str()?);
+        writer.bytes.extend_from_slice(cx.files.hash(&path).ok()?.as_bytes());
+        let seen = &self.seen;
+        [&seen.image_embeds, &seen.penultimate, &seen.last].into_iter().try_for_each(|t| writer.tensor(t))?;
+        Some(writer.bytes)
+    }
+
+    fn load(bytes: &[u8], cx: &Context) -> Option<Self> {
+        let runtime = cx.resource::<diffusion::Runtime>().ok()?;
+        let mut reader = Reader(bytes);
+        let (path, hash) = (PathBuf::from(reader.text()?), reader.hash()?);
+        let mut tensor = || reader.tensor(&runtime.device);
+        let seen = diffusion::clip_vision::VisionOutput {
+            image_embeds: tensor()?,
+            penultimate: tensor()?,
+            last: tensor()?,
+        };
+        reader.end()?;
+        // The encoder that looked must still be there, in a folder this run may read.
+        let full = path.canonicalize().ok()?;
+        let inside = |root: &PathBuf| root.canonicalize().is_ok_and(|root| full.starts_with(root));
+        if !cx.files.model_roots.iter().any(inside) || cx.files.hash(&path).ok()? != hash {
+            return None;
+        }
+        let source = diffusion::clip_vision::ClipVisionSource::open(&path).ok()?;
+        Some(Self { seen, source: ClipVision(source) })
     }
 }
 

@@ -44,7 +44,7 @@ impl Place {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
-        command.current_dir(self.0.path()).args(arguments).env_remove("FLOW_MODELS");
+        command.current_dir(self.0.path()).args(arguments).env_remove("FLOW_MODELS").env("FLOW_CACHE", "off");
         command
     }
 

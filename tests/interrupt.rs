@@ -15,6 +15,7 @@ fn ctrl_c_stops_within_a_step_and_gives_130() {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["run", "workflows/quickstart.yaml", "--set", "sample.steps=10000", "--json", "--out"])
         .arg(out.path())
+        .env("FLOW_CACHE", "off")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

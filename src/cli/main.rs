@@ -1,5 +1,6 @@
 //! The `flow` command.
 
+mod cache;
 mod check;
 mod display;
 mod drawing;
@@ -11,6 +12,7 @@ mod load;
 mod nodes;
 mod output;
 mod picture;
+mod plan;
 mod results;
 mod roots;
 mod run;
@@ -18,6 +20,7 @@ mod runtime;
 mod session;
 mod svg;
 mod watch;
+mod why;
 
 use std::process::ExitCode;
 
@@ -39,9 +42,12 @@ enum Command {
     Run(run::Run),
     Watch(watch::Watch),
     Check(check::Check),
+    Plan(plan::Plan),
+    Why(why::Why),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
     Inspect(inspect::Inspect),
+    Cache(cache::Cache),
 }
 
 /// How a command ends when it ends in order.
@@ -62,9 +68,12 @@ fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Watch(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Plan(command) => command.run(),
+        Command::Why(command) => command.run(),
         Command::Nodes(command) => command.run(),
         Command::Graph(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Cache(command) => command.run(),
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));

@@ -4,10 +4,17 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use flow_diffusion::Runtime;
-use flow_engine::{Clock, Engine, Event, Outputs, RunError};
+use flow_engine::{Clock, DiskCache, Engine, Event, Forecast, Outputs, RunError};
 use flow_graph::{CancelToken, Context, Files, Plan};
 
-use crate::runtime::{self, Place, Precision};
+use crate::{
+    cache::{
+        folder::Folder,
+        record::{self, Made, Record},
+    },
+    output,
+    runtime::{self, Place, Precision},
+};
 
 /// Bytes of results kept in memory.
 const RESULTS: u64 = 4 << 30;
@@ -21,7 +28,7 @@ pub struct Compute {
     /// What models compute in
     #[arg(long, value_enum, default_value = "auto")]
     precision: Precision,
-    /// Use and keep no earlier results
+    /// Use and keep no earlier results, in memory or on disk
     #[arg(long)]
     no_cache: bool,
 }
@@ -30,18 +37,30 @@ pub struct Compute {
 pub struct Session {
     engine: Engine,
     runtime: Arc<Runtime>,
+    kept: Option<Kept>,
+}
+
+/// What is kept between processes.
+struct Kept {
+    folder: Folder,
+    disk: Arc<DiskCache>,
 }
 
 impl Session {
     /// Opens the device.
     ///
     /// # Errors
-    /// When this build or machine has no such device.
+    /// When this build or machine has no such device, or the size of the cache is set to something that is none.
     pub fn new(compute: &Compute, clock: Clock) -> Result<Self> {
         let runtime = Arc::new(runtime::runtime(compute.device, compute.precision)?);
         let budget = if compute.no_cache { 0 } else { RESULTS };
-        let engine = Engine::new(budget).with_clock(clock).with_salt(&runtime::salt(&runtime));
-        Ok(Self { engine, runtime })
+        let mut engine = Engine::new(budget).with_clock(clock).with_salt(&runtime::salt(&runtime));
+        let folder = if compute.no_cache { None } else { Folder::from_env()? };
+        let kept = folder.map(|folder| Kept { disk: Arc::new(folder.results()), folder });
+        if let Some(kept) = &kept {
+            engine = engine.with_disk(kept.disk.clone());
+        }
+        Ok(Self { engine, runtime, kept })
     }
 
     /// Runs a plan over `files`.
@@ -55,9 +74,58 @@ impl Session {
         cancel: &CancelToken,
         on: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outputs, RunError> {
-        let cx = Context::new(files.clone())
-            .with_provenance(Arc::new(plan.provenance()))
-            .with_resource(self.runtime.clone());
-        self.engine.run(plan, &cx, cancel, on)
+        let cx = self.context(files).with_provenance(Arc::new(plan.provenance()));
+        let result = self.engine.run(plan, &cx, cancel, on);
+        self.remember(plan, files, &result);
+        result
+    }
+
+    /// What a run of a plan would do now.
+    pub fn forecast(&self, plan: &Plan, files: &Arc<Files>) -> Forecast {
+        self.engine.forecast(plan, &self.context(files))
+    }
+
+    /// What the last run of the plan's workflow computed its nodes from.
+    pub fn record(&self, plan: &Plan) -> Record {
+        match (&self.kept, plan.workflow()) {
+            (Some(kept), Some(workflow)) => Record::read(&kept.folder, workflow),
+            _ => Record::default(),
+        }
+    }
+
+    /// What a job is computed from now.
+    pub fn made(
+        &self,
+        plan: &Plan,
+        forecast: &Forecast,
+        files: &Files,
+        job: petgraph::graph::NodeIndex,
+    ) -> Made {
+        Made::now(plan, &forecast.trace, files, &runtime::salt(&self.runtime), job)
+    }
+
+    fn context(&self, files: &Arc<Files>) -> Context {
+        Context::new(files.clone()).with_resource(self.runtime.clone())
+    }
+
+    fn remember(&self, plan: &Plan, files: &Files, result: &Result<Outputs, RunError>) {
+        let Some(Kept { folder, disk }) = &self.kept else { return };
+        let (trace, failed) = match result {
+            Ok(outputs) => (Some(&outputs.trace), Vec::new()),
+            Err(RunError::Failed { failures, outputs }) => {
+                (Some(&outputs.trace), failures.iter().map(|failure| failure.job).collect())
+            }
+            Err(RunError::Cancelled) => (None, Vec::new()),
+        };
+        let place = runtime::salt(&self.runtime);
+        let remembered =
+            trace.map_or(Ok(()), |trace| record::remember(folder, plan, trace, files, &place, &failed));
+        let trouble = disk.take_trouble().or_else(|| {
+            let error = remembered.err()?;
+            Some(format!("this run cannot be remembered in `{}`: {error}", folder.path.display()))
+        });
+        if let Some(trouble) = trouble {
+            output::note(format_args!("warning: {trouble}"));
+        }
     }
 }

@@ -15,6 +15,7 @@ use petgraph::graph::NodeIndex;
 
 use crate::{
     clock::Clock,
+    disk::DiskCache,
     guard::{DEVICE_THREAD, guarded},
 };
 
@@ -35,16 +36,27 @@ struct Work {
     cx: Context,
     key: Hash,
     clock: Clock,
+    /// Where its results are kept beside memory.
+    disk: Option<Arc<DiskCache>>,
     done: Sender<Message>,
 }
 
 impl Work {
     fn run(self) {
-        let Self { job, kind, run, args, cx, key, clock, done } = self;
-        let start = clock.now();
-        let outcome = guarded(kind, || run(args, &cx, key));
+        let Self { job, kind, run, args, cx, key, clock, disk, done } = self;
+        let mut elapsed = Duration::ZERO;
+        let outcome = guarded(kind, || {
+            let start = clock.now();
+            let values = run(args, &cx, key)?;
+            elapsed = clock.now().saturating_sub(start);
+            // Before anybody is told that it has ended: what has ended is not lost.
+            if let Some(disk) = disk {
+                disk.keep(&key, &values, elapsed, &cx);
+            }
+            Ok(values)
+        });
         // Nobody listens when the run was left by a panic of the listener: then nobody wants the result either.
-        let _ = done.send(Message::Done { job, outcome, elapsed: clock.now().saturating_sub(start) });
+        let _ = done.send(Message::Done { job, outcome, elapsed });
     }
 }
 
@@ -53,6 +65,7 @@ pub(crate) struct Lanes {
     cx: Context,
     cancel: CancelToken,
     clock: Clock,
+    disk: Option<Arc<DiskCache>>,
     outbox: Sender<Message>,
     inbox: Receiver<Message>,
     host_limit: usize,
@@ -67,13 +80,14 @@ struct DeviceThread {
 }
 
 impl Lanes {
-    pub(crate) fn new(cx: Context, cancel: CancelToken, clock: Clock) -> Self {
+    pub(crate) fn new(cx: Context, cancel: CancelToken, clock: Clock, disk: Option<Arc<DiskCache>>) -> Self {
         let (outbox, inbox) = mpsc::channel();
         let host_limit = rayon::current_num_threads();
         Self {
             cx,
             cancel,
             clock,
+            disk,
             outbox,
             inbox,
             host_limit,
@@ -105,6 +119,7 @@ impl Lanes {
             cx: self.cx.for_node(self.cancel.clone(), report),
             key,
             clock: self.clock.clone(),
+            disk: self.disk.clone().filter(|_| DiskCache::concerns(def)),
             done: self.outbox.clone(),
         };
         match def.lane {

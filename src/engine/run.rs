@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flow_graph::{CancelToken, Context, Hash, NodeError, Plan, Value};
 use petgraph::graph::NodeIndex;
 
-use crate::{Clock, Event, ResultCache, coordinator::Coordinator};
+use crate::{Clock, DiskCache, Event, NUMERICS, ResultCache, Trace, coordinator::Coordinator};
 
 /// Runs plans and keeps their results for the next run.
 pub struct Engine {
     pub(crate) clock: Clock,
     pub(crate) host_salt: Hash,
     pub(crate) device_salt: Hash,
+    pub(crate) disk: Option<Arc<DiskCache>>,
     results: Mutex<ResultCache>,
 }
 
@@ -22,6 +23,8 @@ pub struct Outputs {
     pub named: Vec<(String, Value)>,
     /// All values of each target of the plan; none for a sink.
     pub targets: Vec<(NodeIndex, Arc<[Value]>)>,
+    /// What became known of the jobs' keys.
+    pub trace: Trace,
 }
 
 /// A node that gave an error.
@@ -54,8 +57,9 @@ impl Engine {
     pub fn new(budget: u64) -> Self {
         Self {
             clock: Clock::monotonic(),
-            host_salt: Hash::of(b"host"),
-            device_salt: Hash::of(b"device"),
+            host_salt: salted("host", ""),
+            device_salt: salted("device", ""),
+            disk: None,
             results: Mutex::new(ResultCache::new(budget)),
         }
     }
@@ -67,10 +71,16 @@ impl Engine {
 
     /// The same engine, whose device nodes give results of their own kind: `salt` names device and number type.
     pub fn with_salt(self, salt: &str) -> Self {
-        Self { device_salt: Hash::builder().part("device").part(salt).finish(), ..self }
+        Self { device_salt: salted("device", salt), ..self }
     }
 
-    /// Runs a plan, its nodes working with `cx`: what is known already is not computed again, what `plan` does not need is not run.
+    /// The same engine, which also keeps results on disk and finds those of other processes.
+    pub fn with_disk(self, disk: Arc<DiskCache>) -> Self {
+        Self { disk: Some(disk), ..self }
+    }
+
+    /// Runs a plan, its nodes working with `cx`: what is known already is not computed again, what nobody needs is neither
+    /// run nor read.
     ///
     /// The calling thread coordinates, tells `on` what happens and waits; it must not be one of rayon's own, which the
     /// host nodes run on. Nodes that are running when `cancel` is set end at their next check.
@@ -93,4 +103,8 @@ impl Engine {
         // A panic cannot leave the cache half changed in a way that matters: at worst an entry stays held.
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn salted(lane: &str, salt: &str) -> Hash {
+    Hash::builder().part(lane).part(salt).part(NUMERICS.to_le_bytes()).finish()
 }

@@ -103,7 +103,7 @@ mod tests {
         registry.add::<Brighten>();
         let def = registry.get("ImageBrighten").unwrap();
         assert_eq!((def.kind, def.doc, def.category), ("Brighten", "Brightens a picture.", "image"));
-        assert_eq!(def.outputs[1], OutputSpec { name: "by".into(), ty: "INT" });
+        assert_eq!((def.outputs[1].name.as_str(), def.outputs[1].ty), ("by", "INT"));
         assert_eq!(def.input("by").unwrap().socket, Socket::Value(ValueKind::Int { min: 0, max: 9 }));
         assert_eq!(Mode::NAMES, ["nearest_exact", "norm average"]);
         assert_eq!(Mode::NearestExact.name(), "nearest_exact");

@@ -260,7 +260,7 @@ tuple_outputs!(A 0, B 1, C 2);
 fn output<P: Port>(names: &[&'static str], index: usize) -> OutputSpec {
     // ComfyUI's convention: an unnamed output is called by its type; in our files in lower case.
     let name = names.get(index).map_or_else(|| P::TYPE.to_ascii_lowercase(), |name| (*name).to_owned());
-    OutputSpec { name, ty: P::TYPE }
+    OutputSpec::of::<P>(name)
 }
 
 /// Why a node did not give its outputs.

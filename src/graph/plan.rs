@@ -163,6 +163,11 @@ impl Plan {
         self.origin = Some(Arc::new(Origin { workflow, settings }));
     }
 
+    /// The workflow's file as the user named it, if the plan was made from one.
+    pub fn workflow(&self) -> Option<&str> {
+        self.origin.as_ref().map(|origin| origin.workflow.source.name.as_str())
+    }
+
     /// Jobs and links; acyclic, every required input filled.
     pub fn graph(&self) -> &DiGraph<Job, Link> {
         &self.graph

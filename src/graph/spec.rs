@@ -1,6 +1,6 @@
 //! What a node declares of itself: its sockets, defaults, ranges and documentation.
 
-use crate::Literal;
+use crate::{Context, Hash, Literal, Port, Value};
 
 /// Where a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +96,31 @@ impl InputSpec {
 }
 
 /// One output of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct OutputSpec {
     /// Its name; for most nodes the port type in lower case.
     pub name: String,
     /// The port type.
     pub ty: &'static str,
+    /// See [`Port::CONTENT`].
+    pub content: bool,
+    /// See [`Port::STORED`].
+    pub stored: bool,
+    /// A value from its stored bytes, with the identity it had; see [`Port::load`].
+    pub load: fn(&[u8], &Context, Hash) -> Option<Value>,
+}
+
+impl OutputSpec {
+    /// An output of this port type.
+    pub fn of<P: Port>(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ty: P::TYPE,
+            content: P::CONTENT,
+            stored: P::STORED,
+            load: |bytes, cx, id| Some(Value::known(P::load(bytes, cx)?, id)),
+        }
+    }
 }
 
 impl Socket {

@@ -39,6 +39,14 @@ fn all_known(bencher: Bencher, shape: &str) {
     bencher.counter(ItemsCount::new(NODES)).bench_local(|| run(&engine, &plan));
 }
 
+/// What a look ahead takes when everything is known.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn look_ahead(bencher: Bencher, nodes: usize) {
+    let (plan, engine, cx) = (large::chain(nodes), engine(), Context::new(Arc::default()));
+    run(&engine, &plan);
+    bencher.counter(ItemsCount::new(nodes)).bench_local(|| engine.forecast(&plan, &cx));
+}
+
 fn plan(shape: &str) -> Plan {
     if shape == "chain" { large::chain(NODES) } else { large::fan(NODES) }
 }

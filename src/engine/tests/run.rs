@@ -2,6 +2,11 @@
 
 mod stubs;
 
+#[path = "run/demand.rs"]
+mod demand;
+#[path = "run/disk.rs"]
+mod disk;
+
 use std::sync::{Arc, Barrier};
 
 use flow_engine::RunError;

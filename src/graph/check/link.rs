@@ -236,7 +236,7 @@ impl Draft<'_> {
         wanted: &[&'static str],
     ) -> Resolved {
         let Some(def) = self.nodes[producer].def.clone() else { return Resolved::Broken };
-        let OutputSpec { name, ty } = &def.outputs[output];
+        let OutputSpec { name, ty, .. } = &def.outputs[output];
         if wanted.contains(ty) {
             return Resolved::Link { producer, output };
         }

@@ -5,11 +5,15 @@ pub mod large;
 pub mod nodes;
 
 use std::{
-    sync::{Arc, Mutex},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use flow_engine::{Clock, Engine, Event, Outputs, RunError, What};
+use flow_engine::{Clock, DiskCache, Engine, Event, Outputs, RunError, What};
 use flow_graph::{CancelToken, Context, Plan};
 
 /// An engine whose clock stands still, and what its nodes work with.
@@ -24,6 +28,17 @@ pub fn engine(budget: u64) -> Stage {
 
 pub fn with_context(cx: Context, budget: u64) -> Stage {
     Stage { engine: Engine::new(budget).with_clock(Clock::new(|| Duration::from_millis(5))), cx }
+}
+
+/// A new process, as it were, with results on disk: every node takes at least 5 ms.
+pub fn process(folder: &Path, limit: u64) -> Stage {
+    let ticks = AtomicU64::default();
+    let clock = Clock::new(move || Duration::from_millis(5 * ticks.fetch_add(1, Ordering::Relaxed)));
+    let engine = Engine::new(1 << 20).with_clock(clock);
+    Stage {
+        engine: engine.with_disk(Arc::new(DiskCache::new(folder, limit))),
+        cx: Context::new(Arc::default()),
+    }
 }
 
 /// What a run told: one line an event.

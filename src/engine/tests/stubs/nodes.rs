@@ -9,9 +9,111 @@ pub struct Made(pub String);
 
 impl flow_graph::Port for Made {
     const TYPE: &'static str = "MADE";
+    const STORED: bool = true;
 
     fn bytes(&self) -> flow_graph::Bytes {
         flow_graph::Bytes::host(self.0.len())
+    }
+
+    fn store(&self, _cx: &Context) -> Option<Vec<u8>> {
+        Some(self.0.clone().into_bytes())
+    }
+
+    fn load(bytes: &[u8], _cx: &Context) -> Option<Self> {
+        String::from_utf8(bytes.to_vec()).ok().map(Self)
+    }
+}
+
+/// What only points at something, and is never stored.
+pub struct Handle(pub i64);
+
+impl flow_graph::Port for Handle {
+    const TYPE: &'static str = "HANDLE";
+
+    fn bytes(&self) -> flow_graph::Bytes {
+        flow_graph::Bytes::default()
+    }
+}
+
+/// Opens something.
+#[derive(Inputs)]
+#[node(lane = "device")]
+pub struct Open {
+    /// What.
+    what: i64,
+}
+
+impl Node for Open {
+    type Output = Handle;
+
+    fn run(self, _cx: &Context) -> Result<Handle, NodeError> {
+        Ok(Handle(self.what))
+    }
+}
+
+/// Makes something of a handle.
+#[derive(Inputs)]
+#[node(lane = "device")]
+pub struct Draw {
+    /// With this.
+    handle: Arc<Handle>,
+    /// Another seed, another result.
+    #[input(default = 0)]
+    seed: i64,
+}
+
+impl Node for Draw {
+    type Output = Made;
+
+    fn run(self, _cx: &Context) -> Result<Made, NodeError> {
+        Ok(Made(format!("{} with seed {}", self.handle.0, self.seed)))
+    }
+}
+
+/// Makes something on the device, once as many of its kind as the barrier wants run at the same time.
+#[derive(Inputs)]
+#[node(lane = "device")]
+pub struct MeetAndMake {
+    /// From this.
+    from: i64,
+}
+
+impl Node for MeetAndMake {
+    type Output = Made;
+
+    fn run(self, cx: &Context) -> Result<Made, NodeError> {
+        cx.resource::<Barrier>()?.wait();
+        Ok(Made(self.from.to_string()))
+    }
+}
+
+/// Fails, once as many as the barrier wants run at the same time.
+#[derive(Inputs)]
+pub struct MeetAndFail {}
+
+impl Node for MeetAndFail {
+    type Output = i64;
+
+    fn run(self, cx: &Context) -> Result<i64, NodeError> {
+        cx.resource::<Barrier>()?.wait();
+        Err(NodeError::new("on purpose"))
+    }
+}
+
+/// The size of a made thing and a number.
+#[derive(Inputs)]
+pub struct Join {
+    /// The thing.
+    made: Arc<Made>,
+    /// The number.
+    a: i64,
+}
+
+impl Node for Join {
+    type Output = i64;
+
+    fn run(self, _cx: &Context) -> Result<i64, NodeError> {
+        Ok(self.made.0.len() as i64 + self.a)
     }
 }
 

@@ -1,0 +1,197 @@
+//! What the last run of a workflow computed its nodes from, to say later why one runs again.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use flow_engine::{NUMERICS, Trace};
+use flow_graph::{Constant, Files, Hash, Lane, Plan};
+use petgraph::{Direction, graph::NodeIndex};
+use serde_json::{Map, Value, json};
+
+use super::folder::Folder;
+
+/// Larger workflows leave no record: it would take longer to write than it helps.
+const MAX_NODES: usize = 20_000;
+
+/// A longer file is no record of ours.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Part of a record's name, raised with its form.
+const FORMAT: &str = "flow run 1";
+
+/// What one input of a node was.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// A literal, as JSON.
+    Literal(Value),
+    /// A file: what the workflow calls it, and its content.
+    File(String, String),
+    /// A link: `node.output`, and the identity of the value if it is known.
+    Link(String, Option<String>),
+}
+
+/// What a node was computed from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    /// Its type.
+    pub kind: String,
+    /// The version of the type.
+    pub version: u64,
+    /// [`NUMERICS`].
+    pub numerics: u64,
+    /// Device and number type; empty for nodes that do not depend on them.
+    pub place: String,
+    /// Its inputs.
+    pub inputs: BTreeMap<String, Part>,
+}
+
+impl Made {
+    /// What a job is computed from now, as far as `trace` knows it.
+    pub fn now(plan: &Plan, trace: &Trace, files: &Files, place: &str, job: NodeIndex) -> Self {
+        let node = plan.job(job);
+        let constants = node.args.iter().map(|(name, constant)| {
+            let part = match constant {
+                Constant::Literal(literal) => Part::Literal(literal.to_json()),
+                Constant::File(file) => {
+                    let content = files.hash(&file.path).map(|hash| hash.to_string());
+                    Part::File(file.name.clone(), content.unwrap_or_default())
+                }
+            };
+            ((*name).to_owned(), part)
+        });
+        let links = trace.inputs(plan, job).map(|(input, (source, output), id)| {
+            let source = plan.job(source);
+            let from = format!("{}.{}", source.id, source.def.outputs[output].name);
+            (input.to_owned(), Part::Link(from, id.map(|id| id.to_string())))
+        });
+        Self {
+            kind: node.def.kind.to_owned(),
+            version: node.def.version.into(),
+            numerics: NUMERICS.into(),
+            place: if node.def.lane == Lane::Device { place.to_owned() } else { String::new() },
+            inputs: constants.chain(links).collect(),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let part = |part: &Part| match part {
+            Part::Literal(value) => json!({ "value": value }),
+            Part::File(name, content) => json!({ "file": name, "content": content }),
+            Part::Link(from, id) => json!({ "from": from, "id": id }),
+        };
+        let inputs: Map<_, _> = self.inputs.iter().map(|(name, of)| (name.clone(), part(of))).collect();
+        json!({
+            "type": self.kind,
+            "version": self.version,
+            "numerics": self.numerics,
+            "place": self.place,
+            "inputs": inputs,
+        })
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let part = |value: &Value| {
+            Some(if let Some(literal) = value.get("value") {
+                Part::Literal(literal.clone())
+            } else if let Some(file) = value.get("file") {
+                Part::File(text(file)?, text(value.get("content")?)?)
+            } else {
+                Part::Link(text(value.get("from")?)?, text(value.get("id")?))
+            })
+        };
+        let inputs = value.get("inputs")?.as_object()?.iter();
+        Some(Self {
+            kind: text(value.get("type")?)?,
+            version: value.get("version")?.as_u64()?,
+            numerics: value.get("numerics")?.as_u64()?,
+            place: text(value.get("place")?)?,
+            inputs: inputs.map(|(name, value)| Some((name.clone(), part(value)?))).collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// The nodes of one workflow file, each as it was computed last.
+#[derive(Debug, Default)]
+pub struct Record {
+    nodes: Map<String, Value>,
+}
+
+impl Record {
+    /// The record of a workflow; empty where there is none that can be read.
+    pub fn read(folder: &Folder, workflow: &str) -> Self {
+        let path = path(folder, workflow);
+        let short = fs::metadata(&path).is_ok_and(|meta| meta.len() <= MAX_BYTES);
+        let text = short.then(|| fs::read(&path).ok()).flatten();
+        let nodes = match text.and_then(|text| serde_json::from_slice(&text).ok()) {
+            Some(Value::Object(nodes)) => nodes,
+            _ => Map::new(),
+        };
+        Self { nodes }
+    }
+
+    /// What a node was computed from last.
+    pub fn get(&self, node: &str) -> Option<Made> {
+        Made::from_json(self.nodes.get(node)?)
+    }
+}
+
+/// Remembers what a run computed its nodes from; `failed` jobs and what needs them gave nothing.
+pub fn remember(
+    folder: &Folder,
+    plan: &Plan,
+    trace: &Trace,
+    files: &Files,
+    place: &str,
+    failed: &[NodeIndex],
+) -> io::Result<()> {
+    let Some(workflow) = plan.workflow().filter(|_| plan.order().len() <= MAX_NODES) else { return Ok(()) };
+    let before = Record::read(folder, workflow);
+    let mut nodes = before.nodes.clone();
+    let mut without: HashSet<NodeIndex> = failed.iter().copied().collect();
+    for &job in plan.order() {
+        let mut sources = plan.graph().neighbors_directed(job, Direction::Incoming);
+        if without.contains(&job) || sources.any(|source| without.contains(&source)) {
+            without.insert(job);
+        } else if trace.key(job).is_some() {
+            let made = Made::now(plan, trace, files, place, job).to_json();
+            nodes.insert(plan.job(job).id.to_string(), made);
+        }
+    }
+    if nodes == before.nodes {
+        return Ok(());
+    }
+    let path = path(folder, workflow);
+    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(&unfinished, Value::Object(nodes).to_string())?;
+    fs::rename(&unfinished, &path)
+}
+
+/// Removes all records.
+///
+/// # Errors
+/// When one cannot be removed.
+pub fn clear(folder: &Folder) -> io::Result<()> {
+    let runs = folder.path.join("runs");
+    for entry in fs::read_dir(&runs).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = name.len() >= 64 && name.bytes().take(64).all(|byte| byte.is_ascii_hexdigit());
+        if ours && (name.ends_with(".json") || name.ends_with(".tmp")) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    // What is not ours keeps its folder.
+    let _ = fs::remove_dir(runs);
+    let _ = fs::remove_dir(&folder.path);
+    Ok(())
+}
+
+fn path(folder: &Folder, workflow: &str) -> PathBuf {
+    let full = std::path::absolute(workflow).unwrap_or_else(|_| Path::new(workflow).to_owned());
+    let name = Hash::builder().part(FORMAT).part(full.as_os_str().as_encoded_bytes()).finish();
+    folder.path.join("runs").join(format!("{name}.json"))
+}
