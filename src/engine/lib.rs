@@ -15,4 +15,4 @@ pub mod run;
 pub use cache::ResultCache;
 pub use clock::Clock;
 pub use event::{Event, What};
-pub use run::{Engine, Failure, Outputs, RunError};
+pub use run::{Engine, Failure, Outputs, Results, RunError};
