@@ -1,13 +1,19 @@
 //! The `flow` command.
 
 mod check;
+mod completions;
 mod display;
+mod doctor;
 mod drawing;
 mod graph;
 mod inspect;
 mod interrupt;
 mod layout;
 mod load;
+mod machine;
+mod man;
+mod memory;
+mod models;
 mod nodes;
 mod output;
 mod roots;
@@ -18,7 +24,7 @@ mod svg;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,6 +44,10 @@ enum Command {
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
     Inspect(inspect::Inspect),
+    Models(models::Models),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// How a command ends when it ends in order.
@@ -53,6 +63,11 @@ enum Ending {
     Stopped,
 }
 
+/// The command line, for whoever describes it.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn main() -> ExitCode {
     let ending = match Cli::parse().command {
         Command::Run(command) => command.run(),
@@ -60,6 +75,10 @@ fn main() -> ExitCode {
         Command::Nodes(command) => command.run(),
         Command::Graph(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Models(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));

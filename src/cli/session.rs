@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use flow_diffusion::Runtime;
-use flow_engine::{Clock, Engine, Event, Outputs, RunError};
-use flow_graph::{CancelToken, Context, Files, Plan};
+use flow_diffusion::{Others, Runtime};
+use flow_engine::{Clock, Engine, Event, Outputs, Results, RunError};
+use flow_graph::{Bytes, CancelToken, Context, Files, Plan};
 
-use crate::runtime::{self, Place, Precision};
-
-/// Bytes of results kept in memory.
-const RESULTS: u64 = 4 << 30;
+use crate::{
+    memory::Memory,
+    runtime::{self, Place, Precision},
+};
 
 /// Where and how a workflow is computed.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,8 @@ pub struct Compute {
     /// What models compute in
     #[arg(long, value_enum, default_value = "auto")]
     precision: Precision,
+    #[command(flatten)]
+    memory: Memory,
     /// Use and keep no earlier results
     #[arg(long)]
     no_cache: bool,
@@ -38,9 +40,12 @@ impl Session {
     /// # Errors
     /// When this build or machine has no such device.
     pub fn new(compute: &Compute, clock: Clock) -> Result<Self> {
-        let runtime = Arc::new(runtime::runtime(compute.device, compute.precision)?);
-        let budget = if compute.no_cache { 0 } else { RESULTS };
-        let engine = Engine::new(budget).with_clock(clock).with_salt(&runtime::salt(&runtime));
+        let (device, dtype) = runtime::device(compute.device, compute.precision)?;
+        let budgets = compute.memory.budgets(&device)?;
+        let results = if compute.no_cache { Bytes::default() } else { budgets.results };
+        let engine = Engine::with_budget(results).with_clock(clock).with_salt(&runtime::salt(&device, dtype));
+        let others = beside_weights(engine.kept(), device.is_cpu());
+        let runtime = Arc::new(Runtime::new(device, dtype, budgets.weights).beside(others));
         Ok(Self { engine, runtime })
     }
 
@@ -60,4 +65,11 @@ impl Session {
             .with_resource(self.runtime.clone());
         self.engine.run(plan, &cx, cancel, on)
     }
+}
+
+/// The results, as the weights in the same memory see them.
+fn beside_weights(results: Results, on_host: bool) -> Others {
+    let idle = results.clone();
+    let used = move || if on_host { results.used().host } else { results.used().device };
+    Others { used: Box::new(used), evict: Box::new(move || idle.evict_idle()) }
 }
