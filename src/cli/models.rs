@@ -85,15 +85,19 @@ pub fn folders(roots: &Roots, workflow: Option<&Path>) -> Result<Vec<Folder>> {
     let workflow = workflow.unwrap_or(Path::new("workflow.yaml"));
     let searched = roots.files(workflow, None)?.model_roots;
     let mut folders: Vec<Folder> = Vec::new();
-    for path in searched {
+    for path in &searched {
         let mut names = Vec::new();
-        walk(&path, "", DEPTH, &mut names);
-        // A root inside another is told of once, under its own name.
-        let nested = |name: &String| folders.iter().any(|other| path.join(name).starts_with(&other.path));
+        walk(path, "", DEPTH, &mut names);
+        // What is in a root inside this one is told of there.
+        let nested = |name: &String| {
+            searched
+                .iter()
+                .any(|other| other != path && other.starts_with(path) && path.join(name).starts_with(other))
+        };
         names.retain(|name| !nested(name));
         names.sort();
-        let files = names.into_iter().map(|name| ModelFile::open(&path, name)).collect();
-        folders.push(Folder { path, files });
+        let files = names.into_iter().map(|name| ModelFile::open(path, name)).collect();
+        folders.push(Folder { path: path.clone(), files });
     }
     Ok(folders)
 }

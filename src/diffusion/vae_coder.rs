@@ -178,15 +178,15 @@ fn working_memory(
     let places = (height * width) as u64;
     let pixels = places * (config.factor() * config.factor()) as u64;
     // Widest are the full-size pictures of the finest level; a decoder enters it with the channels of the next.
-    let channels = match half {
-        Half::Encoder => config.channels[0],
-        Half::Decoder => config.channels[1.min(config.channels.len() - 1)],
-    } as u64;
-    // Pictures of that many channels: measured on the CPU, where a convolution gathers little at a time; elsewhere it
+    let (channels, pictures) = match half {
+        Half::Encoder => (config.channels[0], 8),
+        Half::Decoder => (config.channels[1.min(config.channels.len() - 1)], 5),
+    };
+    // Pictures of that many channels are measured on the CPU, where a convolution gathers little at a time; elsewhere it
     // gathers all nine values under each kernel at once, and the scores of the attention are all there together.
     let fast = device.is_cpu() && dtype == DType::F32;
-    let (pictures, scores) = if fast { (5, 0) } else { (15, 3 * places * places * 4) };
-    pixels * channels * pictures * dtype.size_in_bytes() as u64 + scores
+    let (gathered, scores) = if fast { (0, 0) } else { (10, 3 * places * places * 4) };
+    pixels * channels as u64 * (pictures + gathered) * dtype.size_in_bytes() as u64 + scores
 }
 
 #[cfg(test)]
