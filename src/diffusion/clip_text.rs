@@ -256,7 +256,7 @@ impl ClipSource {
     /// Those of [`Self::load`] and [`encode_prompt`].
     pub fn encode(&self, rt: &Runtime, text: &str) -> Result<Tensor> {
         let weights = self.load(rt)?;
-        rt.retried("encoding the prompt", || encode_prompt(&*weights, text, self.skip))
+        rt.retried("encoding the prompt", || encode_prompt(&weights, text, self.skip))
     }
 }
 

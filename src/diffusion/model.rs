@@ -70,7 +70,7 @@ impl UNetSource {
         rt.store.lease(&recipe, self.parameters() * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            Ok(UNet::new(&self.config, vb)?)
+            UNet::new(&self.config, vb)
         })
     }
 
@@ -213,7 +213,7 @@ impl ControlNetSource {
         rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            Ok(ControlNet::new(&self.config, &self.hint_channels, vb)?)
+            ControlNet::new(&self.config, &self.hint_channels, vb)
         })
     }
 }
