@@ -59,6 +59,7 @@ pub(crate) fn encode(
     let (config, sizes) = (vision.config(), [image.frames, image.height, image.width]);
     let pixels =
         preprocess::preprocess(&image.rgb, sizes, config.image, crop, &config.normalize, &runtime.device)?;
-    let seen = vision.load(runtime)?.forward(&pixels)?;
+    let weights = vision.load(runtime)?;
+    let seen = runtime.retried("encoding the picture", || weights.forward(&pixels))?;
     Ok(ClipVisionOutput { seen, source: vision.clone() })
 }

@@ -37,8 +37,10 @@ mod save_image;
 mod save_latent;
 mod set_latent_noise_mask;
 mod vae_decode;
+mod vae_decode_tiled;
 mod vae_encode;
 mod vae_encode_for_inpaint;
+mod vae_encode_tiled;
 
 use std::path::Path;
 
@@ -83,8 +85,10 @@ pub fn registry() -> Registry {
         .add::<save_latent::SaveLatent>()
         .add::<set_latent_noise_mask::SetLatentNoiseMask>()
         .add::<vae_decode::VAEDecode>()
+        .add::<vae_decode_tiled::VAEDecodeTiled>()
         .add::<vae_encode::VAEEncode>()
-        .add::<vae_encode_for_inpaint::VAEEncodeForInpaint>();
+        .add::<vae_encode_for_inpaint::VAEEncodeForInpaint>()
+        .add::<vae_encode_tiled::VAEEncodeTiled>();
     registry
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use flow_diffusion::Runtime;
+use flow_diffusion::{Runtime, vae_coder::VaeCoder};
 use flow_graph::{Context, Inputs, Node, NodeError};
 
 use crate::{
@@ -10,6 +10,8 @@ use crate::{
 };
 
 /// Decodes latents into pictures.
+///
+/// A picture that is too large for the memory there is is decoded in tiles, see VAEDecodeTiled.
 #[derive(Inputs)]
 #[node(category = "latent", lane = "device")]
 pub struct VAEDecode {
@@ -28,15 +30,28 @@ impl Node for VAEDecode {
         let (frames, _, height, width) = self.samples.samples.dims4()?;
         let factor = self.vae.config().factor();
         check_size(frames, height * factor, width * factor).map_err(|error| error.at("samples"))?;
-        let vae = self.vae.load(&runtime)?;
-        let mut pictures = Vec::with_capacity(frames);
-        // One by one: a decoder's activations are a hundred times its picture.
-        for frame in 0..frames {
-            let latent = self.samples.samples.narrow(0, frame, 1)?.to_device(&runtime.device)?;
-            let pixels = vae.decode(&latent)?;
-            pictures.push(pixels.affine(0.5, 0.5)?.clamp(0f32, 1f32)?);
-            cx.progress(frame + 1, frames)?;
-        }
-        Ok(Image::from_tensor(&Tensor::cat(&pictures, 0)?)?)
+        decode(cx, VaeCoder::new(&runtime, &self.vae)?, &self.samples)
     }
+}
+
+/// The pictures of latents.
+///
+/// # Errors
+/// When memory does not suffice even for tiles, the run is cancelled, or the device fails.
+pub(crate) fn decode(cx: &Context, mut coder: VaeCoder, latent: &Latent) -> Result<Image, NodeError> {
+    let frames = latent.samples.dim(0)?;
+    let mut pictures = Vec::with_capacity(frames);
+    // One by one: a decoder's activations are a hundred times its picture.
+    for frame in 0..frames {
+        let latent = latent.samples.narrow(0, frame, 1)?;
+        let mut tiles = 1;
+        let pixels = coder.decode(&latent, |done, total| {
+            tiles = total;
+            Ok::<_, NodeError>(cx.progress(frame * tiles + done, frames * tiles)?)
+        })?;
+        pictures.push(pixels.affine(0.5, 0.5)?.clamp(0f32, 1f32)?);
+        cx.progress((frame + 1) * tiles, frames * tiles)?;
+    }
+    coder.notes().iter().for_each(|note| cx.note(note));
+    Ok(Image::from_tensor(&Tensor::cat(&pictures, 0)?)?)
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use flow_diffusion::Runtime;
+use flow_diffusion::{Runtime, vae_coder::VaeCoder};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
 
 /// Encodes pictures into latents, to start a sampler from them.
 ///
-/// Sides are cut to multiples of 8, around the centre.
+/// Sides are cut to multiples of 8, around the centre. A picture that is too large for the memory there is is encoded in
+/// tiles, see VAEEncodeTiled.
 #[derive(Inputs)]
 #[node(category = "latent", lane = "device")]
 pub struct VAEEncode {
@@ -63,13 +64,27 @@ pub(crate) fn cropped(image: &Image, factor: usize) -> Result<Image, NodeError> 
 /// When the weights cannot be loaded, the run is cancelled, or the device fails.
 pub(crate) fn encode(cx: &Context, vae: &Vae, image: &Image) -> Result<Latent, NodeError> {
     let runtime = cx.resource::<Runtime>()?;
-    let weights = vae.load(&runtime)?;
+    encode_with(cx, VaeCoder::new(&runtime, vae)?, image)
+}
+
+/// As [`encode`], by a coder of the caller's.
+///
+/// # Errors
+/// When memory does not suffice even for tiles, the run is cancelled, or the device fails.
+pub(crate) fn encode_with(cx: &Context, mut coder: VaeCoder, image: &Image) -> Result<Latent, NodeError> {
     let mut means = Vec::with_capacity(image.frames);
-    for frame in 0..image.frames {
+    let frames = image.frames;
+    for frame in 0..frames {
         let picture = Image::new(1, image.height, image.width, image.frame(frame));
-        let pixels = picture.to_tensor(&runtime.device)?.affine(2.0, -1.0)?;
-        means.push(weights.encode(&pixels)?.0.to_device(&Device::Cpu)?);
-        cx.progress(frame + 1, image.frames)?;
+        let pixels = picture.to_tensor(&Device::Cpu)?.affine(2.0, -1.0)?;
+        let mut tiles = 1;
+        let mean = coder.encode(&pixels, |done, total| {
+            tiles = total;
+            Ok::<_, NodeError>(cx.progress(frame * tiles + done, frames * tiles)?)
+        })?;
+        means.push(mean);
+        cx.progress((frame + 1) * tiles, frames * tiles)?;
     }
+    coder.notes().iter().for_each(|note| cx.note(note));
     Ok(Latent::new(Tensor::cat(&means, 0)?))
 }

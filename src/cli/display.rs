@@ -135,6 +135,7 @@ fn line(event: &Event<'_>) {
         What::Cached => note(format_args!("{node} ({kind}) from the cache")),
         What::Finished { elapsed, .. } => note(format_args!("{node} ({kind}) {}", time(*elapsed))),
         What::Failed(_) => note(format_args!("{node} ({kind}) failed")),
+        What::Note(text) => note(format_args!("{node} ({kind}): {text}")),
         What::Progress(_) | What::Saved { .. } | What::Evicted { .. } => {}
     }
 }
@@ -152,6 +153,7 @@ fn json_line(event: &Event<'_>) {
             "bytes": bytes.host + bytes.device,
         }),
         What::Saved { path } => json!({ "event": "saved", "path": path }),
+        What::Note(text) => json!({ "event": "note", "message": text }),
         What::Failed(error) => json!({
             "event": "failed",
             "message": error.to_string(),
@@ -200,6 +202,10 @@ impl Bars {
                 if let Some(bar) = self.running.remove(event.node) {
                     bar.finish_and_clear();
                 }
+            }
+            What::Note(text) => {
+                // Above the bars; a terminal that cannot be written is no reason to stop.
+                let _ = self.all.println(format!("{} ({}): {text}", event.node, event.kind));
             }
             What::Cached | What::Saved { .. } | What::Evicted { .. } => {}
         }

@@ -2,13 +2,19 @@
 
 mod cache;
 mod check;
+mod completions;
 mod display;
+mod doctor;
 mod drawing;
 mod graph;
 mod inspect;
 mod interrupt;
 mod layout;
 mod load;
+mod machine;
+mod man;
+mod memory;
+mod models;
 mod nodes;
 mod output;
 mod picture;
@@ -24,7 +30,7 @@ mod why;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,6 +54,10 @@ enum Command {
     Graph(graph::Graph),
     Inspect(inspect::Inspect),
     Cache(cache::Cache),
+    Models(models::Models),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// How a command ends when it ends in order.
@@ -63,6 +73,11 @@ enum Ending {
     Stopped,
 }
 
+/// The command line, for whoever describes it.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn main() -> ExitCode {
     let ending = match Cli::parse().command {
         Command::Run(command) => command.run(),
@@ -74,6 +89,10 @@ fn main() -> ExitCode {
         Command::Graph(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Cache(command) => command.run(),
+        Command::Models(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));

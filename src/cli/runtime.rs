@@ -4,11 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
-use flow_diffusion::Runtime;
 use flow_graph::Registry;
-
-/// Bytes of unused weights kept for a later node.
-const WEIGHTS: u64 = 8 << 30;
 
 /// All nodes.
 pub fn registry() -> Registry {
@@ -58,7 +54,7 @@ pub enum Precision {
 ///
 /// # Errors
 /// When this build or machine has no such device.
-pub fn runtime(place: Place, precision: Precision) -> Result<Runtime> {
+pub fn device(place: Place, precision: Precision) -> Result<(Device, DType)> {
     let device = match place {
         Place::Cpu => Device::Cpu,
         Place::Auto => gpu(0).unwrap_or(Device::Cpu),
@@ -71,7 +67,7 @@ pub fn runtime(place: Place, precision: Precision) -> Result<Runtime> {
         Precision::Auto if device.is_cpu() => DType::F32,
         Precision::Auto => DType::F16,
     };
-    Ok(Runtime::new(device, dtype, WEIGHTS))
+    Ok((device, dtype))
 }
 
 fn gpu(number: usize) -> Result<Device> {
@@ -81,10 +77,10 @@ fn gpu(number: usize) -> Result<Device> {
     Device::new_cuda(number).map_err(|error| anyhow::anyhow!("cannot use cuda:{number}: {error}"))
 }
 
-/// Names what results on this runtime depend on, for their keys.
-pub fn salt(runtime: &Runtime) -> String {
-    let kind = if runtime.device.is_cpu() { "cpu" } else { "gpu" };
-    format!("{kind} {:?}", runtime.dtype)
+/// Names what results on this device in this number type depend on, for their keys.
+pub fn salt(device: &Device, dtype: DType) -> String {
+    let kind = if device.is_cpu() { "cpu" } else { "gpu" };
+    format!("{kind} {dtype:?}")
 }
 
 #[cfg(test)]

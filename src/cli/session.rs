@@ -3,21 +3,19 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use flow_diffusion::Runtime;
-use flow_engine::{Clock, DiskCache, Engine, Event, Forecast, Outputs, RunError};
-use flow_graph::{CancelToken, Context, Files, Plan};
+use flow_diffusion::{Others, Runtime};
+use flow_engine::{Clock, DiskCache, Engine, Event, Forecast, Outputs, Results, RunError};
+use flow_graph::{Bytes, CancelToken, Context, Files, Plan};
 
 use crate::{
     cache::{
         folder::Folder,
         record::{self, Made, Record},
     },
+    memory::Memory,
     output,
     runtime::{self, Place, Precision},
 };
-
-/// Bytes of results kept in memory.
-const RESULTS: u64 = 4 << 30;
 
 /// Where and how a workflow is computed.
 #[derive(Debug, clap::Args)]
@@ -28,6 +26,8 @@ pub struct Compute {
     /// What models compute in
     #[arg(long, value_enum, default_value = "auto")]
     precision: Precision,
+    #[command(flatten)]
+    memory: Memory,
     /// Use and keep no earlier results, in memory or on disk
     #[arg(long)]
     no_cache: bool,
@@ -52,14 +52,18 @@ impl Session {
     /// # Errors
     /// When this build or machine has no such device, or the size of the cache is set to something that is none.
     pub fn new(compute: &Compute, clock: Clock) -> Result<Self> {
-        let runtime = Arc::new(runtime::runtime(compute.device, compute.precision)?);
-        let budget = if compute.no_cache { 0 } else { RESULTS };
-        let mut engine = Engine::new(budget).with_clock(clock).with_salt(&runtime::salt(&runtime));
+        let (device, dtype) = runtime::device(compute.device, compute.precision)?;
+        let budgets = compute.memory.budgets(&device)?;
+        let results = if compute.no_cache { Bytes::default() } else { budgets.results };
+        let mut engine =
+            Engine::with_budget(results).with_clock(clock).with_salt(&runtime::salt(&device, dtype));
         let folder = if compute.no_cache { None } else { Folder::from_env()? };
         let kept = folder.map(|folder| Kept { disk: Arc::new(folder.results()), folder });
         if let Some(kept) = &kept {
             engine = engine.with_disk(kept.disk.clone());
         }
+        let others = beside_weights(engine.kept(), device.is_cpu());
+        let runtime = Arc::new(Runtime::new(device, dtype, budgets.weights).beside(others));
         Ok(Self { engine, runtime, kept })
     }
 
@@ -101,7 +105,11 @@ impl Session {
         files: &Files,
         job: petgraph::graph::NodeIndex,
     ) -> Made {
-        Made::now(plan, &forecast.trace, files, &runtime::salt(&self.runtime), job)
+        Made::now(plan, &forecast.trace, files, &self.place(), job)
+    }
+
+    fn place(&self) -> String {
+        runtime::salt(&self.runtime.device, self.runtime.dtype)
     }
 
     fn context(&self, files: &Arc<Files>) -> Context {
@@ -117,7 +125,7 @@ impl Session {
             }
             Err(RunError::Cancelled) => (None, Vec::new()),
         };
-        let place = runtime::salt(&self.runtime);
+        let place = self.place();
         let remembered =
             trace.map_or(Ok(()), |trace| record::remember(folder, plan, trace, files, &place, &failed));
         let trouble = disk.take_trouble().or_else(|| {
@@ -128,4 +136,11 @@ impl Session {
             output::note(format_args!("warning: {trouble}"));
         }
     }
+}
+
+/// The results, as the weights in the same memory see them.
+fn beside_weights(results: Results, on_host: bool) -> Others {
+    let idle = results.clone();
+    let used = move || if on_host { results.used().host } else { results.used().device };
+    Others { used: Box::new(used), evict: Box::new(move || idle.evict_idle()) }
 }

@@ -119,6 +119,11 @@ impl Patches {
         Self(Arc::new(map))
     }
 
+    /// The processors around the layer `name`, innermost first.
+    pub fn of(&self, name: &str) -> &[Arc<dyn AttnProcessor>] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether there is no processor at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

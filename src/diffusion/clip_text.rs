@@ -11,7 +11,8 @@ use crate::clip_encoder::{EPS, Encoder, EncoderConfig};
 use crate::header::Header;
 use crate::ops::LayerNorm;
 use crate::prompt::{self, CHUNK, Chunk, Padding};
-use crate::weights::{Recipe, var_builder};
+use crate::store::Recipe;
+use crate::weights::var_builder;
 use crate::{Error, Result, Runtime};
 
 /// The sizes of a text tower.
@@ -241,12 +242,11 @@ impl ClipSource {
     /// If a tensor is missing, has another shape, or does not fit into memory.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ClipText>> {
         let recipe = Recipe::new(&self.header, "clip_text", DType::F32, &rt.device);
-        rt.store.lease(&recipe, || {
-            let prefix = self.prefix;
+        let prefix = self.prefix;
+        rt.store.lease(&recipe, self.header.parameters(prefix) * DType::F32.size_in_bytes() as u64, || {
             let vb =
                 var_builder(&self.header, move |name| format!("{prefix}{name}"), DType::F32, &rt.device)?;
-            let bytes = self.header.parameters(prefix) * DType::F32.size_in_bytes() as u64;
-            Ok((ClipText::new(&self.config, vb)?, bytes))
+            ClipText::new(&self.config, vb)
         })
     }
 
@@ -255,7 +255,8 @@ impl ClipSource {
     /// # Errors
     /// Those of [`Self::load`] and [`encode_prompt`].
     pub fn encode(&self, rt: &Runtime, text: &str) -> Result<Tensor> {
-        encode_prompt(&*self.load(rt)?, text, self.skip)
+        let weights = self.load(rt)?;
+        rt.retried("encoding the prompt", || encode_prompt(&weights, text, self.skip))
     }
 }
 

@@ -12,7 +12,8 @@ use crate::clip_text::section;
 use crate::header::Header;
 use crate::ops::{self, Conv2d, LayerNorm, Linear, Padding};
 use crate::preprocess::Normalize;
-use crate::weights::{Recipe, var_builder};
+use crate::store::Recipe;
+use crate::weights::var_builder;
 use crate::{Error, Result, Runtime};
 
 /// The sizes of a vision tower.
@@ -198,10 +199,10 @@ impl ClipVisionSource {
     /// If a tensor is missing, has another shape, or does not fit into memory.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ClipVision>> {
         let recipe = Recipe::new(&self.header, "clip_vision", DType::F32, &rt.device);
-        rt.store.lease(&recipe, || {
+        let parameters = self.header.parameters(PREFIX) + self.header.parameters(PROJECTION);
+        rt.store.lease(&recipe, parameters * DType::F32.size_in_bytes() as u64, || {
             let vb = var_builder(&self.header, str::to_owned, DType::F32, &rt.device)?;
-            let parameters = self.header.parameters(PREFIX) + self.header.parameters(PROJECTION);
-            Ok((ClipVision::new(&self.config, vb)?, parameters * DType::F32.size_in_bytes() as u64))
+            ClipVision::new(&self.config, vb)
         })
     }
 }

@@ -26,12 +26,16 @@ pub mod runtime;
 pub mod samplers;
 pub mod sampling;
 pub mod schedule;
+pub mod size;
+pub mod store;
 pub mod tokenizer;
 pub mod unet;
 mod unet_blocks;
 pub mod unet_config;
 pub mod vae;
 mod vae_blocks;
+pub mod vae_coder;
+pub mod vae_tiles;
 pub mod weights;
 
 #[cfg(test)]
@@ -41,4 +45,6 @@ pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};
 pub use error::{Error, Result};
 pub use header::{Header, TensorInfo};
 pub use runtime::Runtime;
-pub use weights::{Recipe, WeightStore, var_builder};
+pub use size::Size;
+pub use store::{Others, Recipe, WeightStore};
+pub use weights::var_builder;

@@ -11,9 +11,10 @@ use crate::header::Header;
 use crate::keys::KeyMap;
 use crate::preview::LatentRgb;
 use crate::runtime::Runtime;
+use crate::store::Recipe;
 use crate::unet::UNet;
 use crate::unet_config::UNetConfig;
-use crate::weights::{Recipe, var_builder};
+use crate::weights::var_builder;
 use crate::{Error, Result, kind};
 
 /// What a model predicts.
@@ -68,10 +69,11 @@ impl UNetSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<UNet>> {
-        rt.store.lease(&Recipe::new(&self.header, "unet", rt.dtype, &rt.device), || {
+        let recipe = Recipe::new(&self.header, "unet", rt.dtype, &rt.device);
+        rt.store.lease(&recipe, self.parameters() * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            Ok((UNet::new(&self.config, vb)?, self.parameters() * rt.dtype.size_in_bytes() as u64))
+            UNet::new(&self.config, vb)
         })
     }
 
@@ -208,11 +210,11 @@ impl ControlNetSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ControlNet>> {
-        rt.store.lease(&Recipe::new(&self.header, "controlnet", rt.dtype, &rt.device), || {
+        let recipe = Recipe::new(&self.header, "controlnet", rt.dtype, &rt.device);
+        rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            let bytes = self.header.parameters("") * rt.dtype.size_in_bytes() as u64;
-            Ok((ControlNet::new(&self.config, &self.hint_channels, vb)?, bytes))
+            ControlNet::new(&self.config, &self.hint_channels, vb)
         })
     }
 }

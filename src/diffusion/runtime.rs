@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device};
 
-use crate::weights::WeightStore;
+use crate::Result;
+use crate::store::{Others, WeightStore};
 
 /// A device, the precision of models on it, and the weights loaded there.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime whose store keeps at most `budget` bytes of unused weights.
+    /// A runtime that holds at most `budget` bytes of weights.
     pub fn new(device: Device, dtype: DType, budget: u64) -> Self {
         Self { device, dtype, store: WeightStore::new(budget) }
     }
@@ -26,8 +27,93 @@ impl Runtime {
         if self.device.is_cpu() && self.dtype == DType::BF16 { DType::F32 } else { self.dtype }
     }
 
-    /// The CPU in f32, with room for 8 GB of weights.
+    /// The same runtime, whose budget is also that of `others`.
+    #[must_use]
+    pub fn beside(self, others: Others) -> Self {
+        Self { store: self.store.beside(others), ..self }
+    }
+
+    /// The CPU in f32, without a limit.
     pub fn cpu() -> Self {
-        Self::new(Device::Cpu, DType::F32, 8_000_000_000)
+        Self::new(Device::Cpu, DType::F32, u64::MAX)
+    }
+
+    /// Does `work`; when memory runs out, once more after everything unused has gone. `what` is the noun of the message.
+    ///
+    /// # Errors
+    /// Those of `work`; `Error::OutOfMemory` with what is in use when the second attempt runs out of memory too.
+    pub fn retried<T>(&self, what: &str, work: impl FnMut() -> Result<T>) -> Result<T> {
+        self.store.retried(what, work)
+    }
+
+    /// Whether this much working memory can be had: within the budget, beside the weights in use. Unused weights make
+    /// way; results stay, since they cost more to make again than tiles do.
+    pub fn make_room(&self, bytes: u64) -> bool {
+        self.store.make_room(bytes) && (!self.device.is_cpu() || host_gives(bytes))
+    }
+}
+
+/// Whether the system would give this process so much memory at once. Asked beforehand, because a failed allocation in
+/// the middle of a tensor operation ends the process; nothing is touched, so nothing is used.
+fn host_gives(bytes: u64) -> bool {
+    let wanted = usize::try_from(bytes).unwrap_or(usize::MAX);
+    Vec::<u8>::new().try_reserve_exact(wanted).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::Error;
+
+    fn ran_out() -> Error {
+        let message = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        Error::from(candle_core::Error::Cuda(message.into()))
+    }
+
+    /// Fails with `error` the first `times` times.
+    fn failing(
+        times: usize,
+        error: fn() -> Error,
+    ) -> (impl FnMut() -> Result<usize>, std::rc::Rc<Cell<usize>>) {
+        let calls = std::rc::Rc::new(Cell::new(0));
+        let counted = calls.clone();
+        let work = move || {
+            counted.set(counted.get() + 1);
+            if counted.get() > times { Ok(counted.get()) } else { Err(error()) }
+        };
+        (work, calls)
+    }
+
+    #[test]
+    fn work_that_ran_out_of_memory_is_done_once_more() {
+        let (work, calls) = failing(1, ran_out);
+        assert_eq!((Runtime::cpu().retried("it", work).unwrap(), calls.get()), (2, 2));
+    }
+
+    #[test]
+    fn work_that_runs_out_twice_says_what_was_in_use() {
+        let (work, calls) = failing(usize::MAX, ran_out);
+        let error = Runtime::new(Device::Cpu, DType::F32, 3 << 30).retried("a step", work).unwrap_err();
+        assert_eq!(calls.get(), 2);
+        assert_eq!(
+            error.to_string(),
+            "out of memory: a step does not fit (DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")); \
+             of the 3.0 GiB for models and results, 0 KiB are in use by models and 0 KiB by results"
+        );
+    }
+
+    #[test]
+    fn other_failures_are_not_tried_again() {
+        let (work, calls) = failing(1, || Error::Mismatch("no".into()));
+        assert!(Runtime::cpu().retried("it", work).is_err());
+        assert_eq!(calls.get(), 1);
+    }
+
+    #[test]
+    fn more_than_the_system_has_is_not_promised() {
+        assert!(Runtime::cpu().make_room(1 << 20));
+        assert!(!Runtime::cpu().make_room(1 << 62));
     }
 }

@@ -10,8 +10,9 @@ use crate::clip_text::section;
 use crate::header::Header;
 use crate::keys::{self, KeyMap};
 use crate::ops::{self, Conv2d, GroupNorm, Linear};
+use crate::store::Recipe;
 use crate::vae_blocks::{EPS, Level, Mid, Resample};
-use crate::weights::{Recipe, var_builder};
+use crate::weights::var_builder;
 use crate::{Error, Result, Runtime};
 
 /// More levels than any published autoencoder has; each halves the picture.
@@ -135,6 +136,11 @@ impl AutoencoderKl {
         Ok(ops::to_nchw(&pixels)?.to_dtype(DType::F32)?)
     }
 
+    /// What is computed in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> &Device {
         self.quant_conv.device()
@@ -251,15 +257,22 @@ impl VaeSource {
     /// # Errors
     /// If a tensor is missing, has another shape, or does not fit into memory.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<AutoencoderKl>> {
-        let dtype = if rt.dtype == DType::F16 { DType::F32 } else { rt.dtype };
+        self.load_in(rt, if rt.dtype == DType::F16 { DType::F32 } else { rt.dtype })
+    }
+
+    /// Leases the weights in a number type of their own.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_in(&self, rt: &Runtime, dtype: DType) -> Result<Arc<AutoencoderKl>> {
         let recipe = Recipe::new(&self.header, "vae", dtype, &rt.device);
-        rt.store.lease(&recipe, || {
+        let parts = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."].into_iter();
+        let parameters: u64 =
+            parts.map(|part| self.header.parameters(&format!("{}{part}", self.keys.prefix()))).sum();
+        rt.store.lease(&recipe, parameters * dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |name| keys.file_name(name), dtype, &rt.device)?;
-            let parts = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."].into_iter();
-            let parameters: u64 =
-                parts.map(|part| self.header.parameters(&format!("{}{part}", self.keys.prefix()))).sum();
-            Ok((AutoencoderKl::new(&self.config, vb)?, parameters * dtype.size_in_bytes() as u64))
+            AutoencoderKl::new(&self.config, vb)
         })
     }
 }

@@ -1,15 +1,17 @@
-//! Weights: from a memory-mapped file to tensors, and the store that keeps what is in use.
+//! Weights: from a memory-mapped file to tensors.
 
-use std::any::Any;
 use std::fs::File;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::ops::Range;
 
-use candle_core::{DType, Device, DeviceLocation, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
+use rayon::prelude::*;
 
 use crate::header::{Dtype, Header, TensorInfo};
 use crate::{Error, Result};
@@ -72,7 +74,7 @@ impl MappedFile {
             Some(s) => s.dims(),
             None => &info.shape,
         };
-        let bytes = self.bytes(info);
+        let bytes = &self.map[range(info)];
         if !all_finite(info.dtype, bytes) {
             return Err(fail(format!(
                 "tensor `{key}` has values that are not finite; download the file again"
@@ -81,13 +83,70 @@ impl MappedFile {
         let source = candle_dtype(info.dtype).ok_or_else(|| {
             fail(format!("tensor `{key}` is {}, which cannot be used as a weight", info.dtype))
         })?;
-        Ok(Tensor::from_raw_buffer(bytes, source, dims, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+        let tensor = match (info.dtype, dtype) {
+            (Dtype::F16, DType::F32) => Tensor::from_vec(widened::<f16>(bytes), dims, &Device::Cpu)?,
+            (Dtype::BF16, DType::F32) => Tensor::from_vec(widened::<bf16>(bytes), dims, &Device::Cpu)?,
+            _ => Tensor::from_raw_buffer(bytes, source, dims, &Device::Cpu)?.to_dtype(dtype)?,
+        };
+        self.forget(info);
+        Ok(tensor.to_device(device)?)
     }
 
-    fn bytes(&self, info: &TensorInfo) -> &[u8] {
-        // The header was checked against the file's length, and the map has that length.
-        &self.map[info.range.start as usize..info.range.end as usize]
+    /// The pages of a tensor have been read: they need not count as this process's memory any longer.
+    #[cfg(unix)]
+    #[expect(unsafe_code, reason = "part of the memory map")]
+    fn forget(&self, info: &TensorInfo) {
+        let range = range(info);
+        // SAFETY: of a read-only mapping of a file, dropped pages are read from the file again when they are touched.
+        // Whether the system follows the advice changes nothing but memory in use, so its answer is not needed.
+        let _ =
+            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
+
+    #[cfg(not(unix))]
+    fn forget(&self, _info: &TensorInfo) {}
+}
+
+/// Where a tensor is in the map: the header was checked against the file's length, and the map has that length.
+fn range(info: &TensorInfo) -> Range<usize> {
+    info.range.start as usize..info.range.end as usize
+}
+
+/// What f16 and bf16 have in common.
+trait Half: Copy + Send {
+    const ZERO: Self;
+    fn from_le(bytes: [u8; 2]) -> Self;
+}
+
+impl Half for f16 {
+    const ZERO: Self = Self::ZERO;
+    fn from_le(bytes: [u8; 2]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+}
+
+impl Half for bf16 {
+    const ZERO: Self = Self::ZERO;
+    fn from_le(bytes: [u8; 2]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+}
+
+/// Half precision as f32, without a copy in between. A file aligns nothing, so some values at a time go through a buffer.
+fn widened<H: Half>(bytes: &[u8]) -> Vec<f32>
+where
+    [H]: HalfFloatSliceExt,
+{
+    const VALUES: usize = 4096;
+    let mut wide = vec![0f32; bytes.len() / 2];
+    wide.par_chunks_mut(VALUES).zip(bytes.par_chunks(2 * VALUES)).for_each(|(wide, bytes)| {
+        let mut halves = [H::ZERO; VALUES];
+        for (half, bytes) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
+            *half = H::from_le([bytes[0], bytes[1]]);
+        }
+        halves[..wide.len()].convert_to_f32_slice(wide);
+    });
+    wide
 }
 
 fn same_but_for_ones(a: &[usize], b: &[usize]) -> bool {
@@ -145,120 +204,6 @@ fn all_finite(dtype: Dtype, bytes: &[u8]) -> bool {
         Dtype::F64 => all::<8>(bytes, 0x7ff0_0000_0000_0000),
         Dtype::F8E4M3 => all::<1>(bytes, 0x7f),
         _ => true,
-    }
-}
-
-/// What identifies loaded weights: a file as it was, the part of it, and the form it is held in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipe {
-    path: PathBuf,
-    length: u64,
-    modified: Option<SystemTime>,
-    part: String,
-    dtype: DType,
-    device: DeviceLocation,
-}
-
-impl Recipe {
-    /// The recipe of the `part` (`unet`, `vae`, …) of a file, in this dtype, on this device.
-    pub fn new(header: &Header, part: impl Into<String>, dtype: DType, device: &Device) -> Self {
-        Self {
-            path: header.path.clone(),
-            length: header.length,
-            modified: header.modified,
-            part: part.into(),
-            dtype,
-            device: device.location(),
-        }
-    }
-}
-
-/// Loaded weights by recipe. What somebody holds stays; what nobody holds stays while the budget allows.
-#[derive(Debug)]
-pub struct WeightStore {
-    budget: u64,
-    entries: Mutex<Entries>,
-}
-
-#[derive(Debug, Default)]
-struct Entries {
-    /// Least recently used first.
-    list: Vec<Entry>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    recipe: Recipe,
-    weights: Arc<dyn Any + Send + Sync>,
-    bytes: u64,
-}
-
-impl WeightStore {
-    /// A store that drops unused weights when all together exceed `budget` bytes.
-    pub fn new(budget: u64) -> Self {
-        Self { budget, entries: Mutex::default() }
-    }
-
-    /// The weights of `recipe`; `load` makes them and says how many bytes they take if they are not there.
-    ///
-    /// # Errors
-    /// Those of `load`.
-    pub fn lease<T: Any + Send + Sync>(
-        &self,
-        recipe: &Recipe,
-        load: impl FnOnce() -> Result<(T, u64)>,
-    ) -> Result<Arc<T>> {
-        if let Some(found) = self.lock().find(recipe) {
-            return found
-                .downcast()
-                .map_err(|_| Error::Mismatch(format!("{recipe:?} was loaded as another type")));
-        }
-        // Not locked while loading: a part may lease another part.
-        let (weights, bytes) = load()?;
-        let weights = Arc::new(weights);
-        let mut entries = self.lock();
-        entries.list.push(Entry { recipe: recipe.clone(), weights: weights.clone(), bytes });
-        entries.shrink(self.budget);
-        Ok(weights)
-    }
-
-    /// Drops everything nobody holds and says how many bytes that were.
-    pub fn evict_unused(&self) -> u64 {
-        let mut entries = self.lock();
-        let before = entries.bytes();
-        entries.shrink(0);
-        before - entries.bytes()
-    }
-
-    /// Bytes of all weights held.
-    pub fn bytes(&self) -> u64 {
-        self.lock().bytes()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        // A panic elsewhere leaves the list whole: every change is one push or one remove.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entries {
-    fn find(&mut self, recipe: &Recipe) -> Option<Arc<dyn Any + Send + Sync>> {
-        let at = self.list.iter().position(|e| e.recipe == *recipe)?;
-        let entry = self.list.remove(at);
-        let weights = entry.weights.clone();
-        self.list.push(entry);
-        Some(weights)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.list.iter().map(|e| e.bytes).sum()
-    }
-
-    fn shrink(&mut self, budget: u64) {
-        while self.bytes() > budget {
-            let Some(at) = self.list.iter().position(|e| Arc::strong_count(&e.weights) == 1) else { return };
-            self.list.remove(at);
-        }
     }
 }
 

@@ -10,19 +10,21 @@ use flow_graph::{Bytes, Hash, NodeId, Value};
 /// Entries that no run has used for this many runs go.
 const KEEP_RUNS: u64 = 10;
 
-/// Results in memory, within a budget of bytes (of main and device memory together).
+/// Results in memory, within budgets of bytes of main and of device memory.
 ///
 /// A run *holds* an entry from the moment it meets it until no later node needs it; held entries never go. Of the
 /// others the one used longest ago goes first.
 #[derive(Debug)]
 pub struct ResultCache {
-    budget: u64,
-    used: u64,
+    budget: Bytes,
+    used: Bytes,
     run: u64,
     tick: u64,
     entries: HashMap<Hash, Entry>,
     /// Entries that nobody holds, by the moment they were let go.
     idle: BTreeMap<u64, Hash>,
+    /// Removed by [`ResultCache::evict_idle`] and not told of yet.
+    untold: Vec<Evicted>,
 }
 
 #[derive(Debug)]
@@ -55,13 +57,22 @@ pub struct Evicted {
 }
 
 impl ResultCache {
-    /// An empty cache that keeps idle results while all together hold at most `budget` bytes; 0 keeps nothing.
-    pub fn new(budget: u64) -> Self {
-        Self { budget, used: 0, run: 0, tick: 0, entries: HashMap::new(), idle: BTreeMap::new() }
+    /// An empty cache that keeps idle results while all together hold at most `budget` of either memory; without any
+    /// main memory it keeps nothing.
+    pub fn new(budget: Bytes) -> Self {
+        Self {
+            budget,
+            used: Bytes::default(),
+            run: 0,
+            tick: 0,
+            entries: HashMap::new(),
+            idle: BTreeMap::new(),
+            untold: Vec::new(),
+        }
     }
 
-    /// The bytes all results hold now.
-    pub fn used(&self) -> u64 {
+    /// The memory all results hold now.
+    pub fn used(&self) -> Bytes {
         self.used
     }
 
@@ -85,11 +96,12 @@ impl ResultCache {
     /// without a budget does not do.
     pub fn insert(&mut self, key: Hash, values: Arc<[Value]>, owner: Owner) -> bool {
         // Twins of one run, or two runs of one engine, bring the same key.
-        if self.budget == 0 || self.hold(&key).is_some() {
-            return self.budget > 0;
+        if self.budget.host == 0 || self.hold(&key).is_some() {
+            return self.budget.host > 0;
         }
         let bytes = total(&values);
-        self.used += bytes.host + bytes.device;
+        self.used.host += bytes.host;
+        self.used.device += bytes.device;
         let entry = Entry { values, bytes, owner, last_run: self.run, holds: 1, idle_since: 0 };
         self.entries.insert(key, entry);
         true
@@ -106,13 +118,29 @@ impl ResultCache {
         }
     }
 
-    /// While over the budget, removes the idle entry used longest ago.
+    /// While over a budget, removes the idle entry used longest ago of those that it helps to remove.
     pub fn next_over_budget(&mut self) -> Option<Evicted> {
-        if self.used <= self.budget {
+        if let Some(gone) = self.untold.pop() {
+            return Some(gone);
+        }
+        let host = self.used.host > self.budget.host;
+        let device = self.used.device > self.budget.device;
+        if !host && !device {
             return None;
         }
-        let (_, key) = self.idle.pop_first()?;
+        let helps = |bytes: Bytes| host && bytes.host > 0 || device && bytes.device > 0;
+        let helpful = |(_, key): &(&u64, &Hash)| self.entries.get(key).is_some_and(|e| helps(e.bytes));
+        let (tick, key) = self.idle.iter().find(helpful).map(|(tick, key)| (*tick, *key))?;
+        self.idle.remove(&tick);
         self.remove(&key)
+    }
+
+    /// Removes everything that nobody holds; the next [`ResultCache::next_over_budget`] tell of it.
+    pub fn evict_idle(&mut self) {
+        for key in std::mem::take(&mut self.idle).into_values() {
+            let gone = self.remove(&key);
+            self.untold.extend(gone);
+        }
     }
 
     /// Removes what the last runs did not use; call it when a run ends.
@@ -130,7 +158,8 @@ impl ResultCache {
 
     fn remove(&mut self, key: &Hash) -> Option<Evicted> {
         let entry = self.entries.remove(key)?;
-        self.used -= entry.bytes.host + entry.bytes.device;
+        self.used.host -= entry.bytes.host;
+        self.used.device -= entry.bytes.device;
         Some(Evicted { owner: entry.owner, bytes: entry.bytes })
     }
 }

@@ -128,6 +128,7 @@ impl<'a> Coordinator<'a> {
             Message::Report { job, report: Report::Saved(path) } => {
                 self.tell(job, What::Saved { path: &path })
             }
+            Message::Report { job, report: Report::Note(text) } => self.tell(job, What::Note(&text)),
             Message::Done { job, outcome, elapsed } => {
                 self.lanes.ended(self.plan.job(job).def.lane);
                 self.ended(job, outcome, elapsed);

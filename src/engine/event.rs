@@ -29,6 +29,8 @@ pub enum What<'a> {
         /// Where the file is.
         path: &'a Path,
     },
+    /// It did something otherwise than asked, and why.
+    Note(&'a str),
     /// It ran and gave its values.
     Finished {
         /// How long it ran.

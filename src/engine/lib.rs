@@ -20,7 +20,7 @@ pub use cache::ResultCache;
 pub use clock::Clock;
 pub use disk::DiskCache;
 pub use event::{Event, What};
-pub use run::{Engine, Failure, Outputs, RunError};
+pub use run::{Engine, Failure, Outputs, Results, RunError};
 pub use trace::{Fate, Forecast, Trace};
 
 /// Part of every key: raised when nodes of the same version compute other numbers, as new kernels may.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flow_graph::{CancelToken, Context, Hash, NodeError, Plan, Value};
+use flow_graph::{Bytes, CancelToken, Context, Hash, NodeError, Plan, Value};
 use petgraph::graph::NodeIndex;
 
 use crate::{Clock, DiskCache, Event, NUMERICS, ResultCache, Trace, coordinator::Coordinator};
@@ -13,7 +13,29 @@ pub struct Engine {
     pub(crate) host_salt: Hash,
     pub(crate) device_salt: Hash,
     pub(crate) disk: Option<Arc<DiskCache>>,
-    results: Mutex<ResultCache>,
+    results: Results,
+}
+
+/// The results an engine keeps, for others that need memory; a clone is the same results.
+#[derive(Clone, Debug)]
+pub struct Results(Arc<Mutex<ResultCache>>);
+
+impl Results {
+    /// The memory they hold.
+    pub fn used(&self) -> Bytes {
+        self.lock().used()
+    }
+
+    /// Drops those that no run needs now. A run in progress tells of it when its next node ends.
+    pub fn evict_idle(&self) {
+        self.lock().evict_idle();
+    }
+
+    /// Locked for single questions only, never while a node runs or somebody is told something.
+    fn lock(&self) -> MutexGuard<'_, ResultCache> {
+        // A panic cannot leave the cache half changed in a way that matters: at worst an entry stays held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a plan asks for; values of failed nodes are missing.
@@ -53,14 +75,19 @@ pub enum RunError {
 }
 
 impl Engine {
-    /// An engine with room for `budget` bytes of results (0: nothing is kept).
+    /// An engine with room for `budget` bytes of results (0: nothing is kept), of main and of device memory each.
     pub fn new(budget: u64) -> Self {
+        Self::with_budget(Bytes { host: budget, device: budget })
+    }
+
+    /// An engine with room for so much of results in either memory (none in main memory: nothing is kept).
+    pub fn with_budget(budget: Bytes) -> Self {
         Self {
             clock: Clock::monotonic(),
             host_salt: salted("host", ""),
             device_salt: salted("device", ""),
             disk: None,
-            results: Mutex::new(ResultCache::new(budget)),
+            results: Results(Arc::new(Mutex::new(ResultCache::new(budget)))),
         }
     }
 
@@ -98,10 +125,14 @@ impl Engine {
         Coordinator::new(self, plan, cx, cancel, on).run()
     }
 
-    /// The results kept; locked for single questions only, never while a node runs or `on` is told.
+    /// A handle on the results kept.
+    pub fn kept(&self) -> Results {
+        self.results.clone()
+    }
+
+    /// The results kept; locked for single questions only.
     pub(crate) fn results(&self) -> MutexGuard<'_, ResultCache> {
-        // A panic cannot leave the cache half changed in a way that matters: at worst an entry stays held.
-        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+        self.results.lock()
     }
 }
 

@@ -52,6 +52,8 @@ pub enum Report {
     Progress(Progress),
     /// It wrote a file.
     Saved(PathBuf),
+    /// It did something otherwise than asked, and why.
+    Note(String),
 }
 
 /// What the run's maker knows of the workflow, for metadata in written files.
@@ -143,6 +145,11 @@ impl Context {
     pub fn progress_with(&self, progress: Progress) -> Result<(), Cancelled> {
         (self.report)(Report::Progress(progress));
         self.check()
+    }
+
+    /// Says that something was done otherwise than asked, and why: one sentence without a full stop.
+    pub fn note(&self, text: impl Into<String>) {
+        (self.report)(Report::Note(text.into()));
     }
 
     /// Says that a file was written, so that the user learns where it is; call it once the file is complete.

@@ -346,3 +346,84 @@ fn a_file_of_another_kind_is_named_with_the_node_that_takes_it() {
     let hint = wrong("LoadControlNet", "control_net_name", "tiny-sd.safetensors");
     assert!(hint.ends_with("is loaded by LoadCheckpoint"), "{hint}");
 }
+
+/// What a context's nodes note, besides it.
+fn noting(runtime: Runtime) -> (Context, Arc<Mutex<Vec<String>>>) {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let told = notes.clone();
+    let report = move |report| {
+        if let Report::Note(text) = report {
+            told.lock().unwrap().push(text);
+        }
+    };
+    let cx = context(Path::new("/nowhere")).with_resource(Arc::new(runtime));
+    (cx.for_node(CancelToken::default(), Arc::new(report)), notes)
+}
+
+#[test]
+fn tiled_nodes_take_comfyuis_inputs_and_give_the_picture_of_the_whole() {
+    let studio = Studio::apple();
+    let large =
+        node("EmptyLatentImage").set("width", 384).set("height", 256).run_in(&studio.cx).unwrap().remove(0);
+    let drawn = studio.one(studio.sampler("KSampler").value("latent_image", &large).set("steps", 4));
+    let whole = studio.decode(&drawn);
+    let tiles = |tile: i64, overlap: i64| {
+        let call = node("VAEDecodeTiled").value("samples", &drawn).value("vae", &studio.checkpoint[2]);
+        let call = call.set("tile_size", tile).set("overlap", overlap);
+        let call = call.set("temporal_size", 64).set("temporal_overlap", 8);
+        Image::clone(&studio.one(call).get::<Image>().unwrap())
+    };
+    let mean =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32;
+    assert_eq!(tiles(1024, 64), whole, "half a tile holds the picture, so nothing is cut");
+    let cut = tiles(256, 64);
+    assert!(cut != whole && mean(&cut.rgb, &whole.rgb) < 0.02, "{}", mean(&cut.rgb, &whole.rgb));
+
+    let encode = |kind: &'static str| {
+        let call = node(kind).link("pixels", whole.clone()).value("vae", &studio.checkpoint[2]);
+        studio.latent(if kind == "VAEEncode" { call } else { call.set("tile_size", 256).set("overlap", 64) })
+    };
+    let (at_once, tiled) = (encode("VAEEncode"), encode("VAEEncodeTiled"));
+    assert_eq!(at_once.len(), tiled.len());
+    assert!(
+        mean(&at_once, &tiled) < 0.05 * range(&at_once),
+        "{} of {}",
+        mean(&at_once, &tiled),
+        range(&at_once)
+    );
+}
+
+#[test]
+fn a_picture_too_large_for_the_budget_is_decoded_in_tiles_and_that_is_said_once() {
+    let (cx, notes) = noting(Runtime::new(Device::Cpu, candle_core::DType::F32, 60 << 20));
+    let checkpoint =
+        node("LoadCheckpoint").file("ckpt_name", model("tiny-sd.safetensors")).run_in(&cx).unwrap();
+    let empty = |size: i64, batch: i64| {
+        let call = node("EmptyLatentImage").set("width", size).set("height", size).set("batch_size", batch);
+        call.run_in(&cx).unwrap().remove(0)
+    };
+    let decode = |latent: &Value| {
+        let call = node("VAEDecode").value("samples", latent).value("vae", &checkpoint[2]);
+        call.run_in(&cx).unwrap()[0].get::<Image>().unwrap()
+    };
+    assert_eq!(decode(&empty(128, 1)).width, 128);
+    assert!(notes.lock().unwrap().is_empty());
+    assert_eq!(decode(&empty(640, 2)).frames, 2);
+    let notes = notes.lock().unwrap().clone();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("decoding a picture of 640×640 at once needs about"), "{notes:?}");
+}
+
+#[test]
+fn weights_that_exceed_the_budget_say_what_was_needed_and_what_there_was() {
+    let (cx, _) = noting(Runtime::new(Device::Cpu, candle_core::DType::F32, 1 << 20));
+    let checkpoint =
+        node("LoadCheckpoint").file("ckpt_name", model("tiny-sd.safetensors")).run_in(&cx).unwrap();
+    let error = node("CLIPTextEncode").value("clip", &checkpoint[1]).set("text", "").run_in(&cx).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.starts_with("out of memory: the clip_text of `tiny-sd.safetensors` in F32 needs "),
+        "{said}"
+    );
+    assert!(said.contains("of the 1 MiB for models and results, 0 KiB are in use by models"), "{said}");
+}

@@ -98,6 +98,7 @@ enum OwnedWhat {
     Cached,
     Progress(Progress),
     Saved(PathBuf),
+    Note(String),
     Finished { elapsed: Duration, bytes: Bytes },
     Failed(NodeError),
     Evicted { bytes: Bytes },
@@ -110,6 +111,7 @@ impl From<Event<'_>> for OwnedEvent {
             What::Cached => OwnedWhat::Cached,
             What::Progress(progress) => OwnedWhat::Progress(progress.clone()),
             What::Saved { path } => OwnedWhat::Saved(path.to_owned()),
+            What::Note(text) => OwnedWhat::Note(text.to_owned()),
             What::Finished { elapsed, bytes } => OwnedWhat::Finished { elapsed, bytes },
             What::Failed(error) => {
                 let mut owned = NodeError::new(error.to_string());
@@ -130,6 +132,7 @@ impl OwnedEvent {
             OwnedWhat::Cached => What::Cached,
             OwnedWhat::Progress(progress) => What::Progress(progress),
             OwnedWhat::Saved(path) => What::Saved { path },
+            OwnedWhat::Note(text) => What::Note(text),
             OwnedWhat::Finished { elapsed, bytes } => What::Finished { elapsed: *elapsed, bytes: *bytes },
             OwnedWhat::Failed(error) => What::Failed(error),
             OwnedWhat::Evicted { bytes } => What::Evicted { bytes: *bytes },

@@ -212,6 +212,10 @@ impl View for Screen {
                 self.content.picture = Some(path.to_owned());
                 return self.last_picture();
             }
+            What::Note(text) => {
+                self.content.problems.push(format!("{}: {text}", event.node));
+                return self.paint();
+            }
             What::Evicted { .. } => return,
         };
         self.state(event.node, state);

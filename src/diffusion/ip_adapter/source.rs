@@ -13,7 +13,8 @@ use crate::model::Model;
 use crate::ops::Linear;
 use crate::resampler::{HEAD, Projection};
 use crate::runtime::Runtime;
-use crate::weights::{Recipe, var_builder};
+use crate::store::Recipe;
+use crate::weights::var_builder;
 use crate::{Error, Result, kind};
 
 /// The kind of an adapter: which image features it takes, and how it makes tokens of them.
@@ -237,10 +238,10 @@ impl IpAdapterSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<IpAdapter>> {
-        rt.store.lease(&Recipe::new(&self.header, "ip_adapter", rt.small_dtype(), &rt.device), || {
+        let recipe = Recipe::new(&self.header, "ip_adapter", rt.small_dtype(), &rt.device);
+        rt.store.lease(&recipe, self.parameters() * rt.small_dtype().size_in_bytes() as u64, || {
             let vb = var_builder(&self.header, str::to_owned, rt.small_dtype(), &rt.device)?;
-            let bytes = self.parameters() * rt.small_dtype().size_in_bytes() as u64;
-            Ok((IpAdapter::new(&self.variant, &self.layers, &vb)?, bytes))
+            IpAdapter::new(&self.variant, &self.layers, &vb)
         })
     }
 }

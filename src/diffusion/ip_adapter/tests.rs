@@ -340,3 +340,36 @@ fn a_checkpoint_is_no_adapter_and_an_adapter_no_checkpoint() {
         "{error}"
     );
 }
+
+/// Leaves its layer as it is.
+#[derive(Debug)]
+struct Through;
+
+impl crate::attention::AttnProcessor for Through {
+    fn attend(&self, call: &crate::Call, next: crate::Next) -> Result<Tensor> {
+        next.run(call)
+    }
+}
+
+#[test]
+fn patches_on_top_of_an_adapter_share_its_keys_and_values() {
+    let reference = Tensors::open("models/tiny-sd/reference/reference.safetensors");
+    let rt = Runtime::cpu();
+    let model = Model::open(&path("models/tiny-sd/tiny-sd.safetensors")).unwrap();
+    let adapter = IpAdapterSource::open(&path("models/tiny-sd/tiny-ip-adapter.safetensors")).unwrap();
+    let embeds = ImageEmbeds::new(reference.get("clip_embeds"));
+    let adapted = apply(&rt, &model, &adapter, &embeds, &at(1.0)).unwrap();
+    let names: Vec<String> = adapted.patches.names().map(str::to_owned).collect();
+    let through = |name: &String| (name.clone(), Arc::new(Through) as Arc<dyn crate::AttnProcessor>);
+    let mut patched = vec![adapted.clone()];
+    for _ in 0..5 {
+        let last = &patched[patched.len() - 1];
+        patched.push(last.with_patches(last.patches.with_all(names.iter().map(through))));
+    }
+    for name in &names {
+        let first = adapted.patches.of(name)[0].clone();
+        assert!(patched.iter().all(|model| Arc::ptr_eq(&model.patches.of(name)[0], &first)), "{name}");
+        // The first itself, and one place in each of the six maps.
+        assert_eq!(Arc::strong_count(&first), 1 + patched.len(), "{name}");
+    }
+}

@@ -9,9 +9,9 @@ mod disk;
 
 use std::sync::{Arc, Barrier};
 
-use flow_engine::RunError;
-use flow_graph::{CancelToken, Context, Plan};
-use stubs::{graph::*, large::*, nodes::*, *};
+use flow_engine::{Engine, RunError};
+use flow_graph::{Bytes, CancelToken, Context, Plan};
+use stubs::{graph::*, large::*, memory::*, nodes::*, *};
 
 const PLENTY: u64 = 1 << 20;
 
@@ -333,6 +333,38 @@ fn results_that_the_run_still_needs_do_not_go() {
     assert_eq!(told.number(2), 100);
     let kinds: Vec<_> = told.events.iter().map(|event| event.split_whitespace().next().unwrap()).collect();
     assert_eq!(kinds.iter().position(|kind| *kind == "evicted"), Some(kinds.len() - 1), "{}", told.text());
+}
+
+#[test]
+fn idle_results_go_when_somebody_needs_their_memory_and_the_next_run_tells() {
+    let engine = engine(PLENTY);
+    run(&engine, &sum(1, 2));
+    let kept = engine.engine.kept();
+    assert!(kept.used().host > 0);
+    kept.evict_idle();
+    assert_eq!(kept.used(), Bytes::default());
+    let told = run(&engine, &sum(1, 2));
+    assert_eq!(
+        (told.ran(), told.nodes("evicted")),
+        (vec!["one", "save", "sum", "two"], vec!["one", "sum", "two"])
+    );
+}
+
+#[test]
+fn each_memory_has_its_own_budget() {
+    let place = |number: i64, host: i64, device: i64| {
+        let inputs = [("number", number.into()), ("host", host.into()), ("device", device.into())];
+        Graph::default().node::<Place, _>("place", inputs).plan(["place"])
+    };
+    let engine = Engine::with_budget(Bytes { host: 1000, device: 150 });
+    let engine = Stage { engine, cx: Context::new(Arc::default()) };
+    for number in 0..5 {
+        assert!(run(&engine, &place(number, 100, 0)).nodes("evicted").is_empty());
+    }
+    assert!(run(&engine, &place(5, 0, 100)).nodes("evicted").is_empty());
+    assert_eq!(run(&engine, &place(6, 0, 100)).nodes("evicted"), ["place"]);
+    assert!(run(&engine, &place(0, 100, 0)).ran().is_empty(), "what lies in main memory stays");
+    assert_eq!(run(&engine, &place(5, 0, 100)).ran(), ["place"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod graph;
 pub mod large;
+pub mod memory;
 pub mod nodes;
 
 use std::{
@@ -95,6 +96,7 @@ fn describe(event: &Event<'_>) -> String {
         What::Cached => format!("cached {node}"),
         What::Progress(progress) => format!("progress {node} {}/{}", progress.done, progress.total),
         What::Saved { path } => format!("saved {node} {}", path.display()),
+        What::Note(text) => format!("note {node} {text}"),
         What::Finished { elapsed, bytes } => format!("finished {node} {elapsed:?} {}", bytes.host),
         What::Failed(error) => format!("failed {node} {error}"),
         What::Evicted { bytes } => format!("evicted {node} {}", bytes.host),
