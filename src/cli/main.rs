@@ -14,7 +14,9 @@ mod roots;
 mod run;
 mod runtime;
 mod session;
+mod sheet;
 mod svg;
+mod sweep;
 
 use std::process::ExitCode;
 

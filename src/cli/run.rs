@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use flow_engine::{Clock, Outputs, RunError};
-use flow_graph::{Diagnostics, Files, Plan, Value};
+use flow_graph::{Diagnostics, Files, Plan, Value, check};
 use serde_json::{Value as Json, json};
 
 use crate::{
     Ending,
     display::{Display, Mode, emit},
     interrupt,
-    load::{Load, Loaded, show},
+    load::{Load, Opened, show},
     session::{Compute, Session},
 };
 
@@ -22,15 +22,15 @@ pub struct Run {
     load: Load,
     /// Only what these nodes or outputs need; their pictures are written as NODE.png
     #[arg(value_name = "NODE")]
-    wanted: Vec<String>,
+    pub(crate) wanted: Vec<String>,
     /// Folder for results [default: the current one]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    compute: Compute,
+    pub(crate) compute: Compute,
     /// Say only where results are and what went wrong
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// Events as JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -44,8 +44,19 @@ impl Run {
     pub fn run(&self) -> Result<Ending> {
         let clock = Clock::monotonic();
         let cancel = interrupt::token()?;
-        let Loaded { files, plan } = self.load.load(self.out.as_deref(), &self.wanted)?;
-        let plan = match plan {
+        let Opened { files, registry, overrides, sweep } = self.load.open(self.out.as_deref())?;
+        let sweep = match sweep {
+            Ok(sweep) => sweep,
+            Err(problems) => return Ok(self.refuse(&problems)),
+        };
+        if !sweep.is_plain() {
+            let checked = match sweep.check(&registry, &files, &overrides, &self.wanted) {
+                Ok(checked) => checked,
+                Err(problems) => return Ok(self.refuse(&problems)),
+            };
+            return self.runs(&sweep, &checked, &files, &clock, &cancel);
+        }
+        let plan = match check(&sweep.workflow(0), &registry, &files, &overrides, &self.wanted) {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),
         };
@@ -60,14 +71,14 @@ impl Run {
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
-        let reported = self.results(&plan, &outputs, &files, &mut display)?;
+        let reported = self.results(&plan, &outputs, &files, &mut display, "")?;
         display.end(clock.now(), ending, &reported);
         let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
         show(&Diagnostics(failed.collect()));
         Ok(ending)
     }
 
-    fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         match (self.json, self.quiet) {
             (true, _) => Mode::Json,
             (false, true) => Mode::Quiet,
@@ -90,13 +101,14 @@ impl Run {
         Ending::Refused
     }
 
-    /// Writes the pictures of wanted nodes and gives what `outputs:` say.
-    fn results(
+    /// Writes the pictures of wanted nodes, `mark` after their names, and gives what `outputs:` say.
+    pub(crate) fn results(
         &self,
         plan: &Plan,
         outputs: &Outputs,
         files: &Files,
         display: &mut Display,
+        mark: &str,
     ) -> Result<Vec<(String, Json)>> {
         for name in &self.wanted {
             let named = outputs.named.iter().find(|(output, _)| output == name);
@@ -104,7 +116,7 @@ impl Run {
             let job = plan.outputs().get(name).map(|output| output.job).or(target.map(|(job, _)| *job));
             let value = named.map(|(_, value)| value).or_else(|| target?.1.first());
             let (Some(job), Some(value)) = (job, value) else { continue };
-            let path = files.output(&format!("{name}.png"))?;
+            let path = files.output(&format!("{name}{mark}.png"))?;
             let shown = path.display();
             let written = flow_nodes::save_preview(value, &path);
             if written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))? {

@@ -9,7 +9,11 @@ mod scope;
 mod settings;
 mod value;
 
-use crate::{Diagnostics, Files, Plan, Registry, Workflow, inputs::Overrides};
+use std::collections::HashSet;
+
+use crate::{
+    Diagnostic, Diagnostics, Files, Literal, Plan, Registry, Workflow, inputs::Overrides, workflow::Spanned,
+};
 
 pub(crate) use settings::Settings;
 
@@ -51,4 +55,21 @@ pub fn check(
     plan.warnings = problems;
     plan.made_of(workflow.clone(), settings, overrides);
     Ok(plan)
+}
+
+/// A text with its `${…}` filled in.
+pub(crate) fn text(
+    workflow: &Workflow,
+    settings: &Settings,
+    text: &Spanned<String>,
+) -> Result<String, Diagnostic> {
+    let mut scope = scope::Scope { workflow, settings, used: HashSet::new() };
+    let value = scope.filled(&text.value).map_err(|error| {
+        let problem = Diagnostic::error(error.id, error.message).hint(error.hint);
+        problem.at(text.span.clone())
+    })?;
+    Ok(match value {
+        Literal::Text(text) => text,
+        other => other.to_string(),
+    })
 }

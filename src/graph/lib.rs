@@ -23,6 +23,7 @@ mod provenance;
 pub mod registry;
 pub mod schema;
 pub mod spec;
+pub mod sweep;
 mod tree;
 pub mod workflow;
 mod yaml;
@@ -42,6 +43,7 @@ pub use port::{Bytes, Port, Value};
 pub use registry::{NodeDef, Registry};
 pub use schema::schema;
 pub use spec::{InputSpec, Lane, OutputSpec, Socket};
+pub use sweep::Sweep;
 pub use workflow::Workflow;
 
 #[cfg(test)]

@@ -86,7 +86,9 @@ impl Written<'_> {
     fn node(&self, id: &NodeId) -> Value {
         let Some(raw) = self.origin.workflow.nodes.get(id) else { return Value::Null };
         let set = self.origin.settings.fields.get(id).map_or(&[][..], Vec::as_slice);
-        let job = self.plan.graph.node_weights().find(|job| !set.is_empty() && job.id == *id);
+        let varied = raw.fields.iter().any(|field| names_the_run(&field.value));
+        let asked = varied || !set.is_empty();
+        let job = self.plan.graph.node_weights().find(|job| asked && job.id == *id);
         let same = |a: &str, b: &str| {
             let input = |name: &str| job.and_then(|job| job.def.input(name)).map(|input| input.name);
             a == b || (input(a).is_some() && input(a) == input(b))
@@ -106,12 +108,23 @@ impl Written<'_> {
     fn value(&self, field: &RawField, given: Option<&Constant>) -> Value {
         match (&field.value, given) {
             (Raw::Null | Raw::Map, _) => Value::Null,
+            (value, Some(constant)) if names_the_run(value) => escaped(constant),
             (Raw::Literal(literal), _) => literal.to_json(),
             (Raw::InPlace(id), _) => self.node(id),
             (Raw::Given(_), Some(constant)) => escaped(constant),
             (Raw::Given(text), None) => json!(text),
             (Raw::Link { node, output }, _) => json!([node, output]),
         }
+    }
+}
+
+/// Whether a value holds what only a run of a sweep knows; the text of one picture has to say it itself.
+fn names_the_run(value: &Raw) -> bool {
+    match value {
+        Raw::Literal(Literal::Text(text)) | Raw::Given(text) => {
+            text.contains('$') && text.contains("matrix.")
+        }
+        _ => false,
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a file says: names, literals and references as written, with their places. It may be wrong.
 
+mod matrix;
 mod read;
 
+pub(crate) use matrix::{Axis, Column, Grid, Matrix, column};
 pub(crate) use read::Reader;
 
 use std::{collections::HashSet, path::Path, sync::Arc};
@@ -11,7 +13,7 @@ use indexmap::IndexMap;
 use crate::{
     Diagnostics, Literal, NodeId, comfy,
     diag::{Source, Span},
-    inputs::InputDecl,
+    inputs::{Given, InputDecl},
     yaml,
 };
 
@@ -26,6 +28,12 @@ pub struct Workflow {
     pub(crate) models: IndexMap<String, ModelAlias>,
     pub(crate) nodes: Arc<IndexMap<NodeId, RawNode>>,
     pub(crate) outputs: IndexMap<String, Spanned<String>>,
+    /// `matrix:`; [`Workflow::sweep`] makes runs of it.
+    pub(crate) matrix: Option<Arc<Matrix>>,
+    /// The values of one run of a sweep.
+    pub(crate) combination: Vec<Given>,
+    /// What `seed: random` is drawn from; absent: every check draws anew.
+    pub(crate) entropy: Option<u64>,
     /// Names of nodes that could not be read, which has been said: references to them are not reported again.
     pub(crate) refused: HashSet<String>,
     /// The problems of reading.
@@ -128,6 +136,9 @@ impl Workflow {
             models: IndexMap::new(),
             nodes: Arc::default(),
             outputs: IndexMap::new(),
+            matrix: None,
+            combination: Vec::new(),
+            entropy: None,
             refused: HashSet::new(),
             problems: Diagnostics::default(),
         }

@@ -8,7 +8,7 @@ use std::{
 use indexmap::IndexMap;
 
 use crate::{
-    Diagnostic, Diagnostics, Literal, NodeId, Workflow,
+    Diagnostic, Diagnostics, Hash, Literal, NodeId, Workflow,
     diag::Span,
     fit::Misfit,
     inputs::{Given, GivenValue, InputDecl, InputType, Overrides},
@@ -34,7 +34,9 @@ impl Settings {
         let declared: Vec<_> = workflow.inputs.keys().map(String::as_str).collect();
         let mut settings = Self::default();
         let mut last: HashMap<String, Given> = HashMap::new();
-        for given in overrides.given(&declared, problems) {
+        for given in
+            overrides.given(&declared, problems).into_iter().chain(workflow.combination.iter().cloned())
+        {
             if workflow.inputs.contains_key(&given.key.value) {
                 last.insert(given.key.value.clone(), given);
             } else {
@@ -42,10 +44,11 @@ impl Settings {
             }
         }
         for (name, decl) in &workflow.inputs {
-            let value = input(name, decl, last.remove(name), problems).unwrap_or_else(|()| {
-                settings.broken.insert(name.clone());
-                None
-            });
+            let value =
+                input(name, decl, last.remove(name), workflow.entropy, problems).unwrap_or_else(|()| {
+                    settings.broken.insert(name.clone());
+                    None
+                });
             settings.inputs.insert(name.clone(), value);
         }
         settings
@@ -113,6 +116,7 @@ fn input(
     name: &str,
     decl: &InputDecl,
     given: Option<Given>,
+    entropy: Option<u64>,
     problems: &mut Diagnostics,
 ) -> Result<Option<Literal>, ()> {
     let value = match given {
@@ -128,7 +132,9 @@ fn input(
         None => decl.default.clone(),
     };
     match value {
-        Some(random) if decl.ty == InputType::Seed && random == "random".into() => Ok(Some(drawn().into())),
+        Some(random) if decl.ty == InputType::Seed && random == "random".into() => {
+            Ok(Some(drawn(entropy, name).into()))
+        }
         Some(value) => Ok(Some(value)),
         // A default that does not fit has been reported.
         None if decl.default_span.is_some() => Err(()),
@@ -146,7 +152,9 @@ fn missing(name: &str, span: &Span) -> Diagnostic {
         .hint(format!("give it with `--set {name}=…`, or write a `default`"))
 }
 
-/// A seed nobody chose: the standard library's hash keys come from the system's entropy.
-fn drawn() -> u64 {
-    RandomState::new().build_hasher().finish()
+/// A seed nobody chose: the standard library's hash keys come from the system's entropy. The runs of a sweep share theirs.
+fn drawn(entropy: Option<u64>, name: &str) -> u64 {
+    let Some(entropy) = entropy else { return RandomState::new().build_hasher().finish() };
+    let hash = Hash::builder().part(entropy.to_le_bytes()).part(name).finish();
+    hash.as_bytes().iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }

@@ -8,7 +8,7 @@ use crate::{
         scope::{Found, REPORTED},
     },
     comfy,
-    expr::{self, ExprError, Piece, Template},
+    expr::{self, ExprError, Template},
     files::FileProblem,
     fit::fit,
     near::near,
@@ -62,22 +62,12 @@ impl Draft<'_> {
                 Err(error) => Err(error),
             },
             Ok(Template::Expr(text)) => expr::eval(text, &mut |name| self.scope.value(name)),
-            Ok(Template::Mixed(pieces)) => self.mixed(&pieces).map(Literal::Text),
+            Ok(Template::Mixed(pieces)) => self.scope.mixed(&pieces).map(Literal::Text),
         };
         match value {
             Ok(value) => self.constant(at, kind, for_socket(kind, value)),
             Err(error) => self.unknown_value(at, error),
         }
-    }
-
-    fn mixed(&mut self, pieces: &[Piece]) -> Result<String, ExprError> {
-        pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => Ok(text.clone()),
-                Piece::Expr(text) => Ok(expr::eval(text, &mut |name| self.scope.value(name))?.to_string()),
-            })
-            .collect()
     }
 
     fn unknown_value(&mut self, at: At, error: ExprError) -> Resolved {

@@ -13,10 +13,10 @@ use crate::{
     tree::{Entry, Shape, Tree},
 };
 
-const TOP: [&str; 7] = ["flow", "name", "about", "inputs", "models", "nodes", "outputs"];
+const TOP: [&str; 8] = ["flow", "name", "about", "inputs", "models", "nodes", "outputs", "matrix"];
 
 /// Words of the format that this version does not know yet.
-const LATER_TOP: [&str; 4] = ["matrix", "extends", "import", "subgraphs"];
+const LATER_TOP: [&str; 3] = ["extends", "import", "subgraphs"];
 const LATER_NODE: [&str; 4] = ["when", "each", "cache", "seed_mode"];
 
 /// `kind:` of a model alias and the folder ComfyUI keeps such files in.
@@ -109,6 +109,7 @@ impl Reader<'_> {
                             .extend(reference.map(|value| (entry.key.clone(), Spanned { value, span })));
                     }
                 }
+                "matrix" => workflow.matrix = Some(Arc::new(self.matrix(value))),
                 later if LATER_TOP.contains(&later) => self.not_yet(key, key_range),
                 unknown => self.unknown_key(unknown, key_range, &TOP, "a workflow has"),
             }
@@ -163,7 +164,7 @@ impl Reader<'_> {
         text
     }
 
-    fn entries<'t>(&mut self, key: &str, value: &'t Tree) -> &'t [Entry] {
+    pub(super) fn entries<'t>(&mut self, key: &str, value: &'t Tree) -> &'t [Entry] {
         match &value.value {
             Shape::Map(entries) => entries,
             Shape::Null => &[],
