@@ -79,11 +79,12 @@ impl Load {
     pub fn open(&self, out: Option<&Path>) -> Result<Opened> {
         let files = Arc::new(self.roots.files(&self.file, out)?);
         let text = read(&self.file)?;
-        let (workflow, problems) = Workflow::parse(&self.file.to_string_lossy(), &text);
+        let registry = runtime::registry();
+        let (workflow, problems) = Workflow::open(&self.file.to_string_lossy(), &text, &files, &registry);
         let overrides = self.overrides()?;
         let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone() };
         let sweep = if problems.has_errors() { Err(problems) } else { workflow.sweep(&asked, &overrides) };
-        Ok(Opened { files, registry: runtime::registry(), overrides, sweep })
+        Ok(Opened { files, registry, overrides, sweep })
     }
 
     fn overrides(&self) -> Result<Overrides> {

@@ -101,6 +101,23 @@ impl Files {
         Err(FileProblem::Missing { searched: self.input_roots.clone(), near: near(wanted, names) })
     }
 
+    /// A file that a file in `folder` names, relative to it: below an input root.
+    ///
+    /// # Errors
+    /// [`FileProblem`], with the names in that folder that look alike.
+    pub fn beside(&self, folder: &Path, name: &str) -> Result<PathBuf, FileProblem> {
+        let path = folder.join(name.replace('\\', "/"));
+        if path.is_file() {
+            return if self.input_roots.iter().any(|root| is_inside(&path, root)) {
+                Ok(path)
+            } else {
+                Err(FileProblem::Outside { roots: self.input_roots.clone() })
+            };
+        }
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        Err(FileProblem::Missing { searched: vec![folder.to_owned()], near: near(name, listing(folder, 1)) })
+    }
+
     fn find_model(&self, folder: &str, wanted: &str) -> Result<PathBuf, FileProblem> {
         if leads_out(Path::new(wanted)) {
             return Err(FileProblem::Outside { roots: self.model_roots.clone() });

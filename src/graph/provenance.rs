@@ -107,7 +107,7 @@ impl Written<'_> {
 
     fn value(&self, field: &RawField, given: Option<&Constant>) -> Value {
         match (&field.value, given) {
-            (Raw::Null | Raw::Map, _) => Value::Null,
+            (Raw::Null | Raw::Map | Raw::Broken, _) => Value::Null,
             (value, Some(constant)) if names_the_run(value) => escaped(constant),
             (Raw::Literal(literal), _) => literal.to_json(),
             (Raw::InPlace(id), _) => self.node(id),

@@ -146,6 +146,7 @@ impl Draft<'_> {
             }
         }
         files.insert(PathBuf::from(&self.workflow.source.name));
+        files.extend(self.workflow.parts.iter().cloned());
         let wanted = |name: &String| targets.outputs.contains(name);
         let outputs = outputs.into_iter().filter(|(name, _)| wanted(name));
         let mut targets: Vec<_> = roots.into_iter().map(|node| index[node]).collect();

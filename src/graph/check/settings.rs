@@ -9,7 +9,6 @@ use indexmap::IndexMap;
 
 use crate::{
     Diagnostic, Diagnostics, Hash, Literal, NodeId, Workflow,
-    diag::Span,
     fit::Misfit,
     inputs::{Given, GivenValue, InputDecl, InputType, Overrides},
     near::did_you_mean,
@@ -139,17 +138,21 @@ fn input(
         // A default that does not fit has been reported.
         None if decl.default_span.is_some() => Err(()),
         None if decl.required => {
-            problems.push(missing(name, &decl.span));
+            problems.push(missing(name, decl));
             Err(())
         }
         None => Ok(None),
     }
 }
 
-fn missing(name: &str, span: &Span) -> Diagnostic {
+fn missing(name: &str, decl: &InputDecl) -> Diagnostic {
+    let hint = match decl.ty {
+        InputType::Link(_) => "a node fills it: import this workflow and use it as a node".to_owned(),
+        _ => format!("give it with `--set {name}=…`, or write a `default`"),
+    };
     Diagnostic::error("missing-value", format!("input `{name}` has no value"))
-        .at(span.clone())
-        .hint(format!("give it with `--set {name}=…`, or write a `default`"))
+        .at(decl.span.clone())
+        .hint(hint)
 }
 
 /// A seed nobody chose: the standard library's hash keys come from the system's entropy. The runs of a sweep share theirs.

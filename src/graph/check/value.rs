@@ -35,6 +35,7 @@ impl Draft<'_> {
             }
             Raw::InPlace(id) => self.value_link(at, kind, |draft| draft.in_place(at, id, kind.linkable())),
             Raw::Map => self.refuse_map(at),
+            Raw::Broken => Resolved::Broken,
         }
     }
 
@@ -45,6 +46,12 @@ impl Draft<'_> {
     }
 
     fn template(&mut self, at: At, kind: &ValueKind, text: &str) -> Resolved {
+        // Nodes of imported workflows have a slash in their names, which the rules of `$` do not know.
+        if let Some(name) =
+            text.strip_prefix('$').filter(|name| name.contains('/') && self.is_reference(name))
+        {
+            return self.value_link(at, kind, |draft| draft.reference(at, name, kind.linkable()));
+        }
         let value = match expr::template(text) {
             Err(error) => Err(error),
             Ok(Template::Text(plain)) => {
