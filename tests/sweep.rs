@@ -163,17 +163,23 @@ fn a_set_value_takes_the_place_of_a_list() {
 
 #[test]
 fn one_failed_run_does_not_stop_the_others() {
-    let place = Place::new(&[
-        ("a.yaml", &format!("{EDGES}matrix: {{ picture: [bad.png, product_teapot.png], zip: {{ low: [1], high: [2] }} }}\n").replace("${low}-${high}", "${picture}")),
-        ("bad.png", "no picture"),
-    ]);
+    let place = Place::new(&[(
+        "a.yaml",
+        &format!(
+            "{EDGES}matrix: {{ picture: [bad.png, product_teapot.png], zip: {{ low: [1], high: [2] }} }}\n"
+        )
+        .replace("${low}-${high}", "${picture}"),
+    )]);
+    // Its header is sound, so that only the run can tell.
+    let good = fs::read(Path::new(PICTURES).join("product_teapot.png")).unwrap();
+    fs::write(place.path("bad.png"), &good[..good.len() / 2]).unwrap();
     let said = place.flow(&["run", "a.yaml", "--json"]);
     assert_eq!(said.code, 1, "{}", said.err);
     let done = said.done();
     let status: Vec<_> =
         done["runs"].as_array().unwrap().iter().map(|run| run["status"].as_str().unwrap()).collect();
     assert_eq!((done["status"].as_str(), status), (Some("failed"), vec!["failed", "done"]));
-    assert_eq!(place.written(), ["out/product_teapot.png"]);
+    assert_eq!(place.written(), ["out/product_teapot.png.png"]);
     let said = place.flow(&["run", "a.yaml"]);
     assert!(said.err.contains("1 of 2 runs failed: picture=bad.png"), "{}", said.err);
 }
@@ -267,4 +273,79 @@ fn a_picture_of_a_sweep_carries_the_recipe_of_itself_alone() {
     assert_eq!((said.code, place.written()), (0, vec!["out/250-50.png".to_owned()]), "{}", said.err);
     let pixels = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8();
     assert_eq!(pixels(&before), pixels(&fs::read(place.path("out/250-50.png")).unwrap()));
+}
+
+#[test]
+fn a_broken_item_is_skipped_and_named() {
+    let text = EDGES.replace("picture: product_teapot.png", "photos: { type: list, default: photos }");
+    let text = text
+        .replace("image: $picture", "each: $photos, image: $each")
+        .replace("${low}-${high}", "${each.index}-${each.name}");
+    let place =
+        Place::new(&[("a.yaml", &text), ("photos/b.png", "no picture"), ("photos/notes.txt", "none")]);
+    let good = fs::read(Path::new(PICTURES).join("product_teapot.png")).unwrap();
+    fs::write(place.path("photos/a.png"), &good).unwrap();
+    fs::write(place.path("photos/c.png"), &good).unwrap();
+    fs::write(place.path("photos/d.png"), &good[..good.len() / 2]).unwrap();
+    let said = place.flow(&["run", "a.yaml"]);
+    assert_eq!(
+        (said.code, place.written()),
+        (1, vec!["out/0-a.png".to_owned(), "out/2-c.png".to_owned()]),
+        "{}",
+        said.err
+    );
+    assert!(said.err.contains("2 of 4 runs failed: photos/b.png, photos/d.png"), "{}", said.err);
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    let status: Vec<_> =
+        said.done()["runs"].as_array().unwrap().iter().map(|run| run["status"].clone()).collect();
+    assert_eq!(status, ["done", "refused", "done", "failed"]);
+    // Equal content is found again, whatever the file is called.
+    assert_eq!((said.started("photo"), said.started("edges")), (2, 1));
+    assert_eq!(place.flow(&["run", "a.yaml", "--set", "photos=photos/b.png"]).code, 2);
+}
+
+#[test]
+fn an_item_needs_its_mark_in_the_path() {
+    let text =
+        EDGES.replace("picture: product_teapot.png", "photos: { type: list, default: [a.png, b.png] }");
+    let text = text.replace("image: $picture", "each: $photos, image: $each");
+    let place = Place::new(&[("a.yaml", &text)]);
+    for name in ["a.png", "b.png"] {
+        fs::copy(Path::new(PICTURES).join("product_teapot.png"), place.path(name)).unwrap();
+    }
+    let said = place.flow(&["run", "a.yaml"]);
+    assert_eq!((said.code, place.written()), (2, Vec::new()));
+    assert!(said.err.contains("put `${each.name}` into the path"), "{}", said.err);
+}
+
+#[test]
+fn ten_thousand_combinations_can_be_checked() {
+    let place = Place::new(&[("a.yaml", EDGES)]);
+    let said = place.flow(&["check", "a.yaml", "--sweep", "low=1..100:1", "--sweep", "high=101..200:1"]);
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (0, "a.yaml: ok, 3 nodes to run in each of 10000 runs\n"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_base_and_an_import_are_named_where_they_are_wrong() {
+    let place = Place::new(&[
+        (
+            "lib/outline.yaml",
+            "flow: 1\ninputs: { image: { type: image } }\nnodes:\n  a: { type: CannyDetect, image: $image, low: 7, high: 7000 }\noutputs: { image: a }\n",
+        ),
+        ("base.yaml", EDGES),
+        (
+            "a.yaml",
+            "flow: 1\nextends: base.yaml\nimport: { outline: lib/outline.yaml }\nnodes:\n  edges: { low: 250 }\n  other: { type: outline, image: edges }\n  save: { images: other }\n",
+        ),
+    ]);
+    let said = place.flow(&["check", "a.yaml"]);
+    assert_eq!(said.code, 2);
+    for part in ["lib/outline.yaml:4:56", "a.yaml:5:17", "used here", "`other/a`"] {
+        assert!(said.err.contains(part), "{part} is missing: {}", said.err);
+    }
 }

@@ -40,7 +40,7 @@ impl Graph {
     /// # Errors
     /// When a file cannot be read.
     pub fn run(&self) -> Result<Ending> {
-        let plan = match self.load.load(None, &self.wanted)?.plan {
+        let plan = match self.load.load(None, &self.wanted)? {
             Ok(plan) => plan,
             Err(problems) => {
                 show(&problems);

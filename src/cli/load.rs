@@ -48,14 +48,6 @@ pub struct Opened {
     pub sweep: Result<Sweep, Diagnostics>,
 }
 
-/// A plan, or everything that is wrong.
-pub struct Loaded {
-    /// Where the workflow's files are.
-    pub files: Arc<Files>,
-    /// What can be run; its warnings are in it.
-    pub plan: Result<Plan, Diagnostics>,
-}
-
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.trim().to_owned(), value.to_owned()))
@@ -65,11 +57,10 @@ impl Load {
     /// Reads and checks the workflow and plans what `wanted` needs; results go to `out`. Of a sweep it is the first run.
     ///
     /// # Errors
-    /// When a file cannot be read; what is wrong in it is in [`Loaded::plan`].
-    pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Loaded> {
+    /// When a file cannot be read; what is wrong in it is the inner error.
+    pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Result<Plan, Diagnostics>> {
         let Opened { files, registry, overrides, sweep } = self.open(out)?;
-        let plan = sweep.and_then(|sweep| check(&sweep.workflow(0), &registry, &files, &overrides, wanted));
-        Ok(Loaded { files, plan })
+        Ok(sweep.and_then(|sweep| check(&sweep.workflow(0), &registry, &files, &overrides, wanted)))
     }
 
     /// Reads the workflow and finds its runs; results go to `out`.
@@ -83,7 +74,8 @@ impl Load {
         let (workflow, problems) = Workflow::open(&self.file.to_string_lossy(), &text, &files, &registry);
         let overrides = self.overrides()?;
         let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone() };
-        let sweep = if problems.has_errors() { Err(problems) } else { workflow.sweep(&asked, &overrides) };
+        let sweep =
+            if problems.has_errors() { Err(problems) } else { workflow.sweep(&asked, &overrides, &files) };
         Ok(Opened { files, registry, overrides, sweep })
     }
 

@@ -8,6 +8,7 @@ mod plan;
 mod scope;
 mod settings;
 mod value;
+mod when;
 
 use std::collections::HashSet;
 
@@ -38,7 +39,9 @@ pub fn check(
     }
     let settings = Settings::resolve(workflow, overrides, &mut problems);
     let mut draft = draft::Draft::new(workflow, registry, files, &settings, problems);
+    draft.conditions();
     draft.fill_all();
+    draft.bypass();
     let outputs = draft.outputs();
     let targets = draft.targets(&outputs, wanted);
     let order = draft.order();
@@ -47,6 +50,7 @@ pub fn check(
     if !problems.has_errors() {
         draft.unused_inputs(&mut problems);
     }
+    used_here(workflow, &mut problems);
     problems.sort();
     if problems.has_errors() {
         return Err(problems);
@@ -55,6 +59,19 @@ pub fn check(
     plan.warnings = problems;
     plan.made_of(workflow.clone(), settings, overrides);
     Ok(plan)
+}
+
+/// Tells of problems in an imported workflow where it is used.
+fn used_here(workflow: &Workflow, problems: &mut Diagnostics) {
+    for problem in &mut problems.0 {
+        let node = problem.node.as_ref().and_then(|node| workflow.nodes.get(node.as_str()));
+        let uses = node.map_or(&[][..], |node| &node.used);
+        for span in uses {
+            if problem.span.as_ref() != Some(span) {
+                problem.labels.push((span.clone(), "used here".to_owned()));
+            }
+        }
+    }
 }
 
 /// A text with its `${…}` filled in.

@@ -1,6 +1,7 @@
 //! One file, many runs: the combinations of `matrix:` and `--sweep`, each a workflow of its own.
 
 mod checked;
+mod items;
 mod sheet;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -8,14 +9,14 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use serde_json::Value as Json;
 
 use crate::{
-    Diagnostic, Diagnostics, Literal, Overrides, Workflow,
+    Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
     inputs::{Given, GivenValue},
     near::did_you_mean,
-    workflow::{Axis, Grid, Matrix, Spanned, column},
+    workflow::{Axis, Grid, Item, Matrix, Spanned, column},
     yaml,
 };
 
-pub use checked::{Broken, Checked};
+pub use checked::Checked;
 pub use sheet::{Cell, Sheet};
 
 /// Runs one file may ask for: beyond this it is a mistake.
@@ -36,6 +37,8 @@ pub struct Sweep {
     pub(crate) workflow: Workflow,
     matrix: Matrix,
     combinations: Vec<Vec<Given>>,
+    /// The items of `each:`; each combination runs with all of them.
+    items: Option<Vec<Item>>,
     notes: Diagnostics,
 }
 
@@ -46,7 +49,7 @@ impl Workflow {
     ///
     /// # Errors
     /// When a sweep cannot be read, or there are none or more than [`MOST`] combinations.
-    pub fn sweep(&self, asked: &Asked, overrides: &Overrides) -> Result<Sweep, Diagnostics> {
+    pub fn sweep(&self, asked: &Asked, overrides: &Overrides, files: &Files) -> Result<Sweep, Diagnostics> {
         let mut problems = Diagnostics::default();
         let mut notes = Diagnostics::default();
         let mut matrix = self.matrix.as_deref().cloned().unwrap_or_default();
@@ -93,7 +96,16 @@ impl Workflow {
         // One draw for all: runs that differ by chance cannot be compared.
         workflow.entropy = Some(RandomState::new().build_hasher().finish());
         let combinations = matrix.combinations().map_err(|problem| Diagnostics(vec![problem]))?;
-        Ok(Sweep { workflow, matrix, combinations, notes })
+        let items = workflow.items(overrides, files)?;
+        let runs = combinations.len().saturating_mul(items.as_ref().map_or(1, Vec::len));
+        if runs > MOST {
+            let message = format!(
+                "{runs} runs ({} combinations of all items), at most {MOST} are run",
+                combinations.len()
+            );
+            return Err(Diagnostics(vec![Diagnostic::error("too-many-runs", message)]));
+        }
+        Ok(Sweep { workflow, matrix, combinations, items, notes })
     }
 }
 
@@ -233,12 +245,26 @@ impl Sweep {
     /// How many runs.
     #[expect(clippy::len_without_is_empty, reason = "there is at least one")]
     pub fn len(&self) -> usize {
-        self.combinations.len()
+        self.combinations.len() * self.per_combination()
+    }
+
+    fn per_combination(&self) -> usize {
+        self.items.as_ref().map_or(1, Vec::len)
+    }
+
+    /// What is varied in a run.
+    fn combination(&self, run: usize) -> &[Given] {
+        &self.combinations[run / self.per_combination()]
+    }
+
+    /// The item of a run.
+    fn item(&self, run: usize) -> Option<&Item> {
+        self.items.as_ref().map(|items| &items[run % items.len()])
     }
 
     /// Whether nothing is varied: one run, as the file says.
     pub fn is_plain(&self) -> bool {
-        self.matrix.axes.is_empty() && self.matrix.include.is_empty()
+        self.matrix.axes.is_empty() && self.matrix.include.is_empty() && self.items.is_none()
     }
 
     /// The workflow of one run.
@@ -247,7 +273,8 @@ impl Sweep {
     /// When there is no such run.
     pub fn workflow(&self, run: usize) -> Workflow {
         let mut workflow = self.workflow.clone();
-        workflow.combination = self.combinations[run].clone();
+        workflow.combination = self.combination(run).to_vec();
+        workflow.item = self.item(run).cloned();
         workflow
     }
 
@@ -256,8 +283,9 @@ impl Sweep {
     /// # Panics
     /// When there is no such run.
     pub fn values(&self, run: usize) -> Vec<(String, Json)> {
-        let pairs = self.combinations[run].iter();
-        pairs.map(|given| (given.key.value.clone(), given.value.literal().to_json())).collect()
+        let pairs = self.combination(run).iter();
+        let pairs = pairs.map(|given| (given.key.value.clone(), given.value.literal().to_json()));
+        pairs.chain(self.item(run).map(|item| ("each".to_owned(), item.value.to_json()))).collect()
     }
 
     /// The same for a person: `look=0.3 outline=0.5`.
@@ -265,8 +293,8 @@ impl Sweep {
     /// # Panics
     /// When there is no such run.
     pub fn label(&self, run: usize) -> String {
-        let pairs = self.combinations[run].iter();
-        let pairs: Vec<_> = pairs.map(|given| format!("{}={}", given.key.value, given.value)).collect();
-        pairs.join(" ")
+        let pairs = self.combination(run).iter().map(|given| format!("{}={}", given.key.value, given.value));
+        let item = self.item(run).map(|item| item.value.to_string());
+        pairs.chain(item).collect::<Vec<_>>().join(" ")
     }
 }

@@ -40,6 +40,8 @@ pub struct Workflow {
     pub(crate) matrix: Option<Arc<Matrix>>,
     /// The values of one run of a sweep.
     pub(crate) combination: Vec<Given>,
+    /// The item of `each:` in one run.
+    pub(crate) item: Option<Item>,
     /// What `seed: random` is drawn from; absent: every check draws anew.
     pub(crate) entropy: Option<u64>,
     /// `import:` and `subgraphs:`: where each name is written, and what it stands for.
@@ -52,8 +54,19 @@ pub struct Workflow {
     pub(crate) problems: Diagnostics,
 }
 
+/// One item of the list a node runs over.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) value: Literal,
+    /// A file's name without folder and ending, else the value as a text.
+    pub(crate) name: String,
+    /// From 0.
+    pub(crate) index: usize,
+}
+
 /// Keys of a node that are no inputs; an input of such a name goes under `with:`.
-pub(crate) const RESERVED: [&str; 7] = ["type", "when", "each", "cache", "note", "with", "seed_mode"];
+pub(crate) const RESERVED: [&str; 8] =
+    ["type", "when", "each", "collect", "cache", "note", "with", "seed_mode"];
 
 /// Whose rules a file follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +192,7 @@ impl Workflow {
             parts: Vec::new(),
             matrix: None,
             combination: Vec::new(),
+            item: None,
             entropy: None,
             refused: HashSet::new(),
             problems: Diagnostics::default(),

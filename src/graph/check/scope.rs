@@ -50,6 +50,7 @@ impl<'a> Scope<'a> {
                 Err(unknown(name, Some("there are `flow.name`, `flow.about` and `flow.version`".into())))
             }
             "matrix" => self.varied(name, tail),
+            "each" => self.item(name, tail),
             "models" => match self.workflow.models.get_key_value(tail) {
                 Some((alias, _)) => Ok(Found::Model(alias)),
                 None => Err(unknown(name, self.near(name))),
@@ -59,6 +60,19 @@ impl<'a> Scope<'a> {
                 Ok(Found::Node)
             }
             _ => Err(unknown(name, self.near(name))),
+        }
+    }
+
+    /// `$each`, `each.name` and `each.index`: the item of this run.
+    fn item(&self, name: &str, tail: &str) -> Result<Found<'a>, ExprError> {
+        let Some(item) = &self.workflow.item else {
+            return Err(unknown(name, Some("no node of this workflow has an `each:`".into())));
+        };
+        match tail {
+            "" => Ok(Found::Value(item.value.clone())),
+            "name" => Ok(Found::Value(item.name.as_str().into())),
+            "index" => Ok(Found::Value(item.index.into())),
+            _ => Err(unknown(name, Some("there are `$each`, `each.name` and `each.index`".into()))),
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn resolve(workflow: &Workflow, overrides: &Overrides, problems: &mut Diagnostics) -> Self {
+    pub(crate) fn resolve(workflow: &Workflow, overrides: &Overrides, problems: &mut Diagnostics) -> Self {
         let declared: Vec<_> = workflow.inputs.keys().map(String::as_str).collect();
         let mut settings = Self::default();
         let mut last: HashMap<String, Given> = HashMap::new();

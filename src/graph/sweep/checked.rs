@@ -26,19 +26,10 @@ pub struct Checked<'a> {
     against: Against<'a>,
     /// Sinks of each run that an equal run before it has served.
     served: Vec<Vec<String>>,
-    /// Where each run's picture goes; empty without a sheet.
-    sheets: Vec<String>,
+    /// The sheet each run's picture goes on.
+    sheets: Vec<Option<String>>,
     warnings: Diagnostics,
     jobs: usize,
-}
-
-/// A run that cannot be planned though others can.
-#[derive(Clone, Debug)]
-pub struct Broken {
-    /// Its number, from 0.
-    pub run: usize,
-    /// Why.
-    pub problems: Diagnostics,
 }
 
 impl Sweep {
@@ -56,6 +47,7 @@ impl Sweep {
         let against = Against { registry, files, overrides, wanted };
         let mut tally = Tally::default();
         let mut paths = Paths::default();
+        let mut broken = 0;
         let mut checked = Checked {
             sweep: self,
             against,
@@ -68,8 +60,10 @@ impl Sweep {
             let plan = match checked.planned(run) {
                 Ok(plan) => plan,
                 Err(problems) => {
+                    broken += 1;
                     tally.add(run, problems);
                     checked.served.push(Vec::new());
+                    checked.sheets.push(None);
                     continue;
                 }
             };
@@ -78,12 +72,19 @@ impl Sweep {
             checked.served.push(paths.sinks(self, run, &plan));
             if self.matrix.grid.is_some() && wanted.is_empty() {
                 match paths.sheet(self, run, &plan) {
-                    Ok(path) => checked.sheets.push(path),
-                    Err(problem) => tally.add(run, Diagnostics(vec![problem])),
+                    Ok(path) => checked.sheets.push(Some(path)),
+                    Err(problem) => paths.clashes.push(problem),
                 }
+            } else {
+                checked.sheets.push(None);
             }
         }
+        // An item that is broken is skipped, as long as there is one that is not.
+        let skipped = self.items.is_some() && broken < self.len();
         let mut problems = tally.told(self);
+        if skipped {
+            problems.0.retain(|problem| problem.severity != Severity::Error);
+        }
         problems.0.extend(paths.clashes);
         if problems.has_errors() {
             problems.0.extend(self.notes.0.iter().cloned());
@@ -124,7 +125,7 @@ impl Checked<'_> {
 
     /// The file of the sheet that a run's picture belongs to.
     pub fn sheet_path(&self, run: usize) -> Option<&str> {
-        self.sheets.get(run).map(String::as_str)
+        self.sheets.get(run)?.as_deref()
     }
 
     fn planned(&self, run: usize) -> Result<Plan, Diagnostics> {
@@ -238,7 +239,7 @@ impl Paths {
 impl Sweep {
     /// What to write into a name so that two runs get names of their own.
     fn tell_apart(&self, first: usize, second: usize, place: &str) -> String {
-        let (a, b) = (&self.combinations[first], &self.combinations[second]);
+        let (a, b) = (self.combination(first), self.combination(second));
         let differs = b.iter().filter(|given| !super::agrees(a, std::slice::from_ref(given)));
         let keys = differs.map(|given| {
             let key = &given.key.value;
@@ -248,6 +249,8 @@ impl Sweep {
                 format!("${{matrix.{key}}}")
             }
         });
+        let other_item = self.item(first).map(|item| item.index) != self.item(second).map(|item| item.index);
+        let keys = keys.chain(other_item.then(|| "${each.name}".to_owned()));
         let keys: Vec<_> = keys.map(|key| format!("`{key}`")).collect();
         format!("put {} into {place}", keys.join(" and "))
     }

@@ -38,7 +38,7 @@ impl Sweep {
     pub fn cell(&self, run: usize) -> Option<Cell> {
         let grid = self.matrix.grid.as_ref()?;
         let place = |key: &str| {
-            let own = self.combinations[run].iter().find(|given| given.key.value == key)?;
+            let own = self.combination(run).iter().find(|given| given.key.value == key)?;
             self.steps(key).iter().position(|given| given.value.equals(&own.value))
         };
         let row = match &grid.y {

@@ -31,7 +31,7 @@ const TOP: [&str; 11] = [
 const INLINE: [&str; 5] = ["about", "inputs", "models", "nodes", "outputs"];
 
 /// Words of the format that this version does not know yet.
-const LATER_NODE: [&str; 2] = ["cache", "seed_mode"];
+const LATER_NODE: [&str; 3] = ["cache", "collect", "seed_mode"];
 
 /// What a map is read as.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -240,7 +240,7 @@ impl Reader<'_> {
 
     fn name_is_fit(&mut self, what: &str, entry: &Entry, besides: &[char]) -> bool {
         let bad = |c: char| c.is_whitespace() || c.is_control() || c == '$' || besides.contains(&c);
-        let reserved = what == "input" && ["flow", "models", "matrix"].contains(&entry.key.as_str());
+        let reserved = what == "input" && ["flow", "models", "matrix", "each"].contains(&entry.key.as_str());
         if !entry.key.is_empty() && !entry.key.contains(bad) && !reserved {
             return true;
         }
