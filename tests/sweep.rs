@@ -345,7 +345,7 @@ fn a_base_and_an_import_are_named_where_they_are_wrong() {
     ]);
     let said = place.flow(&["check", "a.yaml"]);
     assert_eq!(said.code, 2);
-    for part in ["lib/outline.yaml:4:56", "a.yaml:5:17", "used here", "`other/a`"] {
+    for part in ["lib/outline.yaml:4:56", "a.yaml:5:17", "used here", "`other/a.high`"] {
         assert!(said.err.contains(part), "{part} is missing: {}", said.err);
     }
 }

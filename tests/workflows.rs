@@ -58,12 +58,12 @@ fn every_example_writes_pictures_of_its_size_with_the_recipe_inside() {
     for example in examples {
         let (out, said) = run(&example, &["--no-cache"]);
         let saved = pictures(out.path());
-        let expected = match example.file_stem().expect("a name").to_string_lossy().as_ref() {
+        let least = match example.file_stem().expect("a name").to_string_lossy().as_ref() {
             "sweep" => 6,
             "folder" => 3,
             _ => 1,
         };
-        assert_eq!(saved.len(), expected, "{}: {said}", example.display());
+        assert!(saved.len() >= least, "{}: {said}", example.display());
         for picture in &saved {
             assert!(said.contains(&*picture.to_string_lossy()), "{} is not named: {said}", picture.display());
             if picture.ends_with("grid.png") {

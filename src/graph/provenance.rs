@@ -10,7 +10,7 @@ use crate::{
     check::Settings,
     comfy,
     context::Provenance,
-    workflow::{Dialect, RESERVED, Raw, RawField},
+    workflow::{Dialect, RESERVED, Raw, RawField, Spanned},
     yaml,
 };
 
@@ -71,12 +71,21 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
     let written = Written { plan, origin, jobs, conditional };
     let in_place =
         |id: &NodeId| id.rsplit_once('.').is_some_and(|(parent, _)| workflow.nodes.contains_key(parent));
-    // What a `when` took out, or needs what it took out, is no part of this result.
-    let kept = |id: &NodeId| !conditional || written.jobs.contains_key(&**id);
+    // What a `when` took out is no part of this result, nor what another run of a sweep has served.
+    let partial = conditional || !workflow.combination.is_empty() || workflow.item.is_some();
+    let kept = |id: &NodeId| !partial || written.jobs.contains_key(&**id);
     let nodes = workflow.nodes.keys().filter(|id| !in_place(id) && kept(id));
     insert(&mut top, "nodes", nodes.map(|id| (id.to_string(), written.node(id))).collect());
-    let outputs = workflow.outputs.iter().map(|(name, reference)| (name.clone(), json!(reference.value)));
-    insert(&mut top, "outputs", outputs.collect());
+    let planned = |name: &String| {
+        let output = plan.outputs.get(name)?;
+        let job = plan.job(output.job);
+        Some(json!(format!("{}.{}", job.id, job.def.outputs[output.index].name)))
+    };
+    let output = |(name, reference): (&String, &Spanned<String>)| {
+        let value = if partial { planned(name)? } else { json!(reference.value) };
+        Some((name.clone(), value))
+    };
+    insert(&mut top, "outputs", workflow.outputs.iter().filter_map(output).collect());
     Value::Object(top)
 }
 

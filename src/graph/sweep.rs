@@ -95,6 +95,10 @@ impl Workflow {
         let mut workflow = self.clone();
         // One draw for all: runs that differ by chance cannot be compared.
         workflow.entropy = Some(RandomState::new().build_hasher().finish());
+        if self.problems.has_errors() {
+            // What could be read is checked once more, so that all that is wrong is told at once.
+            return Ok(Sweep { workflow, matrix, combinations: vec![Vec::new()], items: None, notes });
+        }
         let combinations = matrix.combinations().map_err(|problem| Diagnostics(vec![problem]))?;
         let items = workflow.items(overrides, files)?;
         let runs = combinations.len().saturating_mul(items.as_ref().map_or(1, Vec::len));
@@ -177,7 +181,9 @@ impl Matrix {
         if self.axes.is_empty() && !self.include.is_empty() {
             all.clear();
         }
-        all.retain(|combination| !self.exclude.iter().any(|entry| agrees(combination, entry)));
+        all.retain(|combination| {
+            !self.exclude.iter().any(|entry| !entry.is_empty() && agrees(combination, entry))
+        });
         let original = all.clone();
         for entry in &self.include {
             let mut added = false;

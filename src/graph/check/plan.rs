@@ -44,8 +44,10 @@ impl Draft<'_> {
             targets.outputs = outputs.keys().cloned().collect();
             let unsure =
                 self.nodes.iter().any(|node| node.def.is_none()) || self.workflow.problems.has_errors();
-            let nothing = targets.nodes.is_empty() && targets.outputs.is_empty();
-            if nothing && !unsure && !self.problems.has_errors() {
+            // Outputs may all have been taken out by a `when`.
+            let out = targets.outputs.is_empty() && !self.problems.has_errors();
+            let nothing = targets.nodes.is_empty() && (self.workflow.outputs.is_empty() || out);
+            if nothing && !unsure {
                 let hint = "add a node like SaveImage, or an `outputs:` map".to_owned();
                 let span = crate::diag::Span { source: self.workflow.source.clone(), range: 0..0 };
                 self.problems.push(

@@ -144,7 +144,11 @@ fn an_extending_file_lays_itself_over_its_base() {
         ),
     ]);
     let plan = place.plan("top.yaml");
-    insta::assert_snapshot!(shown(&plan), @"");
+    insta::assert_snapshot!(shown(&plan), @r#"
+    photo LoadImage image=cup.png
+    save SaveImage path=out/top images<-soft.image
+    soft ImageBlur blur_radius=5 image<-photo.image
+    "#);
     let names: Vec<_> = plan.files().iter().filter_map(|path| path.file_name()?.to_str()).collect();
     for part in ["base.yaml", "middle.yaml", "top.yaml"] {
         assert!(names.contains(&part), "{part} is not among {names:?}");
@@ -158,11 +162,11 @@ inputs:
   image: { type: image }
   radius: { type: int, default: 2, min: 1, max: 9 }
   mask: { type: mask, required: false }
-  note: { type: string, default: plain }
+  words: { type: string, default: plain }
 models: { base: { kind: checkpoint, file: base } }
 nodes:
   ckpt: { type: LoadCheckpoint, file: $models.base }
-  text: { type: CLIPTextEncode, clip: $models.base, text: \"${note}, ${radius}\" }
+  text: { type: CLIPTextEncode, clip: $models.base, text: \"${words}, ${radius}\" }
   first: { type: ImageBlur, image: $image, radius: $radius, mask: $mask }
   second: { type: ImageBlur, image: { type: ImageBlur, image: first }, radius: \"${radius * 2}\" }
   size: { type: GetImageSize, image: second }
@@ -181,16 +185,35 @@ import: { twice: lib/twice.yaml }
 inputs: { look: 1, words: a cup }
 nodes:
   photo: { type: LoadImage, image: cup.png }
-  big: { type: twice, image: photo, radius: \"${look + 1}\", mask: photo, note: \"so: ${words}\" }
-  bigger: { type: twice, image: big, note: $words }
+  big: { type: twice, image: photo, radius: \"${look + 1}\", mask: photo, words: \"so: ${words}\" }
+  bigger: { type: twice, image: big, words: $words }
   lat: { type: EmptyLatentImage, width: $bigger.width, height: 64 }
-  save: { type: SaveImage, images: { type: twice, image: { type: ImageBlur, image: bigger.image }, note: \"$$1\" } }
+  save: { type: SaveImage, images: { type: twice, image: { type: ImageBlur, image: bigger.image }, words: \"$$1\" } }
 outputs: { image: bigger.image, lat: lat, t1: big.text, t2: bigger.text, t3: save-images/text }
 ",
         ),
     ]);
     let plan = place.plan("top.yaml");
-    insta::assert_snapshot!(shown(&plan), @"");
+    insta::assert_snapshot!(shown(&plan), @r#"
+    big/first ImageBlur blur_radius=2 image<-photo.image mask<-photo.mask
+    big/second ImageBlur blur_radius=4 image<-big/second.image.image
+    big/second.image ImageBlur blur_radius=1 image<-big/first.image
+    big/text CLIPTextEncode text=so: a cup, 2 clip<-models.base.clip
+    bigger/first ImageBlur blur_radius=2 image<-big/second.image
+    bigger/second ImageBlur blur_radius=4 image<-bigger/second.image.image
+    bigger/second.image ImageBlur blur_radius=1 image<-bigger/first.image
+    bigger/size GetImageSize image<-bigger/second.image
+    bigger/text CLIPTextEncode text=a cup, 2 clip<-models.base.clip
+    lat EmptyLatentImage height=64 width<-bigger/size.width
+    models.base LoadCheckpoint ckpt_name=base
+    photo LoadImage image=cup.png
+    save SaveImage images<-save-images/second.image
+    save-images/first ImageBlur blur_radius=2 image<-save-images/in-image.image
+    save-images/in-image ImageBlur blur_radius=1 image<-bigger/second.image
+    save-images/second ImageBlur blur_radius=4 image<-save-images/second.image.image
+    save-images/second.image ImageBlur blur_radius=1 image<-save-images/first.image
+    save-images/text CLIPTextEncode text=$1, 2 clip<-models.base.clip
+    "#);
     let again = place.again(&plan);
     assert_eq!(keys(&again, &place.1), keys(&plan, &place.1));
 }
@@ -235,7 +258,14 @@ nodes:
 ";
     let place = Place::new(&[("top.yaml", top)]);
     let plan = place.plan("top.yaml");
-    insta::assert_snapshot!(shown(&plan), @"");
+    insta::assert_snapshot!(shown(&plan), @r#"
+    all/a/a ImageBlur blur_radius=1 image<-photo.image
+    all/a/b ImageBlur blur_radius=1 image<-all/a/a.image
+    all/b/a ImageBlur blur_radius=1 image<-all/a/b.image
+    all/b/b ImageBlur blur_radius=1 image<-all/b/a.image
+    photo LoadImage image=cup.png
+    save SaveImage images<-all/b/b.image
+    "#);
     assert_eq!(keys(&place.again(&plan), &place.1), keys(&plan, &place.1));
 }
 
@@ -275,11 +305,24 @@ outputs: { image: softer.image, hidden: hide.mask }
 fn what_a_condition_takes_out_is_passed_by() {
     let place = Place::new(&[("top.yaml", CONDITIONS)]);
     let out = place.plan("top.yaml");
-    insta::assert_snapshot!(shown(&out), @"");
+    insta::assert_snapshot!(shown(&out), @r#"
+    last ImageBlur blur_radius=1 image<-photo.image
+    photo LoadImage image=cup.png
+    save SaveImage images<-last.image
+    "#);
     assert_eq!(out.outputs().keys().collect::<Vec<_>>(), ["image"]);
     assert_eq!(keys(&place.again(&out), &place.1), keys(&out, &place.1));
     let within = place.plan_with("top.yaml", &[("look", "2"), ("style", "x")]);
-    insta::assert_snapshot!(shown(&within), @"");
+    insta::assert_snapshot!(shown(&within), @r#"
+    also SaveImage images<-soft.image
+    hide LoadImage image=cup.png
+    last ImageBlur blur_radius=3 image<-softer/b.image mask<-hide.mask
+    photo LoadImage image=cup.png
+    save SaveImage images<-last.image
+    soft ImageBlur blur_radius=1 image<-photo.image mask<-hide.mask
+    softer/a ImageBlur blur_radius=1 image<-soft.image
+    softer/b ImageBlur blur_radius=1 image<-softer/a.image
+    "#);
     assert_eq!(keys(&place.again(&within), &place.1), keys(&within, &place.1));
 }
 
@@ -332,9 +375,19 @@ matrix: { radius: [1, 2] }
     let (registry, overrides) = (stubs::registry(), overrides(&[("photos", "photos/b*")]));
     let checked = sweep.check(&registry, &place.1, &overrides, &[]).unwrap();
     let (first, second) = (checked.plan(0).unwrap(), checked.plan(1).unwrap());
-    insta::assert_snapshot!(shown(&first), @"");
+    insta::assert_snapshot!(shown(&first), @r#"
+    once SaveImage path=out/once images<-other.image
+    other LoadImage image=cup.png
+    photo LoadImage image=photos/b.png
+    save SaveImage path=out/b-1 images<-soft.image
+    soft ImageBlur blur_radius=1 image<-photo.image
+    "#);
     // What does not depend on the run is not run again.
-    insta::assert_snapshot!(shown(&second), @"");
+    insta::assert_snapshot!(shown(&second), @r#"
+    photo LoadImage image=photos/b.png
+    save SaveImage path=out/b-2 images<-soft.image
+    soft ImageBlur blur_radius=2 image<-photo.image
+    "#);
     assert_eq!(keys(&place.again(&second), &place.1), keys(&second, &place.1));
 }
 

@@ -206,7 +206,8 @@ impl Expansion<'_> {
             let mut raw = match binder.node(raw) {
                 Ok(raw) => raw,
                 Err(problem) => {
-                    problems.push(*problem);
+                    workflow.refused.insert(format!("{prefix}{name}"));
+                    problems.0.extend(problem.map(|problem| *problem));
                     continue;
                 }
             };
@@ -325,7 +326,7 @@ fn given(
                             misfit.diagnostic(&format!("`{}.{}`", prefix.trim_end_matches('/'), field.name));
                         problems
                             .push(problem.at(field.span.clone()).label(decl.span.clone(), "declared here"));
-                        continue;
+                        Raw::Broken
                     }
                 }
             }
@@ -346,7 +347,7 @@ fn given(
                 let problem = Diagnostic::error("missing-input", message).at(node.span.clone());
                 let hint = format!("{} needs `{name}`, of type {}", node.kind.value, decl.ty.name());
                 problems.push(problem.label(decl.span.clone(), "declared here").hint(hint));
-                continue;
+                Raw::Broken
             }
             None => Raw::Null,
         };

@@ -86,7 +86,8 @@ impl Reader<'_> {
                 self.problems.push(problem.label(first.key.span.clone(), "first here"));
             }
         }
-        if matrix.axes.is_empty() && matrix.include.is_empty() {
+        let varies = |entry: &Entry| !["exclude", "grid"].contains(&entry.key.as_str());
+        if value.map().is_some_and(|entries| !entries.iter().any(varies)) {
             let hint = Some("name an input and its values: `look: [0, 0.5, 1]`".to_owned());
             self.error("missing-key", "this matrix varies nothing".into(), &value.range, hint);
         }

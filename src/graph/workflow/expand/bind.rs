@@ -23,11 +23,14 @@ pub(super) struct Binder<'a> {
     pub(super) models: &'a HashMap<String, String>,
 }
 
-type Bound = Result<RawField, Box<Diagnostic>>;
+/// Why a node cannot be bound; `None`: that has been said.
+type Refusal = Option<Box<Diagnostic>>;
+
+type Bound = Result<RawField, Refusal>;
 
 impl Binder<'_> {
     /// A node in outer words.
-    pub(super) fn node(&self, raw: &RawNode) -> Result<RawNode, Box<Diagnostic>> {
+    pub(super) fn node(&self, raw: &RawNode) -> Result<RawNode, Refusal> {
         let def = self.registry.get(&raw.kind.value);
         let field = |field: &RawField| {
             let socket = def.and_then(|def| def.input(&field.name)).map(|input| &input.socket);
@@ -42,12 +45,12 @@ impl Binder<'_> {
         };
         Ok(RawNode {
             fields: raw.fields.iter().map(field).collect::<Result<_, _>>()?,
-            when: raw.when.iter().map(condition).collect::<Result<_, Box<Diagnostic>>>()?,
+            when: raw.when.iter().map(condition).collect::<Result<_, Refusal>>()?,
             passes: match &raw.passes {
                 None => None,
                 Some(passes) => {
                     let bound = passes.iter().map(|(ty, field)| Ok((*ty, self.field(field, true)?)));
-                    Some(std::sync::Arc::new(bound.collect::<Result<_, Box<Diagnostic>>>()?))
+                    Some(std::sync::Arc::new(bound.collect::<Result<_, Refusal>>()?))
                 }
             },
             each: match &raw.each {
@@ -125,7 +128,7 @@ impl Binder<'_> {
     }
 
     /// A piece of a text: an input's own text goes in as it is.
-    fn piece(&self, inside: &str, span: &Span) -> Result<String, Box<Diagnostic>> {
+    fn piece(&self, inside: &str, span: &Span) -> Result<String, Refusal> {
         match self.given.get(inside.trim()) {
             Some((Raw::Literal(Literal::Text(text)), _)) => Ok(match expr::template(text) {
                 Ok(Template::Name(name)) => format!("${{{name}}}"),
@@ -136,7 +139,7 @@ impl Binder<'_> {
         }
     }
 
-    fn renamed(&self, text: &str, span: &Span) -> Result<String, Box<Diagnostic>> {
+    fn renamed(&self, text: &str, span: &Span) -> Result<String, Refusal> {
         expr::renamed(text, &mut |name| {
             if let Some(alias) = name.strip_prefix("models.") {
                 return Ok(self.models.get(alias).map(|alias| format!("models.{alias}")));
@@ -151,12 +154,13 @@ impl Binder<'_> {
                 },
                 Raw::Literal(literal) => expr::written(literal),
                 Raw::Null => Some("\"\"".to_owned()),
+                Raw::Broken => return Err(None),
                 _ => None,
             };
             words.map(Some).ok_or_else(|| {
                 let message = format!("`{name}` is worked out here, what is given for it cannot be");
                 let problem = Diagnostic::error("expression", message).at(span.clone());
-                Box::new(problem.label(given.clone(), "given here"))
+                Some(Box::new(problem.label(given.clone(), "given here")))
             })
         })
     }
