@@ -16,6 +16,7 @@ use crate::{
     Diagnostic, Diagnostics, Files, Literal, Plan, Registry, Workflow, inputs::Overrides, workflow::Spanned,
 };
 
+pub(crate) use draft::Found;
 pub(crate) use settings::Settings;
 
 /// Checks a workflow against the node types there are and the files there are, and plans what `wanted` needs: names of
@@ -32,6 +33,18 @@ pub fn check(
     overrides: &Overrides,
     wanted: &[String],
 ) -> Result<Plan, Diagnostics> {
+    check_among(workflow, registry, files, overrides, wanted, &mut Found::default())
+}
+
+/// As [`check`], one of many: what file names stand for is looked up once.
+pub(crate) fn check_among(
+    workflow: &Workflow,
+    registry: &Registry,
+    files: &Files,
+    overrides: &Overrides,
+    wanted: &[String],
+    found: &mut Found,
+) -> Result<Plan, Diagnostics> {
     let mut problems = workflow.problems.clone();
     if problems.has_errors() && workflow.nodes.is_empty() {
         // Nothing could be read; whatever a check of nothing finds would hide why.
@@ -39,6 +52,7 @@ pub fn check(
     }
     let settings = Settings::resolve(workflow, overrides, &mut problems);
     let mut draft = draft::Draft::new(workflow, registry, files, &settings, problems);
+    draft.found = std::mem::take(found);
     draft.conditions();
     draft.fill_all();
     draft.bypass();
@@ -46,6 +60,7 @@ pub fn check(
     let targets = draft.targets(&outputs, wanted);
     let order = draft.order();
     draft.infer(&order);
+    *found = std::mem::take(&mut draft.found);
     let mut problems = std::mem::take(&mut draft.problems);
     if !problems.has_errors() {
         draft.unused_inputs(&mut problems);
@@ -79,11 +94,11 @@ pub(crate) fn text(
     workflow: &Workflow,
     settings: &Settings,
     text: &Spanned<String>,
-) -> Result<String, Diagnostic> {
+) -> Result<String, Diagnostics> {
     let mut scope = scope::Scope { workflow, settings, used: HashSet::new() };
     let value = scope.filled(&text.value).map_err(|error| {
         let problem = Diagnostic::error(error.id, error.message).hint(error.hint);
-        problem.at(text.span.clone())
+        Diagnostics::from(problem.at(text.span.clone()))
     })?;
     Ok(match value {
         Literal::Text(text) => text,

@@ -200,7 +200,7 @@ impl Plan {
     ///
     /// # Errors
     /// When one of its names has no value.
-    pub(crate) fn text(&self, text: &Spanned<String>) -> Result<String, Diagnostic> {
+    pub(crate) fn text(&self, text: &Spanned<String>) -> Result<String, Diagnostics> {
         match &self.origin {
             Some(origin) => crate::check::text(&origin.workflow, &origin.settings, text),
             None => Ok(text.value.clone()),

@@ -59,7 +59,7 @@ impl Workflow {
                     matrix.fix(&column.key.value);
                     matrix.axes.push(Axis(vec![column]));
                 }
-                Err(problem) => problems.push(problem),
+                Err(wrong) => problems.0.extend(wrong.0),
             }
         }
         for (key, value) in &overrides.set {
@@ -73,7 +73,7 @@ impl Workflow {
         if let Some(path) = &asked.grid {
             match matrix.grid_of(path, asked.sweeps.len()) {
                 Ok(grid) => matrix.grid = Some(grid),
-                Err(problem) => problems.push(problem),
+                Err(wrong) => problems.0.extend(wrong.0),
             }
         }
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
@@ -99,7 +99,7 @@ impl Workflow {
             // What could be read is checked once more, so that all that is wrong is told at once.
             return Ok(Sweep { workflow, matrix, combinations: vec![Vec::new()], items: None, notes });
         }
-        let combinations = matrix.combinations().map_err(|problem| Diagnostics(vec![problem]))?;
+        let combinations = matrix.combinations()?;
         let items = workflow.items(overrides, files)?;
         let runs = combinations.len().saturating_mul(items.as_ref().map_or(1, Vec::len));
         if runs > MOST {
@@ -107,7 +107,7 @@ impl Workflow {
                 "{runs} runs ({} combinations of all items), at most {MOST} are run",
                 combinations.len()
             );
-            return Err(Diagnostics(vec![Diagnostic::error("too-many-runs", message)]));
+            return Err(Diagnostic::error("too-many-runs", message).into());
         }
         Ok(Sweep { workflow, matrix, combinations, items, notes })
     }
@@ -131,7 +131,7 @@ impl Matrix {
     }
 
     /// The sheet `--grid` asks for: the swept keys, else the first two of the matrix.
-    fn grid_of(&self, path: &str, swept: usize) -> Result<Grid, Diagnostic> {
+    fn grid_of(&self, path: &str, swept: usize) -> Result<Grid, Diagnostics> {
         let mut keys: Vec<_> =
             self.axes.iter().flat_map(|axis| &axis.0).map(|column| column.key.clone()).collect();
         if swept > 0 {
@@ -140,7 +140,9 @@ impl Matrix {
         let mut keys = keys.into_iter();
         let Some(x) = keys.next() else {
             let message = "--grid shows what is varied, and nothing is";
-            return Err(Diagnostic::error("wrong-sweep", message).hint("add --sweep KEY=VALUES".to_owned()));
+            return Err(Diagnostic::error("wrong-sweep", message)
+                .hint("add --sweep KEY=VALUES".to_owned())
+                .into());
         };
         let source =
             std::sync::Arc::new(crate::diag::Source { name: "--grid".into(), text: path.to_owned() });
@@ -149,7 +151,7 @@ impl Matrix {
     }
 
     /// The product of the axes less what is excluded, with what is included: GitHub Actions' rules.
-    fn combinations(&self) -> Result<Vec<Vec<Given>>, Diagnostic> {
+    fn combinations(&self) -> Result<Vec<Vec<Given>>, Diagnostics> {
         let place = || {
             let first = self.axes.first().and_then(|axis| axis.0.first());
             first.map(|column| column.key.span.clone())
@@ -163,7 +165,8 @@ impl Matrix {
             let message = format!("{count} combinations ({}), at most {MOST} are run", lengths.join(" × "));
             return Err(Diagnostic::error("too-many-runs", message)
                 .at(place())
-                .hint("vary fewer keys at once, or take larger steps".to_owned()));
+                .hint("vary fewer keys at once, or take larger steps".to_owned())
+                .into());
         }
         let mut all: Vec<Vec<Given>> = vec![Vec::new()];
         for axis in &self.axes {
@@ -205,7 +208,7 @@ impl Matrix {
         }
         if all.is_empty() {
             let message = "the matrix excludes all of its combinations";
-            return Err(Diagnostic::error("too-many-runs", message).at(place()));
+            return Err(Diagnostic::error("too-many-runs", message).at(place()).into());
         }
         Ok(all)
     }

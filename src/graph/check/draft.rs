@@ -51,6 +51,9 @@ pub(super) enum Resolved {
     Broken,
 }
 
+/// Files by folder and name, once looked up.
+pub(crate) type Found = HashMap<(&'static str, String), Result<File, FileProblem>>;
+
 /// Everything the check knows so far.
 pub(super) struct Draft<'a> {
     pub(super) workflow: &'a Workflow,
@@ -59,7 +62,7 @@ pub(super) struct Draft<'a> {
     pub(super) scope: Scope<'a>,
     pub(super) ids: HashMap<NodeId, usize>,
     pub(super) nodes: Vec<Draftee>,
-    pub(super) found: HashMap<(&'static str, String), Result<File, FileProblem>>,
+    pub(super) found: Found,
     pub(super) problems: Diagnostics,
 }
 

@@ -7,8 +7,10 @@ use std::{
 
 use super::Sweep;
 use crate::{
-    Constant, Diagnostic, Diagnostics, Files, Hash, Literal, Overrides, Plan, Registry, check,
-    diag::Severity, key,
+    Constant, Diagnostic, Diagnostics, Files, Hash, Literal, Overrides, Plan, Registry,
+    check::{Found, check_among},
+    diag::Severity,
+    key,
 };
 
 /// What a sweep is checked against.
@@ -48,6 +50,7 @@ impl Sweep {
         let mut tally = Tally::default();
         let mut paths = Paths::default();
         let mut broken = 0;
+        let mut found = Found::default();
         let mut checked = Checked {
             sweep: self,
             against,
@@ -57,7 +60,7 @@ impl Sweep {
             jobs: 0,
         };
         for run in 0..self.len() {
-            let plan = match checked.planned(run) {
+            let plan = match checked.planned(run, &mut found) {
                 Ok(plan) => plan,
                 Err(problems) => {
                     broken += 1;
@@ -73,7 +76,7 @@ impl Sweep {
             if self.matrix.grid.is_some() && wanted.is_empty() {
                 match paths.sheet(self, run, &plan) {
                     Ok(path) => checked.sheets.push(Some(path)),
-                    Err(problem) => paths.clashes.push(problem),
+                    Err(wrong) => paths.clashes.extend(wrong.0),
                 }
             } else {
                 checked.sheets.push(None);
@@ -118,7 +121,7 @@ impl Checked<'_> {
     /// # Panics
     /// When there is no such run.
     pub fn plan(&self, run: usize) -> Result<Plan, Diagnostics> {
-        let mut plan = self.planned(run)?;
+        let mut plan = self.planned(run, &mut Found::default())?;
         plan.without(&self.served[run]);
         Ok(plan)
     }
@@ -128,24 +131,27 @@ impl Checked<'_> {
         self.sheets.get(run)?.as_deref()
     }
 
-    fn planned(&self, run: usize) -> Result<Plan, Diagnostics> {
+    fn planned(&self, run: usize, found: &mut Found) -> Result<Plan, Diagnostics> {
         let Against { registry, files, overrides, wanted } = self.against;
-        check(&self.sweep.workflow(run), registry, files, overrides, wanted)
+        check_among(&self.sweep.workflow(run), registry, files, overrides, wanted, found)
     }
 }
+
+/// What equal problems have in common: id, message and place.
+type Likeness = (&'static str, String, Option<Range<usize>>);
 
 /// Problems of many runs, each told once.
 #[derive(Default)]
 struct Tally {
     seen: Vec<(Diagnostic, usize, usize)>,
-    places: HashMap<(&'static str, String, Option<Range<usize>>), Vec<usize>>,
+    alike: HashMap<Likeness, Vec<usize>>,
 }
 
 impl Tally {
     fn add(&mut self, run: usize, problems: Diagnostics) {
         for problem in problems.0 {
             let range = problem.span.as_ref().map(|span| span.range.clone());
-            let alike = self.places.entry((problem.id, problem.message.clone(), range)).or_default();
+            let alike = self.alike.entry((problem.id, problem.message.clone(), range)).or_default();
             let known = alike.iter().copied().find(|at| self.seen[*at].0 == problem);
             match known {
                 Some(at) => self.seen[at].2 += 1,
@@ -212,7 +218,7 @@ impl Paths {
         served
     }
 
-    fn sheet(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Result<String, Diagnostic> {
+    fn sheet(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Result<String, Diagnostics> {
         let Some(grid) = &sweep.matrix.grid else { return Ok(String::new()) };
         if sweep.shown(plan).is_none() {
             let place = grid.image.as_ref().unwrap_or(&grid.save).span.clone();
@@ -221,7 +227,7 @@ impl Paths {
                 None => "the grid has no picture to show".to_owned(),
             };
             let hint = "name one under `outputs:`, as in `outputs: { image: decoded.image }`".to_owned();
-            return Err(Diagnostic::error("unknown-output", message).at(place).hint(hint));
+            return Err(Diagnostic::error("unknown-output", message).at(place).hint(hint).into());
         }
         let path = plan.text(&grid.save)?;
         if let Some(cell) = sweep.cell(run) {

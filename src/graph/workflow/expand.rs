@@ -226,7 +226,7 @@ impl Expansion<'_> {
         let outputs = inner.outputs.iter().filter_map(|(name, reference)| {
             let output = self
                 .output(inner, &prefix, name, reference)
-                .map_err(|problem| problems.0.extend(problem))
+                .map_err(|problem| problems.0.extend(problem.map(|problem| *problem)))
                 .ok()?;
             Some((name.clone(), output))
         });
@@ -241,7 +241,7 @@ impl Expansion<'_> {
         prefix: &str,
         name: &str,
         reference: &Spanned<String>,
-    ) -> Result<Output, Option<Diagnostic>> {
+    ) -> Result<Output, Option<Box<Diagnostic>>> {
         let text = reference.value.as_str();
         let (node, output) = match text.rsplit_once('.') {
             Some((node, output)) if inner.nodes.contains_key(node) => (node, Some(output)),
@@ -251,7 +251,7 @@ impl Expansion<'_> {
             return Err(None);
         }
         let problem = |id, message: String, hint: Option<String>| {
-            Some(Diagnostic::error(id, message).at(reference.span.clone()).hint(hint))
+            Some(Box::new(Diagnostic::error(id, message).at(reference.span.clone()).hint(hint)))
         };
         let Some(raw) = inner.nodes.get(node) else {
             let names: Vec<_> = inner.nodes.keys().map(|id| &**id).collect();

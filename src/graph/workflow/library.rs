@@ -96,10 +96,15 @@ impl<'a> Library<'a> {
         }
     }
 
-    fn read(&mut self, name: &str, place: &Span, why: &str) -> Result<(PathBuf, Arc<Source>), Diagnostic> {
+    fn read(
+        &mut self,
+        name: &str,
+        place: &Span,
+        why: &str,
+    ) -> Result<(PathBuf, Arc<Source>), Box<Diagnostic>> {
         let Some((files, _)) = self.around else {
             let message = format!("`{why}` needs a file on disk, this text is none");
-            return Err(Diagnostic::error("missing-file", message));
+            return Err(Box::new(Diagnostic::error("missing-file", message)));
         };
         let folder = Path::new(&place.source.name).parent().unwrap_or(Path::new(""));
         let path = files.beside(folder, name).map_err(|problem| match problem {
@@ -124,13 +129,15 @@ impl<'a> Library<'a> {
             let chain = self.chain[first..].iter().map(|(_, name)| name.as_str()).chain([name]);
             let message =
                 format!("files need each other in a circle: {}", chain.collect::<Vec<_>>().join(" → "));
-            return Err(Diagnostic::error("file-cycle", message).hint(format!("remove one `{why}`")));
+            return Err(Box::new(
+                Diagnostic::error("file-cycle", message).hint(format!("remove one `{why}`")),
+            ));
         }
         if self.chain.len() >= DEPTH {
             let chain: Vec<_> = self.chain.iter().map(|(_, name)| name.as_str()).chain([name]).collect();
             let message =
                 format!("more than {DEPTH} files extend or import each other: {}", chain.join(" → "));
-            return Err(Diagnostic::error("too-deep", message));
+            return Err(Box::new(Diagnostic::error("too-deep", message)));
         }
         let unreadable = |error: std::io::Error| {
             Diagnostic::error("missing-file", format!("cannot read `{name}`: {error}"))
@@ -139,13 +146,13 @@ impl<'a> Library<'a> {
         self.bytes = self.bytes.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
         if self.bytes > MAX_BYTES {
             let message = format!("with `{name}` this workflow is larger than {} MiB", MAX_BYTES >> 20);
-            return Err(Diagnostic::error("too-big", message));
+            return Err(Box::new(Diagnostic::error("too-big", message)));
         }
         let text = fs::read_to_string(&path).map_err(unreadable)?;
         if is_json_workflow(&text) {
             let message =
                 format!("`{name}` is ComfyUI's JSON; only workflows in YAML can be extended or imported");
-            return Err(Diagnostic::error("not-a-workflow", message));
+            return Err(Box::new(Diagnostic::error("not-a-workflow", message)));
         }
         let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
         Ok((real, Arc::new(Source { name: path.to_string_lossy().into_owned(), text })))

@@ -203,15 +203,16 @@ impl Reader<'_> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostic> {
+pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostics> {
     let source =
         std::sync::Arc::new(crate::diag::Source { name: "--sweep".into(), text: written.to_owned() });
     let at = |range: std::ops::Range<usize>| Span { source: source.clone(), range };
     let whole = at(0..written.len());
-    let wrong = |message: String| {
+    let wrong = |message: String| -> crate::Diagnostics {
         crate::Diagnostic::error("wrong-sweep", message)
             .at(whole.clone())
             .hint("write KEY=A..B:STEP or KEY=A,B,C".to_owned())
+            .into()
     };
     let (key, values) = written.split_once('=').ok_or_else(|| wrong("a sweep has no `=`".into()))?;
     let span = at(key.len() + 1..written.len());
@@ -270,7 +271,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Vec<String> {
-        let column = column(text).unwrap_or_else(|problem| panic!("{}", problem.message));
+        let column = column(text).unwrap_or_else(|problem| panic!("{}", problem.render(false)));
         column.values.iter().map(|value| value.value.to_string()).collect()
     }
 
@@ -292,7 +293,7 @@ mod tests {
     #[test]
     fn ranges_that_lead_nowhere_are_refused() {
         for wrong in ["cfg=5..9:0", "cfg=9..5", "cfg=0..1:0.0000001", "cfg", "=1,2"] {
-            assert_eq!(column(wrong).unwrap_err().id, "wrong-sweep", "{wrong}");
+            assert_eq!(column(wrong).unwrap_err().0[0].id, "wrong-sweep", "{wrong}");
         }
     }
 }
