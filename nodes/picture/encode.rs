@@ -18,6 +18,14 @@ pub fn png(image: &Image, frame: usize, text: &[(&str, &str)]) -> Result<Vec<u8>
     grid(image.width, image.height, png::ColorType::Rgb, &bytes, text)
 }
 
+/// Bytes of 8-bit RGB as PNG.
+///
+/// # Errors
+/// When there are fewer or more bytes than the size says.
+pub fn png_rgb(height: usize, width: usize, rgb: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
+    grid(width, height, png::ColorType::Rgb, rgb, &[])
+}
+
 /// One channel as a grey PNG.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     Ending,
-    load::{Load, show},
+    load::{Load, Opened, show},
     output,
 };
 
@@ -25,20 +25,24 @@ impl Check {
     /// # Errors
     /// When a file cannot be read.
     pub fn run(&self) -> Result<Ending> {
-        let plan = self.load.load(None, &[])?.plan;
-        let (problems, nodes) = match &plan {
-            Ok(plan) => (plan.warnings(), plan.order().len()),
-            Err(problems) => (problems, 0),
+        let Opened { files, registry, overrides, sweep } = self.load.open(None)?;
+        let found = sweep.and_then(|sweep| {
+            let checked = sweep.check(&registry, &files, &overrides, &[])?;
+            Ok((checked.warnings().clone(), sweep.len(), checked.jobs()))
+        });
+        let (problems, ok) = match &found {
+            Ok((warnings, ..)) => (warnings, true),
+            Err(problems) => (problems, false),
         };
         if self.json {
-            let ok = plan.is_ok();
             output::print(&format!("{:#}\n", json!({ "ok": ok, "problems": problems.to_json() })))?;
         } else {
             show(problems);
-            if plan.is_ok() {
-                output::print(&format!("{}: ok, {nodes} nodes to run\n", self.load.file.display()))?;
+            if let Ok((_, runs, nodes)) = found {
+                let runs = if runs == 1 { String::new() } else { format!(" in each of {runs} runs") };
+                output::print(&format!("{}: ok, {nodes} nodes to run{runs}\n", self.load.file.display()))?;
             }
         }
-        Ok(if plan.is_ok() { Ending::Done } else { Ending::Refused })
+        Ok(if ok { Ending::Done } else { Ending::Refused })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use flow_engine::{Event, What};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{Ending, output::note};
 
@@ -33,6 +33,12 @@ pub struct Display {
     cached: Vec<String>,
     /// Files written, in order.
     saved: Vec<PathBuf>,
+    /// What every event of this run of a sweep says of it.
+    run: Map<String, Value>,
+    /// The runs of a sweep that have ended.
+    runs: Vec<Value>,
+    /// `2 of 12 failed: look=0.3`, once a sweep has ended.
+    summary: Option<String>,
 }
 
 impl Display {
@@ -44,13 +50,57 @@ impl Display {
 
     /// A display without bars.
     pub fn plain(mode: Mode) -> Self {
-        Self { mode, bars: None, ran: Vec::new(), cached: Vec::new(), saved: Vec::new() }
+        Self {
+            mode,
+            bars: None,
+            ran: Vec::new(),
+            cached: Vec::new(),
+            saved: Vec::new(),
+            run: Map::new(),
+            runs: Vec::new(),
+            summary: None,
+        }
+    }
+
+    /// Says which run of a sweep begins: its number, of how many, and its values for a person and as data.
+    pub fn begin(&mut self, number: usize, of: usize, label: &str, values: Map<String, Value>) {
+        self.run = Map::from_iter([("run".to_owned(), json!(number)), ("values".to_owned(), values.into())]);
+        match self.mode {
+            Mode::Json => {
+                let mut object = json!({ "event": "run", "of": of });
+                tag(&mut object, &self.run);
+                emit(&object);
+            }
+            Mode::Text => {
+                let line = format!("{number} of {of}: {label}");
+                match &self.bars {
+                    // Cannot fail in a way that concerns the run.
+                    Some(bars) => drop(bars.all.println(line)),
+                    None => note(line),
+                }
+            }
+            Mode::Quiet => {}
+        }
+    }
+
+    /// Ends a run of a sweep.
+    pub fn ended(&mut self, ending: Ending, outputs: &[(String, Value)]) {
+        let outputs: Map<String, Value> = outputs.iter().cloned().collect();
+        let mut run = json!({ "status": status(ending), "outputs": outputs });
+        tag(&mut run, &self.run);
+        self.runs.push(run);
+        self.run = Map::new();
+    }
+
+    /// What the last line says of all runs together.
+    pub fn summary(&mut self, line: String) {
+        self.summary = Some(line);
     }
 
     /// Shows one event.
     pub fn event(&mut self, event: Event<'_>) {
         match self.mode {
-            Mode::Json => json_line(&event),
+            Mode::Json => json_line(&event, &self.run),
             Mode::Text => match &mut self.bars {
                 Some(bars) => bars.event(&event),
                 None => line(&event),
@@ -69,16 +119,11 @@ impl Display {
     /// and where the files are.
     pub fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)]) {
         self.bars = None;
-        let status = match ending {
-            Ending::Done => "done",
-            Ending::Failed => "failed",
-            Ending::Refused => "refused",
-            Ending::Stopped => "cancelled",
-        };
+        let status = status(ending);
         match self.mode {
             Mode::Json => {
                 let outputs: serde_json::Map<String, Value> = outputs.iter().cloned().collect();
-                return emit(&json!({
+                let mut object = json!({
                     "event": "done",
                     "status": status,
                     "seconds": total.as_secs_f64(),
@@ -86,7 +131,11 @@ impl Display {
                     "cached": self.cached.len(),
                     "saved": self.saved,
                     "outputs": outputs,
-                }));
+                });
+                if !self.runs.is_empty() {
+                    object["runs"] = std::mem::take(&mut self.runs).into();
+                }
+                return emit(&object);
             }
             Mode::Text => self.times(total, status),
             Mode::Quiet => {}
@@ -103,6 +152,9 @@ impl Display {
     }
 
     fn times(&self, total: Duration, status: &str) {
+        if let Some(summary) = &self.summary {
+            return note(format_args!("{status} in {}; {summary}", time(total)));
+        }
         let width = self.ran.iter().map(|(node, ..)| node.chars().count()).max().unwrap_or(0);
         for (node, kind, elapsed) in &self.ran {
             note(format_args!("  {node:width$}  {:>8}  {kind}", time(*elapsed)));
@@ -140,7 +192,23 @@ fn line(event: &Event<'_>) {
     }
 }
 
-fn json_line(event: &Event<'_>) {
+fn status(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Done => "done",
+        Ending::Failed => "failed",
+        Ending::Refused => "refused",
+        Ending::Stopped => "cancelled",
+    }
+}
+
+/// Adds what a sweep's run is to an event.
+fn tag(object: &mut Value, run: &Map<String, Value>) {
+    if let Some(object) = object.as_object_mut() {
+        object.extend(run.clone());
+    }
+}
+
+fn json_line(event: &Event<'_>, run: &Map<String, Value>) {
     let mut object = match event.what {
         What::Started => json!({ "event": "started" }),
         What::Cached => json!({ "event": "cached" }),
@@ -164,6 +232,7 @@ fn json_line(event: &Event<'_>) {
     };
     object["node"] = event.node.into();
     object["type"] = event.kind.into();
+    tag(&mut object, run);
     emit(&object);
 }
 

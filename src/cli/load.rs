@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use flow_graph::{Diagnostics, Files, Overrides, Plan, Workflow, check};
+use flow_graph::{Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, sweep::Asked};
 use serde_json::{Value, json};
 
 use crate::{display::emit, output, roots::Roots, runtime};
@@ -27,8 +27,26 @@ pub struct Load {
     /// YAML file with values for inputs; may be repeated, later files win
     #[arg(short = 'i', long = "params", value_name = "FILE")]
     params: Vec<PathBuf>,
+    /// Runs once per value: `cfg=5..9:1` (both ends), `look=0,0.5,1`; may be repeated, all combinations run
+    #[arg(long, value_name = "NAME=VALUES")]
+    sweep: Vec<String>,
+    /// Writes a contact sheet of the first two varied inputs
+    #[arg(long, value_name = "PATH")]
+    grid: Option<String>,
     #[command(flatten)]
     pub roots: Roots,
+}
+
+/// A workflow with all its runs, and what it is checked against.
+pub struct Opened {
+    /// Where the workflow's files are.
+    pub files: Arc<Files>,
+    /// The nodes there are.
+    pub registry: Registry,
+    /// What is set from outside.
+    pub overrides: Overrides,
+    /// The runs, or why there are none.
+    pub sweep: Result<Sweep, Diagnostics>,
 }
 
 /// A plan, or everything that is wrong.
@@ -45,19 +63,30 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Load {
-    /// Reads and checks the workflow and plans what `wanted` needs; results go to `out`.
+    /// Reads and checks the workflow and plans what `wanted` needs; results go to `out`. Of a sweep it is the first run.
     ///
     /// # Errors
     /// When a file cannot be read; what is wrong in it is in [`Loaded::plan`].
     pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Loaded> {
+        let Opened { files, registry, overrides, sweep } = self.open(out)?;
+        let plan = sweep.and_then(|sweep| check(&sweep.workflow(0), &registry, &files, &overrides, wanted));
+        Ok(Loaded { files, plan })
+    }
+
+    /// Reads the workflow and finds its runs; results go to `out`.
+    ///
+    /// # Errors
+    /// When a file cannot be read; what is wrong in it is in [`Opened::sweep`].
+    pub fn open(&self, out: Option<&Path>) -> Result<Opened> {
         let files = Arc::new(self.roots.files(&self.file, out)?);
         let text = read(&self.file)?;
-        let (workflow, problems) = Workflow::parse(&self.file.to_string_lossy(), &text);
-        if problems.has_errors() {
-            return Ok(Loaded { files, plan: Err(problems) });
-        }
-        let plan = check(&workflow, &runtime::registry(), &files, &self.overrides()?, wanted);
-        Ok(Loaded { files, plan })
+        let registry = runtime::registry();
+        let (workflow, problems) = Workflow::open(&self.file.to_string_lossy(), &text, &files, &registry);
+        let overrides = self.overrides()?;
+        let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone() };
+        let sweep =
+            if problems.has_errors() { Err(problems) } else { workflow.sweep(&asked, &overrides, &files) };
+        Ok(Opened { files, registry, overrides, sweep })
     }
 
     /// The workflow and the parameter files: read whatever is in them.

@@ -24,7 +24,9 @@ mod roots;
 mod run;
 mod runtime;
 mod session;
+mod sheet;
 mod svg;
+mod sweep;
 mod watch;
 mod why;
 

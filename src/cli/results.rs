@@ -5,12 +5,13 @@ use flow_engine::{Event, Outputs, What};
 use flow_graph::{Files, Plan, Value};
 use serde_json::{Value as Json, json};
 
-/// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, telling `on`, and gives what `outputs:` say.
+/// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, with `mark` after the name, telling `on`, and gives what `outputs:` say.
 ///
 /// # Errors
 /// When a picture cannot be written.
 pub fn results(
     wanted: &[String],
+    mark: &str,
     plan: &Plan,
     outputs: &Outputs,
     files: &Files,
@@ -22,7 +23,7 @@ pub fn results(
         let job = plan.outputs().get(name).map(|output| output.job).or(target.map(|(job, _)| *job));
         let value = named.map(|(_, value)| value).or_else(|| target?.1.first());
         let (Some(job), Some(value)) = (job, value) else { continue };
-        let path = files.output(&format!("{name}.png"))?;
+        let path = files.output(&format!("{name}{mark}.png"))?;
         let shown = path.display();
         let written = flow_nodes::save_preview(value, &path);
         if written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))? {

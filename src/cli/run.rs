@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use flow_engine::{Clock, Outputs, RunError};
-use flow_graph::Diagnostics;
+use flow_graph::{Diagnostics, check};
 
 use crate::{
     Ending,
     display::{Display, Mode},
     interrupt,
-    load::{Load, Loaded, refused, show},
+    load::{Load, Opened, refused, show},
     results::results,
     session::{Compute, Session},
 };
@@ -22,15 +22,15 @@ pub struct Run {
     load: Load,
     /// Only what these nodes or outputs need; their pictures are written as NODE.png
     #[arg(value_name = "NODE")]
-    wanted: Vec<String>,
+    pub(crate) wanted: Vec<String>,
     /// Folder for results [default: the current one]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    compute: Compute,
+    pub(crate) compute: Compute,
     /// Say only where results are and what went wrong
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// Events as JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -44,8 +44,19 @@ impl Run {
     pub fn run(&self) -> Result<Ending> {
         let clock = Clock::monotonic();
         let cancel = interrupt::token()?;
-        let Loaded { files, plan } = self.load.load(self.out.as_deref(), &self.wanted)?;
-        let plan = match plan {
+        let Opened { files, registry, overrides, sweep } = self.load.open(self.out.as_deref())?;
+        let sweep = match sweep {
+            Ok(sweep) => sweep,
+            Err(problems) => return Ok(self.refuse(&problems)),
+        };
+        if !sweep.is_plain() {
+            let checked = match sweep.check(&registry, &files, &overrides, &self.wanted) {
+                Ok(checked) => checked,
+                Err(problems) => return Ok(self.refuse(&problems)),
+            };
+            return self.runs(&sweep, &checked, &files, &clock, &cancel);
+        }
+        let plan = match check(&sweep.workflow(0), &registry, &files, &overrides, &self.wanted) {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),
         };
@@ -60,14 +71,14 @@ impl Run {
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
-        let reported = results(&self.wanted, &plan, &outputs, &files, &mut |event| display.event(event))?;
+        let reported = results(&self.wanted, "", &plan, &outputs, &files, &mut |event| display.event(event))?;
         display.end(clock.now(), ending, &reported);
         let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
         show(&Diagnostics(failed.collect()));
         Ok(ending)
     }
 
-    fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         match (self.json, self.quiet) {
             (true, _) => Mode::Json,
             (false, true) => Mode::Quiet,

@@ -323,7 +323,7 @@ impl Watching<'_, '_> {
         let failed = failures.iter().map(|failure| ready.plan.diagnose(failure.job, &failure.error));
         let mut failed = Diagnostics(failed.collect());
         let (view, sources) = (&mut self.view, &mut self.sources);
-        let given = results(&self.command.wanted, &ready.plan, &outputs, &ready.files, &mut |event| {
+        let given = results(&self.command.wanted, "", &ready.plan, &outputs, &ready.files, &mut |event| {
             if let What::Saved { path } = event.what {
                 sources.wrote(path);
             }

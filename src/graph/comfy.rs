@@ -58,10 +58,7 @@ pub(crate) fn read(workflow: &mut Workflow, problems: &mut Diagnostics) {
             span: span(&input.value.range),
         });
         let kind = Spanned { value: class.to_owned(), span: span(&kind.range) };
-        nodes.insert(
-            NodeId::from(key.as_str()),
-            RawNode { span: span(key_range), kind, fields: fields.collect() },
-        );
+        nodes.insert(NodeId::from(key.as_str()), RawNode::new(span(key_range), kind, fields.collect()));
     }
     workflow.nodes = Arc::new(nodes);
 }

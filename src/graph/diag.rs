@@ -25,6 +25,37 @@ pub struct Span {
     pub range: Range<usize>,
 }
 
+/// Several texts as one line of bytes, so that a tree put together from files has places in all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources(Vec<(usize, Arc<Source>)>);
+
+impl Sources {
+    /// One text; its places are its own.
+    pub(crate) fn one(source: Arc<Source>) -> Self {
+        Self(vec![(0, source)])
+    }
+
+    /// Adds texts after all others; how far places in them move.
+    pub(crate) fn add(&mut self, others: Self) -> usize {
+        let by = self.0.last().map_or(0, |(start, source)| start + source.text.len() + 1);
+        self.0.extend(others.0.into_iter().map(|(start, source)| (start + by, source)));
+        by
+    }
+
+    /// The texts' names, the first file first.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(_, source)| source.name.as_str())
+    }
+
+    /// The place in its own text.
+    pub(crate) fn span(&self, range: &Range<usize>) -> Span {
+        let last = self.0.partition_point(|(start, _)| *start <= range.start).saturating_sub(1);
+        let (start, source) = &self.0[last];
+        let local = |at: usize| at.saturating_sub(*start).min(source.text.len());
+        Span { source: source.clone(), range: local(range.start)..local(range.end) }
+    }
+}
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -102,6 +133,12 @@ impl Diagnostic {
 /// All problems of one look at a workflow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self(vec![diagnostic])
+    }
+}
 
 impl Diagnostics {
     /// Adds one.

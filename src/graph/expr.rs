@@ -2,6 +2,12 @@
 //!
 //! Declarative on purpose: numbers, names, `+ - * /`, `min`, `max`, parentheses, nothing else.
 
+mod condition;
+mod rename;
+
+pub(crate) use condition::holds;
+pub(crate) use rename::{renamed, written};
+
 use std::ops::Range;
 
 use crate::Literal;
@@ -147,6 +153,13 @@ impl<'a> Parser<'a> {
         }
     }
 
+    fn quoted(&mut self, quote: char) -> Result<Literal, ExprError> {
+        let inside = &self.rest()[1..];
+        let end = inside.find(quote).ok_or_else(|| ExprError::new(format!("a {quote} without its end")))?;
+        self.at += end + 2;
+        Ok(inside[..end].into())
+    }
+
     fn sum(&mut self) -> Result<Literal, ExprError> {
         let mut left = self.product()?;
         loop {
@@ -202,6 +215,11 @@ impl<'a> Parser<'a> {
                 if self.take(')') { Ok(value) } else { Err(ExprError::new("a `(` without its `)`")) }
             }
             '0'..='9' | '.' => self.number(),
+            '\'' | '"' => self.quoted(c),
+            '$' => {
+                self.at += 1;
+                self.name()
+            }
             c if c.is_alphabetic() || c == '_' => self.name(),
             c => Err(self.unexpected(c)),
         }
@@ -225,6 +243,11 @@ impl<'a> Parser<'a> {
 
     fn name(&mut self) -> Result<Literal, ExprError> {
         let name = self.word(|c| c.is_alphanumeric() || c == '_' || c == '.');
+        match name {
+            "true" => return Ok(true.into()),
+            "false" => return Ok(false.into()),
+            _ => {}
+        }
         if !self.take('(') {
             return (self.lookup)(name);
         }

@@ -128,6 +128,62 @@ impl Files {
         Err(FileProblem::Missing { searched: self.input_roots.clone(), near: near(wanted, names) })
     }
 
+    /// The input files that a pattern (`photos/*.png`) or a folder of pictures means, sorted; `None` when the text is neither.
+    ///
+    /// # Errors
+    /// When a pattern or folder leads out of the roots, or nothing matches.
+    pub fn matching(&self, text: &str) -> Result<Option<Vec<String>>, FileProblem> {
+        let wanted = text.replace('\\', "/");
+        let folders: Vec<_> = self.input_roots.iter().filter(|root| root.join(&wanted).is_dir()).collect();
+        let pattern = wanted.contains(['*', '?']);
+        if !pattern && folders.is_empty() {
+            return Ok(None);
+        }
+        if leads_out(Path::new(&wanted)) {
+            return Err(FileProblem::Outside { roots: self.input_roots.clone() });
+        }
+        // The folders before the first wildcard need not be listed.
+        let fixed = match wanted.find(['*', '?']) {
+            Some(first) => wanted[..first].rfind('/').map_or("", |slash| &wanted[..slash]),
+            None => wanted.trim_end_matches('/'),
+        };
+        let depth = wanted[fixed.len()..].trim_start_matches('/').matches('/').count();
+        for root in &self.input_roots {
+            let folder = root.join(fixed);
+            if !folder.is_dir() {
+                continue;
+            }
+            if !is_inside(&folder, root) {
+                return Err(FileProblem::Outside { roots: self.input_roots.clone() });
+            }
+            let names = listing(&folder, depth).into_iter();
+            let names = names.map(|name| if fixed.is_empty() { name } else { format!("{fixed}/{name}") });
+            let names: Vec<_> =
+                names.filter(|name| if pattern { fits(name, &wanted) } else { is_picture(name) }).collect();
+            if !names.is_empty() {
+                return Ok(Some(names));
+            }
+        }
+        Err(FileProblem::Missing { searched: self.input_roots.clone(), near: Vec::new() })
+    }
+
+    /// A file that a file in `folder` names, relative to it: below an input root.
+    ///
+    /// # Errors
+    /// [`FileProblem`], with the names in that folder that look alike.
+    pub fn beside(&self, folder: &Path, name: &str) -> Result<PathBuf, FileProblem> {
+        let path = folder.join(name.replace('\\', "/"));
+        if path.is_file() {
+            return if self.input_roots.iter().any(|root| is_inside(&path, root)) {
+                Ok(path)
+            } else {
+                Err(FileProblem::Outside { roots: self.input_roots.clone() })
+            };
+        }
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        Err(FileProblem::Missing { searched: vec![folder.to_owned()], near: near(name, listing(folder, 1)) })
+    }
+
     fn find_model(&self, folder: &str, wanted: &str) -> Result<PathBuf, FileProblem> {
         if leads_out(Path::new(wanted)) {
             return Err(FileProblem::Outside { roots: self.model_roots.clone() });
@@ -268,6 +324,38 @@ fn is_inside(path: &Path, root: &Path) -> bool {
     }
 }
 
+fn is_picture(name: &str) -> bool {
+    let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ["png", "jpg", "jpeg", "webp"].contains(&ending.as_str()))
+}
+
+/// Whether a name fits a pattern: `*` is any letters but `/`, `?` is one.
+fn fits(name: &str, pattern: &str) -> bool {
+    let (name, pattern): (Vec<_>, Vec<_>) = (name.chars().collect(), pattern.chars().collect());
+    // Which beginnings of the pattern fit the name so far.
+    let mut fitting = vec![false; pattern.len() + 1];
+    fitting[0] = true;
+    let star = |fitting: &mut Vec<bool>| {
+        for (i, c) in pattern.iter().enumerate() {
+            fitting[i + 1] |= *c == '*' && fitting[i];
+        }
+    };
+    star(&mut fitting);
+    for letter in name {
+        let mut next = vec![false; fitting.len()];
+        for (i, c) in pattern.iter().enumerate().filter(|(i, _)| fitting[*i] || fitting[*i + 1]) {
+            next[i + 1] |= match c {
+                '*' => fitting[i + 1] && letter != '/',
+                '?' => fitting[i] && letter != '/',
+                c => fitting[i] && *c == letter,
+            };
+        }
+        fitting = next;
+        star(&mut fitting);
+    }
+    fitting[pattern.len()]
+}
+
 fn has_model_ending(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|ending| MODEL_ENDINGS.iter().any(|known| ending == *known))
 }
@@ -361,6 +449,24 @@ mod tests {
         ] {
             assert_eq!(files.find("checkpoints", name).unwrap().path, wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn patterns_and_folders_mean_files_below_the_roots_sorted() {
+        let root = tempfile::tempdir().unwrap();
+        touch(root.path(), &["in/b.png", "in/a.png", "in/a.txt", "in/deep/c.png", "secret/x.png"]);
+        let files =
+            Files::new(vec![root.path().to_owned(), root.path().join("in")], Vec::new(), PathBuf::new());
+        let named = |text: &str| files.matching(text).unwrap().unwrap();
+        assert_eq!(named("in/*.png"), ["in/a.png", "in/b.png"]);
+        assert_eq!(named("in/*/?.png"), ["in/deep/c.png"]);
+        assert_eq!(named("in"), ["in/a.png", "in/b.png"]);
+        assert_eq!(named("a.*"), ["a.png", "a.txt"]);
+        assert_eq!(files.matching("in/a.png").unwrap(), None);
+        assert!(matches!(files.matching("nowhere/*.png"), Err(FileProblem::Missing { .. })));
+        let files = Files::new(vec![root.path().join("in")], Vec::new(), PathBuf::new());
+        assert!(matches!(files.matching("../secret/*.png"), Err(FileProblem::Outside { .. })));
+        assert!(matches!(files.matching("../secret"), Err(FileProblem::Outside { .. })));
     }
 
     #[test]

@@ -25,6 +25,12 @@ impl Misfit {
         )
     }
 
+    /// A value where only a node can be.
+    pub(crate) fn only_a_node(ty: &str) -> Self {
+        let hint = "import this workflow and use it as a node, with a link here";
+        Self::new("link-expected", format!("takes {ty} from a node, not a value"), Some(hint.to_owned()))
+    }
+
     /// The problem, said of `what`.
     pub(crate) fn diagnostic(self, what: &str) -> Diagnostic {
         Diagnostic::error(self.id, format!("{what} {}", self.message)).hint(self.hint)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Diagnostic, Literal,
-    diag::{Source, Span},
+    diag::{Source, Sources, Span},
     fit::{Misfit, fit},
     near::did_you_mean,
     spec::ValueKind,
@@ -35,10 +35,12 @@ pub enum InputType {
     Choice,
     /// Several values.
     List,
+    /// A link of this port type: only a node fills it, where the workflow is used as one.
+    Link(&'static str),
 }
 
 impl InputType {
-    const ALL: [(&'static str, Self); 10] = [
+    pub(crate) const ALL: [(&'static str, Self); 20] = [
         ("string", Self::String),
         ("int", Self::Int),
         ("float", Self::Float),
@@ -49,6 +51,16 @@ impl InputType {
         ("file", Self::File),
         ("choice", Self::Choice),
         ("list", Self::List),
+        ("model", Self::Link("MODEL")),
+        ("clip", Self::Link("CLIP")),
+        ("vae", Self::Link("VAE")),
+        ("conditioning", Self::Link("CONDITIONING")),
+        ("latent", Self::Link("LATENT")),
+        ("control_net", Self::Link("CONTROL_NET")),
+        ("ipadapter", Self::Link("IPADAPTER")),
+        ("clip_vision", Self::Link("CLIP_VISION")),
+        ("clip_vision_output", Self::Link("CLIP_VISION_OUTPUT")),
+        ("upscale_model", Self::Link("UPSCALE_MODEL")),
     ];
 
     /// The word in the file.
@@ -270,6 +282,7 @@ impl InputDecl {
                 let choices: Vec<_> = self.choices.iter().map(String::as_str).collect();
                 Err(Misfit::not_in_list(&word, &choices))
             }
+            InputType::Link(ty) => Err(Misfit::only_a_node(ty)),
             InputType::List => match value {
                 Literal::List(_) => Ok(value),
                 other => Ok(Literal::List(vec![other])),
@@ -323,7 +336,8 @@ impl Overrides {
         for (name, text) in &self.params {
             let source = Arc::new(Source { name: name.clone(), text: text.clone() });
             let Some(tree) = crate::yaml::parse(&source, problems) else { continue };
-            let mut reader = Reader { source: &source, problems };
+            let sources = Sources::one(source);
+            let mut reader = Reader { sources: &sources, problems };
             let Some(entries) = tree.map() else {
                 if !text.trim().is_empty() {
                     let message = format!("parameters are a map of inputs, found {}", tree.describe());

@@ -24,6 +24,7 @@ pub mod registry;
 pub mod schema;
 mod signature;
 pub mod spec;
+pub mod sweep;
 mod tree;
 pub mod workflow;
 mod yaml;
@@ -43,6 +44,7 @@ pub use port::{Bytes, Port, Value};
 pub use registry::{NodeDef, Registry};
 pub use schema::schema;
 pub use spec::{InputSpec, Lane, OutputSpec, Socket};
+pub use sweep::Sweep;
 pub use workflow::Workflow;
 
 #[cfg(test)]

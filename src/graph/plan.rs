@@ -11,7 +11,7 @@ use petgraph::{
 
 use crate::{
     Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Workflow, check::Settings,
-    diag::Span, inputs::Overrides, key, node::Arg, provenance::Origin,
+    diag::Span, inputs::Overrides, key, node::Arg, provenance::Origin, workflow::Spanned,
 };
 
 /// A node's name in the file. It appears in messages and events, never in a key.
@@ -166,6 +166,50 @@ impl Plan {
     /// The workflow's file as the user named it, if the plan was made from one.
     pub fn workflow(&self) -> Option<&str> {
         self.origin.as_ref().map(|origin| origin.workflow.source.name.as_str())
+    }
+
+    /// Takes wanted jobs out, and everything that only they need.
+    pub(crate) fn without(&mut self, ids: &[String]) {
+        if ids.is_empty() {
+            return;
+        }
+        self.targets.retain(|job| !ids.iter().any(|id| **id == *self.graph[*job].id));
+        let mut needed = vec![false; self.graph.node_count()];
+        let mut stack: Vec<_> = self.targets.clone();
+        stack.extend(self.outputs.values().map(|output| output.job));
+        while let Some(job) = stack.pop() {
+            if !std::mem::replace(&mut needed[job.index()], true) {
+                stack.extend(self.inputs(job).map(|(from, _)| from));
+            }
+        }
+        let mut place = vec![NodeIndex::end(); needed.len()];
+        let graph = std::mem::take(&mut self.graph);
+        self.graph = graph
+            .filter_map(|job, weight| needed[job.index()].then(|| weight.clone()), |_, link| Some(*link));
+        let kept = (0..needed.len()).filter(|job| needed[*job]).enumerate();
+        for (new, old) in kept {
+            place[old] = NodeIndex::new(new);
+        }
+        self.order.retain(|job| needed[job.index()]);
+        let all = self
+            .order
+            .iter_mut()
+            .chain(&mut self.targets)
+            .chain(self.outputs.values_mut().map(|o| &mut o.job));
+        for job in all {
+            *job = place[job.index()];
+        }
+    }
+
+    /// A text of the file with its `${…}` filled in, as this plan's nodes see them.
+    ///
+    /// # Errors
+    /// When one of its names has no value.
+    pub(crate) fn text(&self, text: &Spanned<String>) -> Result<String, Diagnostics> {
+        match &self.origin {
+            Some(origin) => crate::check::text(&origin.workflow, &origin.settings, text),
+            None => Ok(text.value.clone()),
+        }
     }
 
     /// Jobs and links; acyclic, every required input filled.

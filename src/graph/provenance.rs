@@ -1,15 +1,16 @@
 //! What made a result: the workflow with every input resolved, as YAML that can be run again, and as ComfyUI's prompt.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use petgraph::graph::NodeIndex;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Constant, Literal, NodeId, Plan, Socket, Workflow,
+    Constant, InputSpec, Literal, NodeId, Plan, Socket, Workflow,
     check::Settings,
     comfy,
     context::Provenance,
-    workflow::{Dialect, RESERVED, Raw, RawField},
+    workflow::{Dialect, RESERVED, Raw, RawField, Spanned},
     yaml,
 };
 
@@ -39,7 +40,11 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
     if let Some(about) = &workflow.about {
         top.insert("about".into(), json!(about));
     }
-    let inputs = workflow.inputs.iter().map(|(name, decl)| {
+    let listed = |name: &String| {
+        let mut lists = workflow.nodes.values().filter_map(|node| node.each.as_ref());
+        lists.any(|each| each.value.strip_prefix('$') == Some(name))
+    };
+    let inputs = workflow.inputs.iter().filter(|(name, _)| !listed(name)).map(|(name, decl)| {
         let mut entry = Map::from_iter([("type".to_owned(), json!(decl.ty.name()))]);
         let value = settings.inputs.get(name).and_then(Option::as_ref);
         entry.extend(value.map(|value| ("default".to_owned(), value.to_json())));
@@ -61,13 +66,26 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
         (alias.clone(), entry)
     });
     insert(&mut top, "models", models.collect());
-    let written = Written { plan, origin };
+    let conditional = workflow.nodes.values().any(|node| !node.when.is_empty());
+    let jobs = plan.graph.node_indices().map(|index| (&*plan.graph[index].id, index)).collect();
+    let written = Written { plan, origin, jobs, conditional };
     let in_place =
         |id: &NodeId| id.rsplit_once('.').is_some_and(|(parent, _)| workflow.nodes.contains_key(parent));
-    let nodes = workflow.nodes.keys().filter(|id| !in_place(id));
+    // What a `when` took out is no part of this result, nor what another run of a sweep has served.
+    let partial = conditional || !workflow.combination.is_empty() || workflow.item.is_some();
+    let kept = |id: &NodeId| !partial || written.jobs.contains_key(&**id);
+    let nodes = workflow.nodes.keys().filter(|id| !in_place(id) && kept(id));
     insert(&mut top, "nodes", nodes.map(|id| (id.to_string(), written.node(id))).collect());
-    let outputs = workflow.outputs.iter().map(|(name, reference)| (name.clone(), json!(reference.value)));
-    insert(&mut top, "outputs", outputs.collect());
+    let planned = |name: &String| {
+        let output = plan.outputs.get(name)?;
+        let job = plan.job(output.job);
+        Some(json!(format!("{}.{}", job.id, job.def.outputs[output.index].name)))
+    };
+    let output = |(name, reference): (&String, &Spanned<String>)| {
+        let value = if partial { planned(name)? } else { json!(reference.value) };
+        Some((name.clone(), value))
+    };
+    insert(&mut top, "outputs", workflow.outputs.iter().filter_map(output).collect());
     Value::Object(top)
 }
 
@@ -80,13 +98,17 @@ fn insert(top: &mut Map<String, Value>, key: &str, entries: Map<String, Value>) 
 struct Written<'a> {
     plan: &'a Plan,
     origin: &'a Origin,
+    jobs: HashMap<&'a str, NodeIndex>,
+    /// Some node has a `when:`: links may lead past nodes, and are written as they were planned.
+    conditional: bool,
 }
 
 impl Written<'_> {
     fn node(&self, id: &NodeId) -> Value {
         let Some(raw) = self.origin.workflow.nodes.get(id) else { return Value::Null };
         let set = self.origin.settings.fields.get(id).map_or(&[][..], Vec::as_slice);
-        let job = self.plan.graph.node_weights().find(|job| !set.is_empty() && job.id == *id);
+        let index = self.jobs.get(&**id).copied();
+        let job = index.map(|index| self.plan.job(index));
         let same = |a: &str, b: &str| {
             let input = |name: &str| job.and_then(|job| job.def.input(name)).map(|input| input.name);
             a == b || (input(a).is_some() && input(a) == input(b))
@@ -96,16 +118,54 @@ impl Written<'_> {
         let mut with = Map::new();
         for field in kept.chain(set) {
             let place = if RESERVED.contains(&field.name.as_str()) { &mut with } else { &mut entry };
-            let given = job.and_then(|job| job.args.get(job.def.input(&field.name)?.name));
-            place.insert(field.name.clone(), self.value(field, given));
+            let input = job.and_then(|job| job.def.input(&field.name));
+            let given = input.and_then(|input| job?.args.get(input.name));
+            let value = match (index, input) {
+                (Some(index), Some(input)) if self.conditional && given.is_none() => {
+                    let Some(value) = self.planned(index, input, field) else { continue };
+                    value
+                }
+                _ => self.value(field, given),
+            };
+            place.insert(field.name.clone(), value);
         }
         insert(&mut entry, "with", with);
         Value::Object(entry)
     }
 
+    /// Whether a value may hold what only a run of a sweep knows; the text of one picture has to say it itself.
+    fn names_the_run(&self, value: &Raw) -> bool {
+        let workflow = &self.origin.workflow;
+        let (Raw::Literal(Literal::Text(text)) | Raw::Given(text)) = value else { return false };
+        let named = |word: &str| text.contains('$') && text.contains(word);
+        (!workflow.combination.is_empty() && named("matrix.")) || (workflow.item.is_some() && named("each"))
+    }
+
+    /// A link as planned; `None` where nothing is linked any more.
+    fn planned(&self, index: NodeIndex, input: &InputSpec, field: &RawField) -> Option<Value> {
+        let (from, link) = self.plan.inputs(index).find(|(_, link)| link.input == input.name)?;
+        let producer = self.plan.job(from);
+        match &field.value {
+            Raw::InPlace(id) if *id == producer.id => return Some(self.node(id)),
+            Raw::Literal(Literal::Text(text)) if text.starts_with("$models.") => return Some(json!(text)),
+            _ => {}
+        }
+        let output = &producer.def.outputs[link.from_output].name;
+        let sigil = if matches!(input.socket, Socket::Value(_)) || producer.id.starts_with("models.") {
+            "$"
+        } else {
+            ""
+        };
+        if producer.id.starts_with("models.") && !self.origin.workflow.nodes.contains_key(&*producer.id) {
+            return Some(json!(format!("${}", &*producer.id)));
+        }
+        Some(json!(format!("{sigil}{}.{output}", producer.id)))
+    }
+
     fn value(&self, field: &RawField, given: Option<&Constant>) -> Value {
         match (&field.value, given) {
-            (Raw::Null | Raw::Map, _) => Value::Null,
+            (Raw::Null | Raw::Map | Raw::Broken, _) => Value::Null,
+            (value, Some(constant)) if self.names_the_run(value) => escaped(constant),
             (Raw::Literal(literal), _) => literal.to_json(),
             (Raw::InPlace(id), _) => self.node(id),
             (Raw::Given(_), Some(constant)) => escaped(constant),

@@ -4,7 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{InputSpec, Literal, NodeDef, Registry, Socket, spec::ValueKind, workflow::RESERVED};
+use crate::{
+    InputSpec, Literal, NodeDef, Registry, Socket, inputs::InputType, spec::ValueKind, workflow::RESERVED,
+};
 
 /// The schema of a workflow over these node types.
 pub fn schema(registry: &Registry) -> Value {
@@ -17,17 +19,18 @@ pub fn schema(registry: &Registry) -> Value {
     let cases = registry.iter().map(|def| {
         let names: Vec<_> = [def.kind].iter().chain(def.aliases).copied().collect();
         json!({
-            "if": { "properties": { "type": { "enum": names } } },
+            "if": { "required": ["type"], "properties": { "type": { "enum": names } } },
             "then": { "$ref": format!("#/definitions/{}", def.kind) },
         })
     });
+    // What a file imports cannot be known here; its names are told from node types by their case.
+    let imported = json!({ "type": "string", "pattern": "^[^A-Z]", "description": "A name under `import:` or `subgraphs:`." });
     let mut definitions = Map::from_iter([
         (
             "node".to_owned(),
             json!({
                 "type": "object",
-                "required": ["type"],
-                "properties": { "type": { "anyOf": kinds.chain(aliases).collect::<Vec<_>>(), "description": "Which node this is." } },
+                "properties": { "type": { "anyOf": kinds.chain(aliases).chain([imported]).collect::<Vec<_>>(), "description": "Which node this is." } },
                 "allOf": cases.collect::<Vec<_>>(),
             }),
         ),
@@ -44,10 +47,25 @@ pub fn schema(registry: &Registry) -> Value {
             json!({
                 "anyOf": [
                     { "type": "string", "description": "`node.output`, or `node` when one output fits." },
-                    { "$ref": "#/definitions/node" },
+                    { "allOf": [{ "$ref": "#/definitions/node" }, { "required": ["type"] }] },
                 ],
             }),
         ),
+        (
+            "subgraph".to_owned(),
+            json!({
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "about": { "type": "string" },
+                    "inputs": { "type": ["object", "null"], "additionalProperties": { "$ref": "#/definitions/input" } },
+                    "models": { "type": ["object", "null"], "additionalProperties": model_alias() },
+                    "nodes": { "type": ["object", "null"], "additionalProperties": { "$ref": "#/definitions/node" } },
+                    "outputs": { "type": ["object", "null"], "additionalProperties": { "type": "string" } },
+                },
+            }),
+        ),
+        ("matrix".to_owned(), matrix()),
         ("input".to_owned(), input_declaration()),
     ]);
     definitions.extend(registry.iter().map(|def| (def.kind.to_owned(), node(def))));
@@ -61,16 +79,54 @@ pub fn schema(registry: &Registry) -> Value {
             "flow": { "const": 1, "description": "The version of the format." },
             "name": { "type": "string", "description": "What the workflow calls itself; `${flow.name}`." },
             "about": { "type": "string", "description": "What it does." },
-            "inputs": { "type": ["object", "null"], "additionalProperties": { "$ref": "#/definitions/input" },
+            "extends": { "type": "string", "description": "The file this one is laid over; `~` takes an entry of it away." },
+            "import": { "type": ["object", "null"], "additionalProperties": { "type": "string" },
+                "description": "Workflows used as nodes: a name, and the file." },
+            "subgraphs": { "type": ["object", "null"], "additionalProperties": { "$ref": "#/definitions/subgraph" },
+                "description": "Small workflows used as nodes of this one." },
+            "matrix": { "$ref": "#/definitions/matrix" },
+            "inputs": { "type": ["object", "null"], "additionalProperties": nullable("input"),
                 "description": "What a user may set with --set." },
             "models": { "type": ["object", "null"], "additionalProperties": model_alias(),
                 "description": "Model files by alias; `$models.alias` in a node." },
-            "nodes": { "type": ["object", "null"], "additionalProperties": { "$ref": "#/definitions/node" },
+            "nodes": { "type": ["object", "null"], "additionalProperties": nullable("node"),
                 "description": "The graph: each node with its type and inputs." },
-            "outputs": { "type": ["object", "null"], "additionalProperties": { "type": "string" },
+            "outputs": { "type": ["object", "null"], "additionalProperties": { "type": ["string", "null"] },
                 "description": "Results by name, as references." },
         },
+        // Laid over another file a node may say only what changes.
+        "if": { "required": ["extends"] },
+        "else": { "properties": { "nodes": { "additionalProperties": { "required": ["type"], "type": "object" } } } },
         "definitions": definitions,
+    })
+}
+
+fn nullable(definition: &str) -> Value {
+    json!({ "anyOf": [{ "$ref": format!("#/definitions/{definition}") }, { "type": "null" }] })
+}
+
+fn matrix() -> Value {
+    let lists = json!({ "type": "object", "additionalProperties": { "type": "array", "minItems": 1 } });
+    json!({
+        "type": ["object", "null"],
+        "description": "Runs the file once for each combination: inputs or `node.input`, and the values of each.",
+        "additionalProperties": { "type": "array", "minItems": 1 },
+        "properties": {
+            "zip": { "anyOf": [lists, { "type": "array", "items": lists }], "description": "Lists that are walked together." },
+            "include": { "type": "array", "items": { "type": "object" }, "description": "Combinations more, or values added to some." },
+            "exclude": { "type": "array", "items": { "type": "object" }, "description": "Combinations left out." },
+            "grid": {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["x", "save"],
+                "properties": {
+                    "x": { "type": "string", "description": "The key along the columns." },
+                    "y": { "type": "string", "description": "The key down the rows." },
+                    "save": { "type": "string", "description": "Where the contact sheet is written." },
+                    "image": { "type": "string", "description": "The output shown." },
+                },
+            },
+        },
     })
 }
 
@@ -78,6 +134,16 @@ fn node(def: &NodeDef) -> Value {
     let reserved = |name: &&str| RESERVED.contains(name);
     let mut properties =
         Map::from_iter([("type".to_owned(), json!(true)), ("note".to_owned(), json!({ "type": "string" }))]);
+    let own = [
+        (
+            "when",
+            json!({ "type": ["boolean", "string"], "description": "A condition; the node runs only where it holds." }),
+        ),
+        (
+            "each",
+            json!({ "type": "string", "description": "The list this node, and all it feeds, runs over." }),
+        ),
+    ];
     let mut with = Map::new();
     let mut required = Vec::new();
     for input in &def.inputs {
@@ -94,6 +160,7 @@ fn node(def: &NodeDef) -> Value {
     let inner: Vec<_> =
         properties.iter().chain(&with).filter(|(name, _)| *name != "type" && *name != "note").collect();
     let inner: Map<_, _> = inner.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    properties.extend(own.map(|(name, value)| (name.to_owned(), value)));
     properties.insert(
         "with".into(),
         json!({ "type": "object", "properties": inner, "additionalProperties": false }),
@@ -161,7 +228,7 @@ fn value(kind: &ValueKind) -> Value {
 }
 
 fn input_declaration() -> Value {
-    let types = ["string", "int", "float", "bool", "seed", "image", "mask", "file", "choice", "list"];
+    let types = InputType::ALL.map(|(name, _)| name);
     let long = json!({
         "type": "object",
         "additionalProperties": false,

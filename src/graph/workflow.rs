@@ -1,18 +1,28 @@
 //! What a file says: names, literals and references as written, with their places. It may be wrong.
 
+mod expand;
+mod library;
+mod matrix;
 mod read;
 
+pub(crate) use matrix::{Axis, Column, Grid, Matrix, column};
 pub(crate) use read::Reader;
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use expand::Import;
+use library::Library;
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use indexmap::IndexMap;
 
 use crate::{
-    Diagnostics, Literal, NodeId, comfy,
+    Diagnostics, Files, Literal, NodeId, Registry, comfy,
     diag::{Source, Span},
-    inputs::InputDecl,
-    yaml,
+    inputs::{Given, InputDecl},
 };
 
 /// A workflow as written.
@@ -26,14 +36,37 @@ pub struct Workflow {
     pub(crate) models: IndexMap<String, ModelAlias>,
     pub(crate) nodes: Arc<IndexMap<NodeId, RawNode>>,
     pub(crate) outputs: IndexMap<String, Spanned<String>>,
+    /// `matrix:`; [`Workflow::sweep`] makes runs of it.
+    pub(crate) matrix: Option<Arc<Matrix>>,
+    /// The values of one run of a sweep.
+    pub(crate) combination: Vec<Given>,
+    /// The item of `each:` in one run.
+    pub(crate) item: Option<Item>,
+    /// What `seed: random` is drawn from; absent: every check draws anew.
+    pub(crate) entropy: Option<u64>,
+    /// `import:` and `subgraphs:`: where each name is written, and what it stands for.
+    pub(crate) imports: IndexMap<String, (Span, Import)>,
+    /// The other files it is made of.
+    pub(crate) parts: Vec<PathBuf>,
     /// Names of nodes that could not be read, which has been said: references to them are not reported again.
     pub(crate) refused: HashSet<String>,
     /// The problems of reading.
     pub(crate) problems: Diagnostics,
 }
 
+/// One item of the list a node runs over.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) value: Literal,
+    /// A file's name without folder and ending, else the value as a text.
+    pub(crate) name: String,
+    /// From 0.
+    pub(crate) index: usize,
+}
+
 /// Keys of a node that are no inputs; an input of such a name goes under `with:`.
-pub(crate) const RESERVED: [&str; 7] = ["type", "when", "each", "cache", "note", "with", "seed_mode"];
+pub(crate) const RESERVED: [&str; 8] =
+    ["type", "when", "each", "collect", "cache", "note", "with", "seed_mode"];
 
 /// Whose rules a file follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +100,21 @@ pub(crate) struct RawNode {
     pub(crate) span: Span,
     pub(crate) kind: Spanned<String>,
     pub(crate) fields: Vec<RawField>,
+    /// `when:` of the node and of the uses it is part of; one that does not hold takes it out.
+    pub(crate) when: Vec<Spanned<Literal>>,
+    /// `each:`, the list it runs over.
+    pub(crate) each: Option<Spanned<String>>,
+    /// The uses of imported workflows it is part of, innermost first.
+    pub(crate) used: Vec<Span>,
+    /// What passes it by when it is taken out, by port type; absent: its own links.
+    pub(crate) passes: Option<Arc<Vec<(&'static str, RawField)>>>,
+}
+
+impl RawNode {
+    /// A node of this type, without conditions.
+    pub(crate) fn new(span: Span, kind: Spanned<String>, fields: Vec<RawField>) -> Self {
+        Self { span, kind, fields, when: Vec::new(), each: None, used: Vec::new(), passes: None }
+    }
 }
 
 /// One input of a node as written.
@@ -93,6 +141,8 @@ pub(crate) enum Raw {
     InPlace(NodeId),
     /// Something no input takes.
     Map,
+    /// Wrong, and reported.
+    Broken,
 }
 
 impl Workflow {
@@ -101,15 +151,25 @@ impl Workflow {
     /// The workflow holds whatever could be understood, and the problems; [`check`](crate::check::check) reports them again
     /// with its own, so that a user sees all of them at once.
     pub fn parse(name: &str, text: &str) -> (Self, Diagnostics) {
+        Self::read(name, text, None)
+    }
+
+    /// As [`Workflow::parse`], with the files it extends and imports: they lie beside it, below the input roots.
+    pub fn open(name: &str, text: &str, files: &Files, registry: &Registry) -> (Self, Diagnostics) {
+        Self::read(name, text, Some((files, registry)))
+    }
+
+    fn read(name: &str, text: &str, around: Option<(&Files, &Registry)>) -> (Self, Diagnostics) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
         let mut problems = Diagnostics::default();
-        let mut workflow = Self::empty(source);
-        if comfy::is_json_workflow(text) {
+        let mut workflow = if comfy::is_json_workflow(text) {
+            let mut workflow = Self::empty(source);
             comfy::read(&mut workflow, &mut problems);
-        } else if let Some(tree) = yaml::parse(&workflow.source, &mut problems) {
-            read::read(&tree, &mut workflow, &mut problems);
-        }
+            workflow
+        } else {
+            Library::new(around, &source).workflow(source, &mut problems)
+        };
         problems.sort();
         workflow.problems = problems.clone();
         (workflow, problems)
@@ -128,6 +188,12 @@ impl Workflow {
             models: IndexMap::new(),
             nodes: Arc::default(),
             outputs: IndexMap::new(),
+            imports: IndexMap::new(),
+            parts: Vec::new(),
+            matrix: None,
+            combination: Vec::new(),
+            item: None,
+            entropy: None,
             refused: HashSet::new(),
             problems: Diagnostics::default(),
         }

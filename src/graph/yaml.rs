@@ -65,6 +65,17 @@ pub(crate) fn scalar(text: &str) -> Literal {
     value.and_then(literal).unwrap_or_else(|| text.into())
 }
 
+/// A list of scalars in YAML's flow style, `[a, "b, c"]`; `None` when the text is none.
+pub(crate) fn list(text: &str) -> Option<Vec<Literal>> {
+    if !text.trim_start().starts_with('[') || text.len() > 1 << 16 || text.contains(['&', '*', '!']) {
+        return None;
+    }
+    match serde_yaml::from_str(text).ok()? {
+        Value::Sequence(items) => items.into_iter().map(literal).collect(),
+        _ => None,
+    }
+}
+
 /// Data as a YAML text.
 pub(crate) fn write(value: &serde_json::Value) -> String {
     // Plain data: no map has keys YAML cannot write.

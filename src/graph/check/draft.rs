@@ -26,6 +26,8 @@ pub(super) struct Draftee {
     pub(super) input_spans: Vec<(&'static str, Span)>,
     /// Something about it has been reported.
     pub(super) broken: bool,
+    /// The `when:` that takes it out.
+    pub(super) removed: Option<Span>,
 }
 
 /// A resolved link into a node.
@@ -49,6 +51,9 @@ pub(super) enum Resolved {
     Broken,
 }
 
+/// Files by folder and name, once looked up.
+pub(crate) type Found = HashMap<(&'static str, String), Result<File, FileProblem>>;
+
 /// Everything the check knows so far.
 pub(super) struct Draft<'a> {
     pub(super) workflow: &'a Workflow,
@@ -57,7 +62,7 @@ pub(super) struct Draft<'a> {
     pub(super) scope: Scope<'a>,
     pub(super) ids: HashMap<NodeId, usize>,
     pub(super) nodes: Vec<Draftee>,
-    pub(super) found: HashMap<(&'static str, String), Result<File, FileProblem>>,
+    pub(super) found: Found,
     pub(super) problems: Diagnostics,
 }
 
@@ -101,7 +106,7 @@ impl<'a> Draft<'a> {
         let broken = def.is_none();
         self.ids.insert(id.clone(), self.nodes.len());
         let (args, links, input_spans) = (BTreeMap::new(), Vec::new(), Vec::new());
-        self.nodes.push(Draftee { id, def, span, args, links, input_spans, broken });
+        self.nodes.push(Draftee { id, def, span, args, links, input_spans, broken, removed: None });
         self.nodes.len() - 1
     }
 
@@ -142,6 +147,7 @@ impl<'a> Draft<'a> {
                 let input = def.input(&field.name).map(|input| input.name);
                 input.is_some() && set.iter().any(|other| def.input(&other.name).map(|i| i.name) == input)
             };
+            let (problems, nodes) = (self.problems.0.len(), self.nodes.len());
             let mut seen: BTreeMap<&'static str, &RawField> = BTreeMap::new();
             for field in raw.fields.iter().filter(|field| !is_set(field)).chain(set) {
                 let at = At { node, field };
@@ -163,6 +169,7 @@ impl<'a> Draft<'a> {
                 self.fill(at, input);
             }
             self.defaults(node, &def, &seen.into_keys().collect());
+            self.pardon(node, problems, nodes);
         }
     }
 
@@ -224,7 +231,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn default(&mut self, node: usize, input: &InputSpec) {
+    pub(super) fn default(&mut self, node: usize, input: &InputSpec) {
         let comfy = input.comfy_default.as_ref().filter(|_| self.workflow.dialect == Dialect::Comfy);
         let Some(default) = comfy.or(input.default.as_ref()) else { return };
         let constant = match (&input.socket, default) {
@@ -256,7 +263,11 @@ impl<'a> Draft<'a> {
     /// Warns of inputs nothing asked for.
     pub(super) fn unused_inputs(&self, problems: &mut Diagnostics) {
         for (name, decl) in &self.workflow.inputs {
-            if !self.scope.used.contains(name.as_str()) {
+            let listed = || self.workflow.nodes.values().filter_map(|node| node.each.as_ref());
+            let listed = || listed().any(|each| each.value.strip_prefix('$') == Some(name));
+            let grid = self.workflow.matrix.as_ref().and_then(|matrix| matrix.grid.as_ref());
+            let on_sheet = grid.is_some_and(|grid| grid.save.value.contains(name.as_str()));
+            if !self.scope.used.contains(name.as_str()) && !on_sheet && !listed() {
                 let message = format!("nothing uses the input `{name}`");
                 let hint = format!("write `${name}` where its value belongs, or remove it");
                 problems.push(Diagnostic::warning("unused-input", message).at(decl.span.clone()).hint(hint));

@@ -20,6 +20,7 @@ impl Draft<'_> {
             Raw::Link { node, output } => self.numbered(at, node, *output),
             Raw::InPlace(id) => self.in_place(at, id, &[ty]),
             Raw::Map => return self.refuse_map(at),
+            Raw::Broken => return Resolved::Broken,
             Raw::Literal(Literal::Text(text)) | Raw::Given(text)
                 if self.workflow.dialect == Dialect::Flow =>
             {
@@ -62,7 +63,8 @@ impl Draft<'_> {
         let (message, hint) = match self.scope.find(name.trim_matches(['{', '}'])) {
             Ok(Found::Model(alias)) => return self.loader(at, ty, alias),
             Ok(Found::Node) => return self.reference(at, name, &[ty]),
-            Ok(Found::Value(_) | Found::Empty | Found::Broken) => {
+            Ok(Found::Broken) => return None,
+            Ok(Found::Value(_) | Found::Empty) => {
                 let hint = format!("give `${name}` to a node that makes {ty} of it, and link that node");
                 (format!("{} wants {ty} from a node, `${name}` is a value", self.name(at)), Some(hint))
             }

@@ -22,27 +22,32 @@ impl Draft<'_> {
     /// Resolves `outputs:`.
     pub(super) fn outputs(&mut self) -> Outputs {
         let workflow = self.workflow;
-        let resolve = |(name, reference): (&String, &crate::workflow::Spanned<String>)| {
-            let found = self.output_reference(name, &reference.value, &reference.span)?;
-            Some((name.clone(), found))
-        };
-        workflow.outputs.iter().filter_map(resolve).collect()
+        let mut outputs = Outputs::new();
+        for (name, reference) in &workflow.outputs {
+            let Some((node, output)) = self.output_reference(name, &reference.value, &reference.span) else {
+                continue;
+            };
+            // Where nothing flows past a node that was taken out, there is no such output this time.
+            outputs.extend(self.past(node, output, 0).map(|found| (name.clone(), found)));
+        }
+        outputs
     }
 
     /// Finds what is wanted, by name; without names every sink and every output.
     pub(super) fn targets(&mut self, outputs: &Outputs, wanted: &[String]) -> Targets {
         let mut targets = Targets { nodes: Vec::new(), outputs: Vec::new() };
         if wanted.is_empty() {
-            let sinks = self
-                .nodes
-                .iter()
-                .enumerate()
-                .filter(|(_, node)| node.def.as_ref().is_some_and(|def| def.is_sink()));
+            let sinks = self.nodes.iter().enumerate().filter(|(_, node)| {
+                node.removed.is_none() && node.def.as_ref().is_some_and(|def| def.is_sink())
+            });
             targets.nodes = sinks.map(|(node, _)| node).collect();
             targets.outputs = outputs.keys().cloned().collect();
             let unsure =
                 self.nodes.iter().any(|node| node.def.is_none()) || self.workflow.problems.has_errors();
-            if targets.nodes.is_empty() && self.workflow.outputs.is_empty() && !unsure {
+            // Outputs may all have been taken out by a `when`.
+            let out = targets.outputs.is_empty() && !self.problems.has_errors();
+            let nothing = targets.nodes.is_empty() && (self.workflow.outputs.is_empty() || out);
+            if nothing && !unsure {
                 let hint = "add a node like SaveImage, or an `outputs:` map".to_owned();
                 let span = crate::diag::Span { source: self.workflow.source.clone(), range: 0..0 };
                 self.problems.push(
@@ -57,8 +62,11 @@ impl Draft<'_> {
             if let Some((node, _)) = outputs.get(name) {
                 targets.nodes.push(*node);
                 targets.outputs.push(name.clone());
-            } else if let Some(node) = self.ids.get(name.as_str()) {
-                targets.nodes.push(*node);
+            } else if let Some(node) = self.ids.get(name.as_str()).copied() {
+                match self.nodes[node].removed.clone() {
+                    Some(when) => self.wanted_but_out(name, when),
+                    None => targets.nodes.push(node),
+                }
             } else if !self.workflow.outputs.contains_key(name) {
                 let ids = self.ids.keys().map(|id| &**id).chain(outputs.keys().map(String::as_str));
                 let mut known: Vec<_> = ids.collect();
@@ -146,6 +154,7 @@ impl Draft<'_> {
             }
         }
         files.insert(PathBuf::from(&self.workflow.source.name));
+        files.extend(self.workflow.parts.iter().cloned());
         let wanted = |name: &String| targets.outputs.contains(name);
         let outputs = outputs.into_iter().filter(|(name, _)| wanted(name));
         let mut targets: Vec<_> = roots.into_iter().map(|node| index[node]).collect();

@@ -2,7 +2,12 @@
 
 use std::collections::HashSet;
 
-use crate::{Literal, Workflow, check::Settings, expr::ExprError, near::near};
+use crate::{
+    Literal, Workflow,
+    check::Settings,
+    expr::{self, ExprError, Piece, Template},
+    near::near,
+};
 
 /// The id of an error that has been reported where its cause is.
 pub(super) const REPORTED: &str = "";
@@ -44,7 +49,8 @@ impl<'a> Scope<'a> {
             "flow" => {
                 Err(unknown(name, Some("there are `flow.name`, `flow.about` and `flow.version`".into())))
             }
-            "matrix" => Err(unknown(name, Some("`matrix:` is not supported yet".into()))),
+            "matrix" => self.varied(name, tail),
+            "each" => self.item(name, tail),
             "models" => match self.workflow.models.get_key_value(tail) {
                 Some((alias, _)) => Ok(Found::Model(alias)),
                 None => Err(unknown(name, self.near(name))),
@@ -55,6 +61,33 @@ impl<'a> Scope<'a> {
             }
             _ => Err(unknown(name, self.near(name))),
         }
+    }
+
+    /// `$each`, `each.name` and `each.index`: the item of this run.
+    fn item(&self, name: &str, tail: &str) -> Result<Found<'a>, ExprError> {
+        let Some(item) = &self.workflow.item else {
+            return Err(unknown(name, Some("no node of this workflow has an `each:`".into())));
+        };
+        match tail {
+            "" => Ok(Found::Value(item.value.clone())),
+            "name" => Ok(Found::Value(item.name.as_str().into())),
+            "index" => Ok(Found::Value(item.index.into())),
+            _ => Err(unknown(name, Some("there are `$each`, `each.name` and `each.index`".into()))),
+        }
+    }
+
+    /// `$matrix.key`: what this run has for a varied key.
+    fn varied(&self, name: &str, key: &str) -> Result<Found<'a>, ExprError> {
+        if let Some(given) = self.workflow.combination.iter().find(|given| given.key.value == key) {
+            let input = self.settings.inputs.get(key).and_then(Option::as_ref);
+            return Ok(Found::Value(input.cloned().unwrap_or_else(|| given.value.literal())));
+        }
+        let keys = self.workflow.matrix.as_ref().map(|matrix| matrix.keys()).unwrap_or_default();
+        if keys.contains(&key) {
+            return Ok(Found::Empty);
+        }
+        let hint = crate::near::did_you_mean(key, &keys, "the matrix varies");
+        Err(unknown(name, hint.or_else(|| Some("this workflow has no `matrix:`".into()))))
     }
 
     /// The value of a name inside `${…}`.
@@ -74,6 +107,25 @@ impl<'a> Scope<'a> {
                 ))
             }),
         }
+    }
+
+    /// The value of a string of the file, which may be a name, an expression or a text with such in it.
+    pub(super) fn filled(&mut self, text: &str) -> Result<Literal, ExprError> {
+        match expr::template(text)? {
+            Template::Text(plain) => Ok(plain.into()),
+            Template::Name(name) => self.value(name),
+            Template::Expr(text) => expr::eval(text, &mut |name| self.value(name)),
+            Template::Mixed(pieces) => self.mixed(&pieces).map(Literal::Text),
+        }
+    }
+
+    /// A text with its pieces filled in.
+    pub(super) fn mixed(&mut self, pieces: &[Piece]) -> Result<String, ExprError> {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => Ok(text.clone()),
+            Piece::Expr(text) => Ok(expr::eval(text, &mut |name| self.value(name))?.to_string()),
+        };
+        pieces.iter().map(piece).collect()
     }
 
     pub(super) fn model_file(&self, alias: &str) -> &'a str {

@@ -8,8 +8,7 @@ use std::{
 use indexmap::IndexMap;
 
 use crate::{
-    Diagnostic, Diagnostics, Literal, NodeId, Workflow,
-    diag::Span,
+    Diagnostic, Diagnostics, Hash, Literal, NodeId, Workflow,
     fit::Misfit,
     inputs::{Given, GivenValue, InputDecl, InputType, Overrides},
     near::did_you_mean,
@@ -30,11 +29,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn resolve(workflow: &Workflow, overrides: &Overrides, problems: &mut Diagnostics) -> Self {
+    pub(crate) fn resolve(workflow: &Workflow, overrides: &Overrides, problems: &mut Diagnostics) -> Self {
         let declared: Vec<_> = workflow.inputs.keys().map(String::as_str).collect();
         let mut settings = Self::default();
         let mut last: HashMap<String, Given> = HashMap::new();
-        for given in overrides.given(&declared, problems) {
+        for given in
+            overrides.given(&declared, problems).into_iter().chain(workflow.combination.iter().cloned())
+        {
             if workflow.inputs.contains_key(&given.key.value) {
                 last.insert(given.key.value.clone(), given);
             } else {
@@ -42,10 +43,11 @@ impl Settings {
             }
         }
         for (name, decl) in &workflow.inputs {
-            let value = input(name, decl, last.remove(name), problems).unwrap_or_else(|()| {
-                settings.broken.insert(name.clone());
-                None
-            });
+            let value =
+                input(name, decl, last.remove(name), workflow.entropy, problems).unwrap_or_else(|()| {
+                    settings.broken.insert(name.clone());
+                    None
+                });
             settings.inputs.insert(name.clone(), value);
         }
         settings
@@ -113,6 +115,7 @@ fn input(
     name: &str,
     decl: &InputDecl,
     given: Option<Given>,
+    entropy: Option<u64>,
     problems: &mut Diagnostics,
 ) -> Result<Option<Literal>, ()> {
     let value = match given {
@@ -128,25 +131,33 @@ fn input(
         None => decl.default.clone(),
     };
     match value {
-        Some(random) if decl.ty == InputType::Seed && random == "random".into() => Ok(Some(drawn().into())),
+        Some(random) if decl.ty == InputType::Seed && random == "random".into() => {
+            Ok(Some(drawn(entropy, name).into()))
+        }
         Some(value) => Ok(Some(value)),
         // A default that does not fit has been reported.
         None if decl.default_span.is_some() => Err(()),
         None if decl.required => {
-            problems.push(missing(name, &decl.span));
+            problems.push(missing(name, decl));
             Err(())
         }
         None => Ok(None),
     }
 }
 
-fn missing(name: &str, span: &Span) -> Diagnostic {
+fn missing(name: &str, decl: &InputDecl) -> Diagnostic {
+    let hint = match decl.ty {
+        InputType::Link(_) => "a node fills it: import this workflow and use it as a node".to_owned(),
+        _ => format!("give it with `--set {name}=…`, or write a `default`"),
+    };
     Diagnostic::error("missing-value", format!("input `{name}` has no value"))
-        .at(span.clone())
-        .hint(format!("give it with `--set {name}=…`, or write a `default`"))
+        .at(decl.span.clone())
+        .hint(hint)
 }
 
-/// A seed nobody chose: the standard library's hash keys come from the system's entropy.
-fn drawn() -> u64 {
-    RandomState::new().build_hasher().finish()
+/// A seed nobody chose: the standard library's hash keys come from the system's entropy. The runs of a sweep share theirs.
+fn drawn(entropy: Option<u64>, name: &str) -> u64 {
+    let Some(entropy) = entropy else { return RandomState::new().build_hasher().finish() };
+    let hash = Hash::builder().part(entropy.to_le_bytes()).part(name).finish();
+    hash.as_bytes().iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }

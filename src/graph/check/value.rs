@@ -8,7 +8,7 @@ use crate::{
         scope::{Found, REPORTED},
     },
     comfy,
-    expr::{self, ExprError, Piece, Template},
+    expr::{self, ExprError, Template},
     files::FileProblem,
     fit::fit,
     near::near,
@@ -35,6 +35,7 @@ impl Draft<'_> {
             }
             Raw::InPlace(id) => self.value_link(at, kind, |draft| draft.in_place(at, id, kind.linkable())),
             Raw::Map => self.refuse_map(at),
+            Raw::Broken => Resolved::Broken,
         }
     }
 
@@ -45,6 +46,12 @@ impl Draft<'_> {
     }
 
     fn template(&mut self, at: At, kind: &ValueKind, text: &str) -> Resolved {
+        // Nodes of imported workflows have a slash in their names, which the rules of `$` do not know.
+        if let Some(name) =
+            text.strip_prefix('$').filter(|name| name.contains('/') && self.is_reference(name))
+        {
+            return self.value_link(at, kind, |draft| draft.reference(at, name, kind.linkable()));
+        }
         let value = match expr::template(text) {
             Err(error) => Err(error),
             Ok(Template::Text(plain)) => {
@@ -62,22 +69,12 @@ impl Draft<'_> {
                 Err(error) => Err(error),
             },
             Ok(Template::Expr(text)) => expr::eval(text, &mut |name| self.scope.value(name)),
-            Ok(Template::Mixed(pieces)) => self.mixed(&pieces).map(Literal::Text),
+            Ok(Template::Mixed(pieces)) => self.scope.mixed(&pieces).map(Literal::Text),
         };
         match value {
             Ok(value) => self.constant(at, kind, for_socket(kind, value)),
             Err(error) => self.unknown_value(at, error),
         }
-    }
-
-    fn mixed(&mut self, pieces: &[Piece]) -> Result<String, ExprError> {
-        pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => Ok(text.clone()),
-                Piece::Expr(text) => Ok(expr::eval(text, &mut |name| self.scope.value(name))?.to_string()),
-            })
-            .collect()
     }
 
     fn unknown_value(&mut self, at: At, error: ExprError) -> Resolved {

@@ -1,20 +1,25 @@
 //! Every file of `suite/` has its problems written beside them: `# error: [id] part of the message`.
 //!
-//! `# set: x=v` and `# wanted: name` are what the command line would add; a problem that is in no line of the file is
-//! written `# error elsewhere: [id] …`. The whole text a user sees is a snapshot.
+//! `# set: x=v`, `# sweep: x=1,2` and `# wanted: name` are what the command line would add; a problem that is in no line of the file is
+//! written `# error elsewhere: [id] …`; files of `suite/parts` lie beside each. The whole text a user sees is a snapshot.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod stubs;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
-use flow_graph::{Diagnostics, Files, Overrides, Workflow, check, diag::IDS};
+use flow_graph::{
+    Diagnostics, Files, Overrides, Workflow,
+    diag::{IDS, Source},
+    sweep::Asked,
+};
 
 fn suite() -> Vec<(String, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite");
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut cases: Vec<_> = entries
+        .filter(|path| path.is_file())
         .map(|path| {
             (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())
         })
@@ -31,14 +36,25 @@ fn problems(name: &str, text: &str) -> Diagnostics {
         "models/checkpoints/xl.safetensors",
         "models/clip_vision/eye.safetensors",
         "in/cup.png",
+        "in/cup2.png",
         "secret.png",
+        "secret.yaml",
     ] {
         let path = root.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, file).unwrap();
     }
     let files = Files::new(vec![root.join("in")], vec![root.join("models")], root.join("out"));
-    let (workflow, _) = Workflow::parse(name, text);
+    for part in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/parts")).unwrap() {
+        let path = part.unwrap().path();
+        fs::copy(&path, root.join("in").join(path.file_name().unwrap())).unwrap();
+    }
+    // What stands beside others has a place on disk; of the rest only the name is of interest.
+    let beside = text.contains("\nextends: ") || text.contains("\nimport:") || text.contains("\nsubgraphs:");
+    let place =
+        if beside { root.join("in").join(name).to_string_lossy().into_owned() } else { name.to_owned() };
+    let registry = stubs::registry();
+    let (workflow, _) = Workflow::open(&place, text, &files, &registry);
     let directive = |word: &str| {
         let start = format!("# {word}: ");
         text.lines().filter_map(move |line| Some(line.strip_prefix(&start)?.to_owned())).collect::<Vec<_>>()
@@ -50,14 +66,22 @@ fn problems(name: &str, text: &str) -> Diagnostics {
         params: directive("params").into_iter().map(|text| ("given.yaml".to_owned(), text)).collect(),
     };
     // A check repeats what reading found, so that it is all there is to show.
-    let mut problems = match check(&workflow, &stubs::registry(), &files, &overrides, &directive("wanted")) {
-        Ok(plan) => plan.warnings().clone(),
-        Err(problems) => problems,
-    };
+    let asked = Asked { sweeps: directive("sweep"), grid: None };
+    let wanted = directive("wanted");
+    let checked = workflow.sweep(&asked, &overrides, &files).and_then(|sweep| {
+        sweep.check(&registry, &files, &overrides, &wanted).map(|checked| checked.warnings().clone())
+    });
+    let mut problems = checked.unwrap_or_else(|problems| problems);
     // Where the test ran is nobody's business.
     let shown = root.display().to_string();
     for problem in &mut problems.0 {
         problem.hint = problem.hint.take().map(|hint| hint.replace(&shown, "<root>"));
+        problem.message = problem.message.replace(&shown, "<root>");
+        for span in problem.span.iter_mut().chain(problem.labels.iter_mut().map(|(span, _)| span)) {
+            let Source { name, text } = &*span.source;
+            let name = name.replace(&format!("{shown}/in/"), "");
+            span.source = Arc::new(Source { name, text: text.clone() });
+        }
     }
     problems
 }

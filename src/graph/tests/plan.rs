@@ -141,7 +141,7 @@ fn values_templates_models_and_nodes_in_place_are_resolved() {
     assert_eq!(arg(&plan, "sample.latent", "width"), "Int(768)");
     assert_eq!(arg(&plan, "sample", "seed"), "Int(18446744073709551615)");
     assert_eq!(arg(&plan, "sample", "cfg"), "Float(1.0)");
-    assert_eq!(arg(&plan, "save", "filename_prefix"), r#"Text("shot-s18446744073709551615-x1")"#);
+    assert_eq!(arg(&plan, "save", "path"), r#"Text("shot-s18446744073709551615-x1")"#);
     assert_eq!(links(&plan, "sample.latent"), ["height <- size.1"]);
     assert_eq!(
         links(&plan, "held"),
@@ -198,7 +198,7 @@ fn later_overrides_win_and_node_fields_can_be_set() {
     assert_eq!(arg(&plan, "sample", "steps"), "Int(7)");
     assert_eq!(arg(&plan, "sample.latent", "width"), "Int(192)");
     assert_eq!(arg(&plan, "held", "strength"), "Float(2.0)");
-    assert_eq!(arg(&plan, "save", "filename_prefix"), r#"Text("1984")"#);
+    assert_eq!(arg(&plan, "save", "path"), r#"Text("1984")"#);
     assert_eq!(arg(&plan, "ckpt", "ckpt_name"), "file xl");
     assert!(plan.files().iter().any(|file| file.ends_with("p.yaml")));
 }
@@ -220,7 +220,7 @@ fn provenance_runs_again_to_the_same_plan() {
     let again = plan_with(&text, &Overrides::default(), &[])
         .unwrap_or_else(|p| panic!("{text}\n{}", p.render(false)));
     assert_eq!(keys(&first), keys(&again), "{text}");
-    assert_eq!(arg(&again, "save", "filename_prefix"), r#"Text("$x-1")"#);
+    assert_eq!(arg(&again, "save", "path"), r#"Text("$x-1")"#);
 }
 
 #[test]

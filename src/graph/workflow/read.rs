@@ -4,20 +4,43 @@ use std::{ops::Range, sync::Arc};
 
 use indexmap::IndexMap;
 
-use super::{ModelAlias, Raw, RawField, RawNode, Spanned, Workflow};
+use super::{ModelAlias, Raw, RawField, RawNode, Spanned, Workflow, expand::Import};
 use crate::{
     Diagnostic, Diagnostics, Literal, NodeId,
-    diag::{Source, Span},
+    diag::{Sources, Span},
     inputs,
     near::did_you_mean,
     tree::{Entry, Shape, Tree},
 };
 
-const TOP: [&str; 7] = ["flow", "name", "about", "inputs", "models", "nodes", "outputs"];
+const TOP: [&str; 11] = [
+    "flow",
+    "name",
+    "about",
+    "extends",
+    "import",
+    "subgraphs",
+    "inputs",
+    "models",
+    "nodes",
+    "outputs",
+    "matrix",
+];
+
+/// What a workflow under `subgraphs:` has.
+const INLINE: [&str; 5] = ["about", "inputs", "models", "nodes", "outputs"];
 
 /// Words of the format that this version does not know yet.
-const LATER_TOP: [&str; 4] = ["matrix", "extends", "import", "subgraphs"];
-const LATER_NODE: [&str; 4] = ["when", "each", "cache", "seed_mode"];
+const LATER_NODE: [&str; 3] = ["cache", "collect", "seed_mode"];
+
+/// What a map is read as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A whole file.
+    File,
+    /// A workflow written under `subgraphs:`.
+    Inline,
+}
 
 /// `kind:` of a model alias and the folder ComfyUI keeps such files in.
 const KINDS: [(&str, &str); 9] = [
@@ -33,20 +56,19 @@ const KINDS: [(&str, &str); 9] = [
 ];
 
 /// Fills `workflow` from a document.
-pub(super) fn read(tree: &Tree, workflow: &mut Workflow, problems: &mut Diagnostics) {
-    let source = workflow.source.clone();
-    Reader { source: &source, problems }.document(tree, workflow);
+pub(super) fn read(tree: &Tree, sources: &Sources, workflow: &mut Workflow, problems: &mut Diagnostics) {
+    Reader { sources, problems }.document(tree, workflow, Part::File);
 }
 
 /// Reads one document; shared with what reads the parts of it.
 pub(crate) struct Reader<'a> {
-    pub(crate) source: &'a Arc<Source>,
+    pub(crate) sources: &'a Sources,
     pub(crate) problems: &'a mut Diagnostics,
 }
 
 impl Reader<'_> {
     pub(crate) fn span(&self, range: &Range<usize>) -> Span {
-        Span { source: self.source.clone(), range: range.clone() }
+        self.sources.span(range)
     }
 
     pub(crate) fn error(
@@ -60,7 +82,7 @@ impl Reader<'_> {
         self.problems.push(Diagnostic::error(id, message).at(span).hint(hint));
     }
 
-    fn document(&mut self, tree: &Tree, workflow: &mut Workflow) {
+    fn document(&mut self, tree: &Tree, workflow: &mut Workflow, part: Part) {
         let Some(entries) = tree.map().filter(|entries| !entries.is_empty()) else {
             let hint = Some("begin with `flow: 1` and `nodes:`".to_owned());
             return self.error(
@@ -70,10 +92,16 @@ impl Reader<'_> {
                 hint,
             );
         };
-        self.version(tree, entries);
+        if part == Part::File {
+            self.version(tree, entries);
+        }
         for Entry { key, key_range, value } in entries {
             match key.as_str() {
-                "flow" => {}
+                unknown if part == Part::Inline && !INLINE.contains(&unknown) => {
+                    self.unknown_key(unknown, key_range, &INLINE, "a workflow used as a node has");
+                }
+                // `extends` has been followed.
+                "flow" | "extends" => {}
                 "name" => workflow.name = self.string(key, value).unwrap_or_default(),
                 "about" => workflow.about = self.string(key, value),
                 "inputs" => {
@@ -109,9 +137,39 @@ impl Reader<'_> {
                             .extend(reference.map(|value| (entry.key.clone(), Spanned { value, span })));
                     }
                 }
-                later if LATER_TOP.contains(&later) => self.not_yet(key, key_range),
+                "matrix" => workflow.matrix = Some(Arc::new(self.matrix(value))),
+                "import" => self.imports(value, workflow),
+                "subgraphs" => self.subgraphs(value, workflow),
                 unknown => self.unknown_key(unknown, key_range, &TOP, "a workflow has"),
             }
+        }
+    }
+
+    fn imports(&mut self, value: &Tree, workflow: &mut Workflow) {
+        for entry in self.entries("import", value) {
+            let Some(file) = self.string(&entry.key, &entry.value) else { continue };
+            let file = Spanned { value: file, span: self.span(&entry.value.range) };
+            self.import(entry, Import::File(file), workflow);
+        }
+    }
+
+    fn subgraphs(&mut self, value: &Tree, workflow: &mut Workflow) {
+        for entry in self.entries("subgraphs", value) {
+            let mut inner = Workflow::empty(workflow.source.clone());
+            self.document(&entry.value, &mut inner, Part::Inline);
+            self.import(entry, Import::Inline(Box::new(inner)), workflow);
+        }
+    }
+
+    fn import(&mut self, entry: &Entry, import: Import, workflow: &mut Workflow) {
+        if !self.name_is_fit("import", entry, &['.', '/']) {
+            return;
+        }
+        let span = self.span(&entry.key_range);
+        if let Some((first, _)) = workflow.imports.insert(entry.key.clone(), (span.clone(), import)) {
+            let message = format!("`{}` is both imported and a subgraph", entry.key);
+            self.problems
+                .push(Diagnostic::error("duplicate-key", message).at(span).label(first, "first here"));
         }
     }
 
@@ -120,7 +178,8 @@ impl Reader<'_> {
         match tree.get("flow").map(|value| (&value.value, &value.range)) {
             Some((Shape::Scalar(Literal::Int(1)), _)) => {}
             Some((_, range)) => {
-                let text = self.source.text.get(range.clone()).unwrap_or_default().to_owned();
+                let span = self.span(range);
+                let text = span.source.text.get(span.range).unwrap_or_default().to_owned();
                 self.error(
                     "version",
                     format!("this program reads version 1 of the format, not `{text}`"),
@@ -163,7 +222,7 @@ impl Reader<'_> {
         text
     }
 
-    fn entries<'t>(&mut self, key: &str, value: &'t Tree) -> &'t [Entry] {
+    pub(super) fn entries<'t>(&mut self, key: &str, value: &'t Tree) -> &'t [Entry] {
         match &value.value {
             Shape::Map(entries) => entries,
             Shape::Null => &[],
@@ -181,7 +240,7 @@ impl Reader<'_> {
 
     fn name_is_fit(&mut self, what: &str, entry: &Entry, besides: &[char]) -> bool {
         let bad = |c: char| c.is_whitespace() || c.is_control() || c == '$' || besides.contains(&c);
-        let reserved = what == "input" && ["flow", "models", "matrix"].contains(&entry.key.as_str());
+        let reserved = what == "input" && ["flow", "models", "matrix", "each"].contains(&entry.key.as_str());
         if !entry.key.is_empty() && !entry.key.contains(bad) && !reserved {
             return true;
         }
@@ -288,8 +347,9 @@ impl Reader<'_> {
         let Some(kind) = self.string("type", kind) else { return false };
         // Entered before its in-place children, so that listings follow the file.
         let kind = Spanned { value: kind, span: kind_span };
-        nodes.insert(id.clone(), RawNode { span, kind, fields: Vec::new() });
+        nodes.insert(id.clone(), RawNode::new(span, kind, Vec::new()));
         let mut raw = Vec::with_capacity(fields.len());
+        let (mut when, mut each) = (Vec::new(), None);
         for field in fields {
             match field.key.as_str() {
                 "type" => {}
@@ -301,14 +361,29 @@ impl Reader<'_> {
                         raw.push(self.field(&id, inner, nodes));
                     }
                 }
+                "when" => when.extend(self.when(&field.value)),
+                "each" => {
+                    let span = self.span(&field.value.range);
+                    each = self.string("each", &field.value).map(|value| Spanned { value, span });
+                }
                 later if LATER_NODE.contains(&later) => self.not_yet(later, &field.key_range),
                 _ => raw.push(self.field(&id, field, nodes)),
             }
         }
         if let Some(node) = nodes.get_mut(&*id) {
-            node.fields = raw;
+            (node.fields, node.when, node.each) = (raw, when, each);
         }
         true
+    }
+
+    fn when(&mut self, value: &Tree) -> Option<Spanned<Literal>> {
+        let condition = value.literal().filter(|value| matches!(value, Literal::Bool(_) | Literal::Text(_)));
+        if condition.is_none() {
+            let message = format!("`when` is a condition, found {}", value.describe());
+            let hint = Some("when: $look > 0".to_owned());
+            self.error("wrong-type", message, &value.range, hint);
+        }
+        Some(Spanned { value: condition?, span: self.span(&value.range) })
     }
 
     fn field(&mut self, parent: &NodeId, entry: &Entry, nodes: &mut IndexMap<NodeId, RawNode>) -> RawField {

@@ -299,15 +299,17 @@ pub struct SaveImage {
     /// The picture.
     images: Arc<Image>,
     /// Its name.
-    #[input(default = "flow", comfy = "ComfyUI", alias("path"))]
+    #[input(default = "flow", comfy = "ComfyUI")]
     filename_prefix: String,
+    /// The whole name.
+    path: Option<String>,
 }
 
 impl Node for SaveImage {
     type Output = ();
 
     fn run(self, _cx: &Context) -> Result<Self::Output, NodeError> {
-        let _ = (self.images, self.filename_prefix);
+        let _ = (self.images, self.filename_prefix, self.path);
         Ok(())
     }
 }

@@ -1,0 +1,93 @@
+//! `flow run` of a workflow with many runs: one after the other in one session, so that what they share is computed once.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use flow_engine::{Clock, Event, Outputs, RunError, What};
+use flow_graph::{CancelToken, Diagnostics, Files, Sweep, sweep::Checked};
+use serde_json::{Map, Value as Json};
+
+use crate::{
+    Ending, display::Display, load::show, results::results, run::Run, session::Session, sheet::Sheets,
+};
+
+impl Run {
+    /// Runs all runs of a checked sweep; one that fails does not stop the others.
+    ///
+    /// # Errors
+    /// When the device cannot be used or a sheet cannot be written.
+    pub(crate) fn runs(
+        &self,
+        sweep: &Sweep,
+        checked: &Checked<'_>,
+        files: &Arc<Files>,
+        clock: &Clock,
+        cancel: &CancelToken,
+    ) -> Result<Ending> {
+        if !self.quiet {
+            show(checked.warnings());
+        }
+        let session = Session::new(&self.compute, clock.clone())?;
+        let mut display = Display::new(self.mode());
+        let mut sheets = Sheets::new(sweep);
+        let mut failed = Vec::new();
+        let mut problems = Diagnostics::default();
+        let mut ending = Ending::Done;
+        for run in 0..sweep.len() {
+            let values: Map<String, Json> = sweep.values(run).into_iter().collect();
+            display.begin(run + 1, sweep.len(), &sweep.label(run), values);
+            let plan = match checked.plan(run) {
+                Ok(plan) => plan,
+                Err(broken) => {
+                    problems.0.extend(broken.0);
+                    failed.push(run);
+                    display.ended(Ending::Refused, &[]);
+                    continue;
+                }
+            };
+            let result = session.run(&plan, files, cancel, &mut |event| display.event(event));
+            let (outputs, failures, ended) = match result {
+                Ok(outputs) => (outputs, Vec::new(), Ending::Done),
+                Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
+                Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
+            };
+            let mark = format!("-{}", run + 1);
+            let mut on = |event: Event<'_>| display.event(event);
+            let reported = results(&self.wanted, &mark, &plan, &outputs, files, &mut on)?;
+            display.ended(ended, &reported);
+            if ended == Ending::Failed {
+                failed.push(run);
+            }
+            problems.0.extend(failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error)));
+            if ended == Ending::Stopped {
+                ending = Ending::Stopped;
+                break;
+            }
+            if let Some(path) = checked.sheet_path(run) {
+                sheets.add(run, path, &plan, &outputs);
+            }
+        }
+        if ending == Ending::Done && !failed.is_empty() {
+            ending = Ending::Failed;
+        }
+        for (path, file) in sheets.write(files)? {
+            display.event(Event { node: &path, kind: "grid", what: What::Saved { path: &file } });
+        }
+        display.summary(summary(sweep, &failed));
+        display.end(clock.now(), ending, &[]);
+        problems.sort();
+        show(&problems);
+        Ok(ending)
+    }
+}
+
+fn summary(sweep: &Sweep, failed: &[usize]) -> String {
+    const SHOWN: usize = 10;
+    let all = sweep.len();
+    if failed.is_empty() {
+        return format!("{all} runs");
+    }
+    let labels: Vec<_> = failed.iter().take(SHOWN).map(|run| sweep.label(*run)).collect();
+    let more = if failed.len() > SHOWN { ", …" } else { "" };
+    format!("{} of {all} runs failed: {}{more}", failed.len(), labels.join(", "))
+}

@@ -1,0 +1,309 @@
+//! One file, many runs: the combinations of `matrix:` and `--sweep`, each a workflow of its own.
+
+mod checked;
+mod items;
+mod sheet;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use serde_json::Value as Json;
+
+use crate::{
+    Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
+    inputs::{Given, GivenValue},
+    near::did_you_mean,
+    workflow::{Axis, Grid, Item, Matrix, Spanned, column},
+    yaml,
+};
+
+pub use checked::Checked;
+pub use sheet::{Cell, Sheet};
+
+/// Runs one file may ask for: beyond this it is a mistake.
+pub const MOST: usize = 10_000;
+
+/// What the command line adds to a `matrix:`.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// `--sweep`: `key=5..9:1` or `key=0,0.5,1`.
+    pub sweeps: Vec<String>,
+    /// `--grid`: where a contact sheet of the first two keys is written.
+    pub grid: Option<String>,
+}
+
+/// All runs of one file, in order.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    pub(crate) workflow: Workflow,
+    matrix: Matrix,
+    combinations: Vec<Vec<Given>>,
+    /// The items of `each:`; each combination runs with all of them.
+    items: Option<Vec<Item>>,
+    notes: Diagnostics,
+}
+
+impl Workflow {
+    /// The runs this file and the command line ask for: one, unless something is varied.
+    ///
+    /// `--set` of a varied key replaces its list.
+    ///
+    /// # Errors
+    /// When a sweep cannot be read, or there are none or more than [`MOST`] combinations.
+    pub fn sweep(&self, asked: &Asked, overrides: &Overrides, files: &Files) -> Result<Sweep, Diagnostics> {
+        let mut problems = Diagnostics::default();
+        let mut notes = Diagnostics::default();
+        let mut matrix = self.matrix.as_deref().cloned().unwrap_or_default();
+        for written in &asked.sweeps {
+            match column(written) {
+                Ok(column) => {
+                    matrix.fix(&column.key.value);
+                    matrix.axes.push(Axis(vec![column]));
+                }
+                Err(wrong) => problems.0.extend(wrong.0),
+            }
+        }
+        for (key, value) in &overrides.set {
+            let Some(place) = matrix.fix(key) else { continue };
+            let message =
+                format!("`--set {key}={value}` takes the place of the values the matrix has for `{key}`");
+            notes.push(Diagnostic::warning("varied", message).at(place.span.clone()));
+            let value = Spanned { value: GivenValue::Text(value.clone()), span: place.span.clone() };
+            matrix.axes.push(Axis(vec![crate::workflow::Column { key: place, values: vec![value] }]));
+        }
+        if let Some(path) = &asked.grid {
+            match matrix.grid_of(path, asked.sweeps.len()) {
+                Ok(grid) => matrix.grid = Some(grid),
+                Err(wrong) => problems.0.extend(wrong.0),
+            }
+        }
+        let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        if let Some(grid) = &matrix.grid {
+            for side in [Some(&grid.x), grid.y.as_ref()].into_iter().flatten() {
+                if !known.contains(&side.value.as_str()) {
+                    let message = format!("the grid shows `{}`, which nothing varies", side.value);
+                    let hint = did_you_mean(&side.value, &known, "varied are");
+                    problems.push(Diagnostic::error("unknown-key", message).at(side.span.clone()).hint(hint));
+                }
+            }
+        }
+        if problems.has_errors() {
+            problems.0.extend(self.problems.0.iter().cloned());
+            problems.sort();
+            return Err(problems);
+        }
+        let mut workflow = self.clone();
+        // One draw for all: runs that differ by chance cannot be compared.
+        workflow.entropy = Some(RandomState::new().build_hasher().finish());
+        if self.problems.has_errors() {
+            // What could be read is checked once more, so that all that is wrong is told at once.
+            return Ok(Sweep { workflow, matrix, combinations: vec![Vec::new()], items: None, notes });
+        }
+        let combinations = matrix.combinations()?;
+        let items = workflow.items(overrides, files)?;
+        let runs = combinations.len().saturating_mul(items.as_ref().map_or(1, Vec::len));
+        if runs > MOST {
+            let message = format!(
+                "{runs} runs ({} combinations of all items), at most {MOST} are run",
+                combinations.len()
+            );
+            return Err(Diagnostic::error("too-many-runs", message).into());
+        }
+        Ok(Sweep { workflow, matrix, combinations, items, notes })
+    }
+}
+
+impl Matrix {
+    /// Takes a key out, because something outside the file says what it is; where it was first, if it was varied.
+    fn fix(&mut self, key: &str) -> Option<Spanned<String>> {
+        let columns = self.axes.iter().flat_map(|axis| &axis.0).map(|column| &column.key);
+        let included = self.include.iter().flatten().map(|given| &given.key);
+        let found = columns.chain(included).find(|place| place.value == key).cloned()?;
+        for axis in &mut self.axes {
+            axis.0.retain(|column| column.key.value != key);
+        }
+        self.axes.retain(|axis| !axis.0.is_empty());
+        for entry in &mut self.include {
+            entry.retain(|given| given.key.value != key);
+        }
+        self.include.retain(|entry| !entry.is_empty());
+        Some(found)
+    }
+
+    /// The sheet `--grid` asks for: the swept keys, else the first two of the matrix.
+    fn grid_of(&self, path: &str, swept: usize) -> Result<Grid, Diagnostics> {
+        let mut keys: Vec<_> =
+            self.axes.iter().flat_map(|axis| &axis.0).map(|column| column.key.clone()).collect();
+        if swept > 0 {
+            keys.drain(..keys.len().saturating_sub(swept));
+        }
+        let mut keys = keys.into_iter();
+        let Some(x) = keys.next() else {
+            let message = "--grid shows what is varied, and nothing is";
+            return Err(Diagnostic::error("wrong-sweep", message)
+                .hint("add --sweep KEY=VALUES".to_owned())
+                .into());
+        };
+        let source =
+            std::sync::Arc::new(crate::diag::Source { name: "--grid".into(), text: path.to_owned() });
+        let span = crate::diag::Span { source, range: 0..path.len() };
+        Ok(Grid { x, y: keys.next(), save: Spanned { value: path.to_owned(), span }, image: None })
+    }
+
+    /// The product of the axes less what is excluded, with what is included: GitHub Actions' rules.
+    fn combinations(&self) -> Result<Vec<Vec<Given>>, Diagnostics> {
+        let place = || {
+            let first = self.axes.first().and_then(|axis| axis.0.first());
+            first.map(|column| column.key.span.clone())
+        };
+        let count = self.axes.iter().try_fold(1usize, |count, axis| count.checked_mul(axis.len()));
+        let count = count.and_then(|count| count.checked_add(self.include.len()));
+        if count.is_none_or(|count| count > MOST) {
+            let count =
+                count.map_or_else(|| "more than can be counted".to_owned(), |count| count.to_string());
+            let lengths: Vec<_> = self.axes.iter().map(|axis| axis.len().to_string()).collect();
+            let message = format!("{count} combinations ({}), at most {MOST} are run", lengths.join(" × "));
+            return Err(Diagnostic::error("too-many-runs", message)
+                .at(place())
+                .hint("vary fewer keys at once, or take larger steps".to_owned())
+                .into());
+        }
+        let mut all: Vec<Vec<Given>> = vec![Vec::new()];
+        for axis in &self.axes {
+            let steps = 0..axis.len();
+            let step = |before: &Vec<Given>, i: usize| {
+                let values = axis.0.iter().map(|column| Given {
+                    key: column.key.clone(),
+                    value: column.values[i].value.clone(),
+                    span: column.values[i].span.clone(),
+                });
+                before.iter().cloned().chain(values).collect()
+            };
+            all = all.iter().flat_map(|before| steps.clone().map(move |i| step(before, i))).collect();
+        }
+        if self.axes.is_empty() && !self.include.is_empty() {
+            all.clear();
+        }
+        all.retain(|combination| {
+            !self.exclude.iter().any(|entry| !entry.is_empty() && agrees(combination, entry))
+        });
+        let original = all.clone();
+        for entry in &self.include {
+            let mut added = false;
+            for (combination, original) in all.iter_mut().zip(&original) {
+                let own = |given: &&Given| original.iter().any(|other| other.key.value == given.key.value);
+                let known: Vec<_> = entry.iter().filter(own).cloned().collect();
+                if !agrees(original, &known) {
+                    continue;
+                }
+                added = true;
+                for given in entry.iter().filter(|given| !own(given)) {
+                    combination.retain(|other| other.key.value != given.key.value);
+                    combination.push(given.clone());
+                }
+            }
+            if !added {
+                all.push(entry.clone());
+            }
+        }
+        if all.is_empty() {
+            let message = "the matrix excludes all of its combinations";
+            return Err(Diagnostic::error("too-many-runs", message).at(place()).into());
+        }
+        Ok(all)
+    }
+}
+
+/// Whether a combination has all values of an entry.
+fn agrees(combination: &[Given], entry: &[Given]) -> bool {
+    entry.iter().all(|wanted| {
+        combination
+            .iter()
+            .any(|given| given.key.value == wanted.key.value && given.value.equals(&wanted.value))
+    })
+}
+
+impl GivenValue {
+    /// The value as data: text of a command line as YAML reads it.
+    pub(crate) fn literal(&self) -> Literal {
+        match self {
+            Self::Typed(literal) => literal.clone(),
+            Self::Text(text) => yaml::scalar(text),
+        }
+    }
+
+    /// Whether two values are one: `0`, `0.0` and `--set x=0` are.
+    fn equals(&self, other: &Self) -> bool {
+        match (self.literal(), other.literal()) {
+            (Literal::Int(a), Literal::Float(b)) | (Literal::Float(b), Literal::Int(a)) => a as f64 == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
+impl std::fmt::Display for GivenValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Typed(literal) => literal.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+impl Sweep {
+    /// How many runs.
+    #[expect(clippy::len_without_is_empty, reason = "there is at least one")]
+    pub fn len(&self) -> usize {
+        self.combinations.len() * self.per_combination()
+    }
+
+    fn per_combination(&self) -> usize {
+        self.items.as_ref().map_or(1, Vec::len)
+    }
+
+    /// What is varied in a run.
+    fn combination(&self, run: usize) -> &[Given] {
+        &self.combinations[run / self.per_combination()]
+    }
+
+    /// The item of a run.
+    fn item(&self, run: usize) -> Option<&Item> {
+        self.items.as_ref().map(|items| &items[run % items.len()])
+    }
+
+    /// Whether nothing is varied: one run, as the file says.
+    pub fn is_plain(&self) -> bool {
+        self.matrix.axes.is_empty() && self.matrix.include.is_empty() && self.items.is_none()
+    }
+
+    /// The workflow of one run.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    pub fn workflow(&self, run: usize) -> Workflow {
+        let mut workflow = self.workflow.clone();
+        workflow.combination = self.combination(run).to_vec();
+        workflow.item = self.item(run).cloned();
+        workflow
+    }
+
+    /// What is particular to one run: keys and values, in order.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    pub fn values(&self, run: usize) -> Vec<(String, Json)> {
+        let pairs = self.combination(run).iter();
+        let pairs = pairs.map(|given| (given.key.value.clone(), given.value.literal().to_json()));
+        pairs.chain(self.item(run).map(|item| ("each".to_owned(), item.value.to_json()))).collect()
+    }
+
+    /// The same for a person: `look=0.3 outline=0.5`.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    pub fn label(&self, run: usize) -> String {
+        let pairs = self.combination(run).iter().map(|given| format!("{}={}", given.key.value, given.value));
+        let item = self.item(run).map(|item| item.value.to_string());
+        pairs.chain(item).collect::<Vec<_>>().join(" ")
+    }
+}

@@ -1,0 +1,285 @@
+//! All runs of a sweep checked before the first begins, and one plan at a time for whoever runs them.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
+};
+
+use super::Sweep;
+use crate::{
+    Constant, Diagnostic, Diagnostics, Files, Hash, Literal, Overrides, Plan, Registry,
+    check::{Found, check_among},
+    diag::Severity,
+    key,
+};
+
+/// What a sweep is checked against.
+#[derive(Clone, Copy)]
+struct Against<'a> {
+    registry: &'a Registry,
+    files: &'a Files,
+    overrides: &'a Overrides,
+    wanted: &'a [String],
+}
+
+/// A sweep of which every run can be planned.
+pub struct Checked<'a> {
+    sweep: &'a Sweep,
+    against: Against<'a>,
+    /// Sinks of each run that an equal run before it has served.
+    served: Vec<Vec<String>>,
+    /// The sheet each run's picture goes on.
+    sheets: Vec<Option<String>>,
+    warnings: Diagnostics,
+    jobs: usize,
+}
+
+impl Sweep {
+    /// Checks every run: equal problems are told once, with how many runs have them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any run, and runs that would write one file.
+    pub fn check<'a>(
+        &'a self,
+        registry: &'a Registry,
+        files: &'a Files,
+        overrides: &'a Overrides,
+        wanted: &'a [String],
+    ) -> Result<Checked<'a>, Diagnostics> {
+        let against = Against { registry, files, overrides, wanted };
+        let mut tally = Tally::default();
+        let mut paths = Paths::default();
+        let mut broken = 0;
+        let mut found = Found::default();
+        let mut checked = Checked {
+            sweep: self,
+            against,
+            served: Vec::new(),
+            sheets: Vec::new(),
+            warnings: self.notes.clone(),
+            jobs: 0,
+        };
+        for run in 0..self.len() {
+            let plan = match checked.planned(run, &mut found) {
+                Ok(plan) => plan,
+                Err(problems) => {
+                    broken += 1;
+                    tally.add(run, problems);
+                    checked.served.push(Vec::new());
+                    checked.sheets.push(None);
+                    continue;
+                }
+            };
+            tally.add(run, plan.warnings().clone());
+            checked.jobs = checked.jobs.max(plan.order().len());
+            checked.served.push(paths.sinks(self, run, &plan));
+            if self.matrix.grid.is_some() && wanted.is_empty() {
+                match paths.sheet(self, run, &plan) {
+                    Ok(path) => checked.sheets.push(Some(path)),
+                    Err(wrong) => paths.clashes.extend(wrong.0),
+                }
+            } else {
+                checked.sheets.push(None);
+            }
+        }
+        // An item that is broken is skipped, as long as there is one that is not.
+        let skipped = self.items.is_some() && broken < self.len();
+        let mut problems = tally.told(self);
+        if skipped {
+            problems.0.retain(|problem| problem.severity != Severity::Error);
+        }
+        problems.0.extend(paths.clashes);
+        if problems.has_errors() {
+            problems.0.extend(self.notes.0.iter().cloned());
+            problems.sort();
+            return Err(problems);
+        }
+        checked.warnings.0.extend(problems.0);
+        checked.warnings.sort();
+        Ok(checked)
+    }
+}
+
+impl Checked<'_> {
+    /// What was found worth saying.
+    pub fn warnings(&self) -> &Diagnostics {
+        &self.warnings
+    }
+
+    /// Nodes of the largest run.
+    pub fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    /// The plan of one run, made anew: thousands of plans need not be held at once.
+    ///
+    /// A sink that the same values have served in an earlier run is left out of it.
+    ///
+    /// # Errors
+    /// When the files have changed since the check.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    pub fn plan(&self, run: usize) -> Result<Plan, Diagnostics> {
+        let mut plan = self.planned(run, &mut Found::default())?;
+        plan.without(&self.served[run]);
+        Ok(plan)
+    }
+
+    /// The file of the sheet that a run's picture belongs to.
+    pub fn sheet_path(&self, run: usize) -> Option<&str> {
+        self.sheets.get(run)?.as_deref()
+    }
+
+    fn planned(&self, run: usize, found: &mut Found) -> Result<Plan, Diagnostics> {
+        let Against { registry, files, overrides, wanted } = self.against;
+        check_among(&self.sweep.workflow(run), registry, files, overrides, wanted, found)
+    }
+}
+
+/// What equal problems have in common: id, message and place.
+type Likeness = (&'static str, String, Option<Range<usize>>);
+
+/// Problems of many runs, each told once.
+#[derive(Default)]
+struct Tally {
+    seen: Vec<(Diagnostic, usize, usize)>,
+    alike: HashMap<Likeness, Vec<usize>>,
+}
+
+impl Tally {
+    fn add(&mut self, run: usize, problems: Diagnostics) {
+        for problem in problems.0 {
+            let range = problem.span.as_ref().map(|span| span.range.clone());
+            let alike = self.alike.entry((problem.id, problem.message.clone(), range)).or_default();
+            let known = alike.iter().copied().find(|at| self.seen[*at].0 == problem);
+            match known {
+                Some(at) => self.seen[at].2 += 1,
+                None => {
+                    alike.push(self.seen.len());
+                    self.seen.push((problem, run, 1));
+                }
+            }
+        }
+    }
+
+    /// The problems, those of some runs only with the first that has them.
+    fn told(self, sweep: &Sweep) -> Diagnostics {
+        let all = sweep.len();
+        let told = self.seen.into_iter().map(|(mut problem, first, count)| {
+            if count < all && problem.severity == Severity::Error {
+                let label = sweep.label(first);
+                let others = if count == 1 { String::new() } else { format!(" and {} more", count - 1) };
+                let which = format!("in the run {label}{others}");
+                problem.hint = Some(problem.hint.map_or(which.clone(), |hint| format!("{hint}; {which}")));
+            }
+            problem
+        });
+        let mut problems = Diagnostics(told.collect());
+        problems.sort();
+        problems
+    }
+}
+
+/// Files that runs write, to find two that write one.
+#[derive(Default)]
+struct Paths {
+    /// By path: the run and what it writes there.
+    written: HashMap<String, (usize, Hash)>,
+    served: HashSet<(String, Hash)>,
+    cells: HashMap<(String, super::Cell), usize>,
+    clashes: Vec<Diagnostic>,
+    told: HashSet<String>,
+}
+
+impl Paths {
+    /// The sinks of a run that an earlier run has served with the same values.
+    fn sinks(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Vec<String> {
+        let signatures = signatures(plan);
+        let mut served = Vec::new();
+        for sink in plan.sinks() {
+            let job = plan.job(sink);
+            let signature = signatures[sink.index()];
+            if !self.served.insert((job.id.to_string(), signature)) {
+                served.push(job.id.to_string());
+                continue;
+            }
+            let Some(Constant::Literal(Literal::Text(path))) = job.args.get("path") else { continue };
+            let plain = path.strip_suffix(".png").unwrap_or(path).replace('\\', "/");
+            let (first, other) = *self.written.entry(plain.clone()).or_insert((run, signature));
+            if first == run || other == signature || !self.told.insert(plain) {
+                continue;
+            }
+            let message = format!("runs {} and {} would both write `{path}`", first + 1, run + 1);
+            let place = job.input_span("path").or(job.span.as_ref()).cloned();
+            let problem = Diagnostic::error("same-file", message).at(place).node(&*job.id);
+            self.clashes.push(problem.hint(sweep.tell_apart(first, run, "the path")));
+        }
+        served
+    }
+
+    fn sheet(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Result<String, Diagnostics> {
+        let Some(grid) = &sweep.matrix.grid else { return Ok(String::new()) };
+        if sweep.shown(plan).is_none() {
+            let place = grid.image.as_ref().unwrap_or(&grid.save).span.clone();
+            let message = match &grid.image {
+                Some(name) => format!("no output `{}` is a picture", name.value),
+                None => "the grid has no picture to show".to_owned(),
+            };
+            let hint = "name one under `outputs:`, as in `outputs: { image: decoded.image }`".to_owned();
+            return Err(Diagnostic::error("unknown-output", message).at(place).hint(hint).into());
+        }
+        let path = plan.text(&grid.save)?;
+        if let Some(cell) = sweep.cell(run) {
+            let first = *self.cells.entry((path.clone(), cell)).or_insert(run);
+            if first != run && self.told.insert(format!("grid {path}")) {
+                let message = format!("runs {} and {} belong into one cell of `{path}`", first + 1, run + 1);
+                let problem = Diagnostic::error("same-file", message).at(grid.save.span.clone());
+                self.clashes.push(problem.hint(sweep.tell_apart(first, run, "`save`")));
+            }
+        }
+        Ok(path)
+    }
+}
+
+impl Sweep {
+    /// What to write into a name so that two runs get names of their own.
+    fn tell_apart(&self, first: usize, second: usize, place: &str) -> String {
+        let (a, b) = (self.combination(first), self.combination(second));
+        let differs = b.iter().filter(|given| !super::agrees(a, std::slice::from_ref(given)));
+        let keys = differs.map(|given| {
+            let key = &given.key.value;
+            if self.workflow.inputs.contains_key(key) {
+                format!("${{{key}}}")
+            } else {
+                format!("${{matrix.{key}}}")
+            }
+        });
+        let other_item = self.item(first).map(|item| item.index) != self.item(second).map(|item| item.index);
+        let keys = keys.chain(other_item.then(|| "${each.name}".to_owned()));
+        let keys: Vec<_> = keys.map(|key| format!("`{key}`")).collect();
+        format!("put {} into {place}", keys.join(" and "))
+    }
+}
+
+/// For each job what it computes, as far as a plan tells without reading a file.
+fn signatures(plan: &Plan) -> Vec<Hash> {
+    let mut all = vec![Hash::of(b""); plan.graph().node_count()];
+    for job in plan.order() {
+        let mut parts = BTreeMap::new();
+        for (name, constant) in &plan.job(*job).args {
+            let part = match constant {
+                Constant::Literal(literal) => key::Part::Literal(literal),
+                Constant::File(file) => key::Part::File(Hash::of(file.path.as_os_str().as_encoded_bytes())),
+            };
+            parts.insert(*name, part);
+        }
+        for (from, link) in plan.inputs(*job) {
+            let value =
+                Hash::builder().part(all[from.index()].as_bytes()).part(link.from_output.to_le_bytes());
+            parts.insert(link.input, key::Part::Value(value.finish()));
+        }
+        all[job.index()] = key::key(&plan.job(*job).def, &parts, &Hash::of(b"sweep"));
+    }
+    all
+}

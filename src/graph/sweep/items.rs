@@ -1,0 +1,109 @@
+//! `each:`: the items a node, and all it feeds, runs with one by one.
+
+use std::path::Path;
+
+use crate::{
+    Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
+    check::Settings,
+    files::FileProblem,
+    inputs::InputType,
+    workflow::{Item, Spanned},
+};
+
+impl Workflow {
+    /// The items of the list that nodes run over; `None` when no node has an `each:`.
+    pub(super) fn items(
+        &self,
+        overrides: &Overrides,
+        files: &Files,
+    ) -> Result<Option<Vec<Item>>, Diagnostics> {
+        let mut lists = self.nodes.values().filter_map(|node| node.each.as_ref());
+        let Some(list) = lists.next() else { return Ok(None) };
+        if let Some(other) = lists.find(|other| other.value != list.value) {
+            let message = format!("nodes run over `{}` and over `{}`", list.value, other.value);
+            let problem = Diagnostic::error("unsupported", message)
+                .at(other.span.clone())
+                .label(list.span.clone(), "and here");
+            let hint = "a workflow runs over one list; vary the other with `matrix:`".to_owned();
+            return Err(Diagnostics(vec![problem.hint(hint)]));
+        }
+        self.listed(list, overrides, files).map(Some)
+    }
+
+    fn listed(
+        &self,
+        list: &Spanned<String>,
+        overrides: &Overrides,
+        files: &Files,
+    ) -> Result<Vec<Item>, Diagnostics> {
+        let wrong = |id, message: String, hint: &str| {
+            Diagnostics(vec![Diagnostic::error(id, message).at(list.span.clone()).hint(hint.to_owned())])
+        };
+        let values = match list.value.strip_prefix('$') {
+            None => vec![Literal::from(list.value.as_str())],
+            Some(name) => {
+                let Some(decl) = self.inputs.get(name) else {
+                    let hint = "declare it: `photos: { type: list, default: photos/*.png }`";
+                    return Err(wrong(
+                        "unknown-name",
+                        format!("`${name}` is no input of this workflow"),
+                        hint,
+                    ));
+                };
+                if decl.ty != InputType::List {
+                    let message = format!("`each` runs over a list, `{name}` is of type {}", decl.ty.name());
+                    return Err(wrong("wrong-type", message, "give it `type: list`"));
+                }
+                let mut problems = Diagnostics::default();
+                let settings = Settings::resolve(self, overrides, &mut problems);
+                match settings.inputs.get(name).cloned().flatten() {
+                    Some(Literal::List(values)) => values,
+                    _ if problems.has_errors() => return Err(problems),
+                    _ => {
+                        return Err(wrong(
+                            "missing-value",
+                            format!("`{name}` is empty"),
+                            "give it items, or a folder",
+                        ));
+                    }
+                }
+            }
+        };
+        let mut items = Vec::new();
+        for value in values {
+            match &value {
+                Literal::Text(text) => match files.matching(text) {
+                    Ok(Some(names)) => items.extend(names.into_iter().map(Literal::from)),
+                    Ok(None) => items.push(value),
+                    Err(FileProblem::Missing { .. }) => {
+                        let message = format!("no file matches `{text}`");
+                        return Err(wrong("missing-file", message, "folders are looked up as pictures are"));
+                    }
+                    Err(FileProblem::Outside { .. }) => {
+                        let message = format!("`{text}` leads out of the folders a run may read");
+                        return Err(wrong("outside-roots", message, "add a folder with --input"));
+                    }
+                },
+                _ => items.push(value),
+            }
+        }
+        if items.is_empty() {
+            return Err(wrong(
+                "missing-value",
+                "there is nothing to run over".into(),
+                "give the list an item",
+            ));
+        }
+        Ok(items.into_iter().enumerate().map(|(index, value)| item(index, value)).collect())
+    }
+}
+
+fn item(index: usize, value: Literal) -> Item {
+    let text = value.to_string();
+    let stem = Path::new(&text).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = match &value {
+        Literal::Text(_) => stem.unwrap_or(text),
+        _ => text,
+    };
+    Item { value, name, index }
+}
