@@ -6,6 +6,7 @@
 pub mod check;
 pub mod comfy;
 pub mod context;
+pub mod convert;
 pub mod diag;
 mod expr;
 pub mod facts;

@@ -4,7 +4,11 @@ mod read;
 
 pub(crate) use read::Reader;
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use indexmap::IndexMap;
 
@@ -26,6 +30,8 @@ pub struct Workflow {
     pub(crate) models: IndexMap<String, ModelAlias>,
     pub(crate) nodes: Arc<IndexMap<NodeId, RawNode>>,
     pub(crate) outputs: IndexMap<String, Spanned<String>>,
+    /// What people called the nodes of a ComfyUI graph, whose ids are numbers.
+    pub(crate) titles: HashMap<NodeId, String>,
     /// Names of nodes that could not be read, which has been said: references to them are not reported again.
     pub(crate) refused: HashSet<String>,
     /// The problems of reading.
@@ -40,7 +46,7 @@ pub(crate) const RESERVED: [&str; 7] = ["type", "when", "each", "cache", "note",
 pub enum Dialect {
     /// Our YAML: strict, with names and expressions.
     Flow,
-    /// ComfyUI's API JSON: its defaults, its leniency, no `$`.
+    /// ComfyUI's JSON: its defaults, its leniency, no `$`.
     Comfy,
 }
 
@@ -96,7 +102,7 @@ pub(crate) enum Raw {
 }
 
 impl Workflow {
-    /// Reads a text: our YAML, or ComfyUI's API JSON when it begins with `{` and its entries have a `class_type`.
+    /// Reads a text: our YAML, or ComfyUI's JSON, as its editor saves it or as its API takes it.
     ///
     /// The workflow holds whatever could be understood, and the problems; [`check`](crate::check::check) reports them again
     /// with its own, so that a user sees all of them at once.
@@ -128,6 +134,7 @@ impl Workflow {
             models: IndexMap::new(),
             nodes: Arc::default(),
             outputs: IndexMap::new(),
+            titles: HashMap::new(),
             refused: HashSet::new(),
             problems: Diagnostics::default(),
         }
