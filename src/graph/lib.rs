@@ -17,6 +17,7 @@ pub mod hash;
 pub mod inputs;
 pub mod key;
 pub mod literal;
+pub mod lock;
 mod near;
 pub mod node;
 pub mod plan;

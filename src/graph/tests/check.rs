@@ -149,10 +149,10 @@ fn every_id_is_documented_and_has_a_case() {
         "left-out",
         "node-failed",
         "not-in-comfyui",
-        
+        "stale-lock",
         "too-big",
         "ui-format",
-        ,
+        "wrong-hash",
     ];
     let missing: Vec<_> =
         listed.iter().filter(|id| !seen.contains(**id) && !elsewhere.contains(id)).collect();
