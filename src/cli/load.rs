@@ -10,15 +10,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use flow_graph::{Diagnostics, Files, Overrides, Plan, Workflow, check};
 
-use crate::{output, roots::Roots, runtime};
+use crate::{lock, output, picture, roots::Roots, runtime};
 
 /// A workflow larger than this is none; the format has its own, smaller limits.
-const MAX_BYTES: u64 = 256 << 20;
+pub const MAX_BYTES: u64 = 256 << 20;
 
 /// The workflow, what is set of it, and where its files are.
 #[derive(Debug, clap::Args)]
 pub struct Load {
-    /// Workflow: YAML, or what ComfyUI exports as API JSON
+    /// Workflow: YAML, ComfyUI's JSON (saved or exported), or a PNG that carries one
     pub file: PathBuf,
     /// Sets an input, or any value as `node.input=value`; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
@@ -26,6 +26,9 @@ pub struct Load {
     /// YAML file with values for inputs; may be repeated, later files win
     #[arg(short = 'i', long = "params", value_name = "FILE")]
     params: Vec<PathBuf>,
+    /// Refuse models and nodes that are not what `flow lock` has written down
+    #[arg(long)]
+    locked: bool,
     #[command(flatten)]
     pub roots: Roots,
 }
@@ -50,12 +53,17 @@ impl Load {
     /// When a file cannot be read; what is wrong in it is in [`Loaded::plan`].
     pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Loaded> {
         let files = Arc::new(self.roots.files(&self.file, out)?);
-        let text = read(&self.file)?;
-        let (workflow, problems) = Workflow::parse(&self.file.to_string_lossy(), &text);
+        let (workflow, problems) = workflow(&self.file)?;
         if problems.has_errors() {
             return Ok(Loaded { files, plan: Err(problems) });
         }
-        let plan = check(&workflow, &runtime::registry(), &files, &self.overrides()?, wanted);
+        let plan = match check(&workflow, &runtime::registry(), &files, &self.overrides()?, wanted) {
+            Ok(plan) => {
+                let other = lock::compare(&plan, &self.file, self.locked)?;
+                if other.has_errors() { Err(other) } else { Ok(plan) }
+            }
+            wrong => wrong,
+        };
         Ok(Loaded { files, plan })
     }
 
@@ -69,7 +77,23 @@ impl Load {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+/// Reads a workflow: a text, or what a picture carries; with everything that is wrong with it as such.
+///
+/// # Errors
+/// When the file cannot be read, or is a picture without a workflow.
+pub fn workflow(path: &Path) -> Result<(Workflow, Diagnostics)> {
+    let text = match picture::carried(path)? {
+        Some(text) => text,
+        None => read(path)?,
+    };
+    Ok(Workflow::parse(&path.to_string_lossy(), &text))
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn read(path: &Path) -> Result<String> {
     let shown = path.display();
     let meta = fs::metadata(path).with_context(|| format!("cannot read `{shown}`"))?;
     if meta.is_dir() {
@@ -81,7 +105,7 @@ fn read(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        Err(_) => bail!("`{shown}` is no text in UTF-8; a workflow is YAML, or ComfyUI's API JSON"),
+        Err(_) => bail!("`{shown}` is no text in UTF-8; a workflow is YAML, or ComfyUI's JSON"),
     }
 }
 

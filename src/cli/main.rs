@@ -1,20 +1,26 @@
 //! The `flow` command.
 
 mod check;
+mod convert;
 mod display;
 mod drawing;
+mod fmt;
 mod graph;
 mod inspect;
 mod interrupt;
 mod layout;
 mod load;
+mod lock;
 mod nodes;
 mod output;
+mod picture;
 mod roots;
 mod run;
 mod runtime;
 mod session;
 mod svg;
+mod verify;
+mod write;
 
 use std::process::ExitCode;
 
@@ -38,6 +44,10 @@ enum Command {
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
     Inspect(inspect::Inspect),
+    Convert(convert::Convert),
+    Fmt(fmt::Fmt),
+    Lock(lock::Lock),
+    Verify(verify::Verify),
 }
 
 /// How a command ends when it ends in order.
@@ -60,6 +70,10 @@ fn main() -> ExitCode {
         Command::Nodes(command) => command.run(),
         Command::Graph(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Convert(command) => command.run(),
+        Command::Fmt(command) => command.run(),
+        Command::Lock(command) => command.run(),
+        Command::Verify(command) => command.run(),
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));

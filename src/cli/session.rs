@@ -13,7 +13,7 @@ use crate::runtime::{self, Place, Precision};
 const RESULTS: u64 = 4 << 30;
 
 /// Where and how a workflow is computed.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Compute {
     /// Where tensors are computed: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
@@ -24,6 +24,13 @@ pub struct Compute {
     /// Use and keep no earlier results
     #[arg(long)]
     no_cache: bool,
+}
+
+impl Compute {
+    /// The same place, using and keeping no earlier results.
+    pub fn uncached(&self) -> Self {
+        Self { no_cache: true, ..self.clone() }
+    }
 }
 
 /// An engine and the device it works on.
