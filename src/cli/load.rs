@@ -11,15 +11,15 @@ use anyhow::{Context as _, Result, bail};
 use flow_graph::{Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, sweep::Asked};
 use serde_json::{Value, json};
 
-use crate::{display::emit, output, roots::Roots, runtime};
+use crate::{display::emit, lock, output, recipe, roots::Roots, runtime};
 
 /// A workflow larger than this is none; the format has its own, smaller limits.
-const MAX_BYTES: u64 = 256 << 20;
+pub const MAX_BYTES: u64 = 256 << 20;
 
 /// The workflow, what is set of it, and where its files are.
 #[derive(Debug, clap::Args)]
 pub struct Load {
-    /// Workflow: YAML, or what ComfyUI exports as API JSON
+    /// Workflow: YAML, ComfyUI's JSON (saved or exported), or a PNG that carries one
     pub file: PathBuf,
     /// Sets an input, or any value as `node.input=value`; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
@@ -33,6 +33,9 @@ pub struct Load {
     /// Writes a contact sheet of the first two varied inputs
     #[arg(long, value_name = "PATH")]
     grid: Option<String>,
+    /// Refuse models and nodes that are not what `flow lock` has written down
+    #[arg(long)]
+    locked: bool,
     #[command(flatten)]
     pub roots: Roots,
 }
@@ -70,7 +73,17 @@ impl Load {
     pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Loaded> {
         let Opened { files, registry, overrides, sweep } = self.open(out)?;
         let plan = sweep.and_then(|sweep| check(&sweep.workflow(0), &registry, &files, &overrides, wanted));
-        Ok(Loaded { files, plan })
+        Ok(Loaded { files, plan: self.pinned(plan)? })
+    }
+
+    /// The plan, if its model files are those that the workflow and, with `--locked`, its lock file name.
+    ///
+    /// # Errors
+    /// When a model or the lock file cannot be read.
+    pub fn pinned(&self, plan: Result<Plan, Diagnostics>) -> Result<Result<Plan, Diagnostics>> {
+        let Ok(plan) = plan else { return Ok(plan) };
+        let other = lock::compare(&plan, &self.file, self.locked)?;
+        Ok(if other.has_errors() { Err(other) } else { Ok(plan) })
     }
 
     /// Reads the workflow and finds its runs; results go to `out`.
@@ -79,8 +92,8 @@ impl Load {
     /// When a file cannot be read; what is wrong in it is in [`Opened::sweep`].
     pub fn open(&self, out: Option<&Path>) -> Result<Opened> {
         let files = Arc::new(self.roots.files(&self.file, out)?);
-        let text = read(&self.file)?;
         let registry = runtime::registry();
+        let text = text(&self.file)?;
         let (workflow, problems) = Workflow::open(&self.file.to_string_lossy(), &text, &files, &registry);
         let overrides = self.overrides()?;
         let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone() };
@@ -104,7 +117,27 @@ impl Load {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+/// Reads a workflow: a text, or what a picture carries; with everything that is wrong with it as such.
+///
+/// # Errors
+/// When the file cannot be read, or is a picture without a workflow.
+pub fn workflow(path: &Path) -> Result<(Workflow, Diagnostics)> {
+    Ok(Workflow::parse(&path.to_string_lossy(), &text(path)?))
+}
+
+/// The text of a workflow: a file's own, or what a picture carries.
+fn text(path: &Path) -> Result<String> {
+    match recipe::carried(path)? {
+        Some(text) => Ok(text),
+        None => read(path),
+    }
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn read(path: &Path) -> Result<String> {
     let shown = path.display();
     let meta = fs::metadata(path).with_context(|| format!("cannot read `{shown}`"))?;
     if meta.is_dir() {
@@ -116,7 +149,7 @@ fn read(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        Err(_) => bail!("`{shown}` is no text in UTF-8; a workflow is YAML, or ComfyUI's API JSON"),
+        Err(_) => bail!("`{shown}` is no text in UTF-8; a workflow is YAML, or ComfyUI's JSON"),
     }
 }
 

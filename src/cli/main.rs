@@ -3,14 +3,17 @@
 mod cache;
 mod check;
 mod completions;
+mod convert;
 mod display;
 mod doctor;
 mod drawing;
+mod fmt;
 mod graph;
 mod inspect;
 mod interrupt;
 mod layout;
 mod load;
+mod lock;
 mod machine;
 mod man;
 mod memory;
@@ -19,6 +22,7 @@ mod nodes;
 mod output;
 mod picture;
 mod plan;
+mod recipe;
 mod results;
 mod roots;
 mod run;
@@ -27,8 +31,10 @@ mod session;
 mod sheet;
 mod svg;
 mod sweep;
+mod verify;
 mod watch;
 mod why;
+mod write;
 
 use std::process::ExitCode;
 
@@ -60,6 +66,10 @@ enum Command {
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
+    Convert(convert::Convert),
+    Fmt(fmt::Fmt),
+    Lock(lock::Lock),
+    Verify(verify::Verify),
 }
 
 /// How a command ends when it ends in order.
@@ -95,6 +105,10 @@ fn main() -> ExitCode {
         Command::Doctor(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
+        Command::Convert(command) => command.run(),
+        Command::Fmt(command) => command.run(),
+        Command::Lock(command) => command.run(),
+        Command::Verify(command) => command.run(),
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));

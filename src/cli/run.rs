@@ -54,9 +54,13 @@ impl Run {
                 Ok(checked) => checked,
                 Err(problems) => return Ok(self.refuse(&problems)),
             };
+            if let Err(problems) = self.load.pinned(checked.plan(0))? {
+                return Ok(self.refuse(&problems));
+            }
             return self.runs(&sweep, &checked, &files, &clock, &cancel);
         }
-        let plan = match check(&sweep.workflow(0), &registry, &files, &overrides, &self.wanted) {
+        let plan = check(&sweep.workflow(0), &registry, &files, &overrides, &self.wanted);
+        let plan = match self.load.pinned(plan)? {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),
         };

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Where and how a workflow is computed.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Compute {
     /// Where tensors are computed: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
@@ -31,6 +31,13 @@ pub struct Compute {
     /// Use and keep no earlier results, in memory or on disk
     #[arg(long)]
     no_cache: bool,
+}
+
+impl Compute {
+    /// The same place, using and keeping no earlier results.
+    pub fn uncached(&self) -> Self {
+        Self { no_cache: true, ..self.clone() }
+    }
 }
 
 /// An engine and the device it works on.

@@ -1,9 +1,12 @@
-//! ComfyUI's API format: the JSON its server runs, read into the same workflow, and written from a plan.
+//! ComfyUI's JSON, read into the same workflow: the API format its server runs and the format its editor saves. The API
+//! format is also written, from a plan.
 
+pub(crate) mod classes;
 mod json;
 mod prompt;
+mod ui;
 
-pub use prompt::prompt;
+pub use prompt::{foreign, prompt};
 
 use std::sync::Arc;
 
@@ -19,13 +22,12 @@ use crate::{
 
 /// Whether a text is meant as one of ComfyUI's JSON formats. Our own format may be written as JSON too, being YAML.
 pub(crate) fn is_json_workflow(text: &str) -> bool {
-    let ours = text.contains("\"flow\"") && !text.contains("\"class_type\"");
-    let theirs =
-        text.contains("\"class_type\"") || (text.contains("\"nodes\"") && text.contains("\"links\""));
-    text.trim_start().starts_with('{') && theirs && !ours
+    let api = text.contains("\"class_type\"");
+    let ui = text.contains("\"nodes\"") && text.contains("\"links\"");
+    text.trim_start().starts_with('{') && (api || ui)
 }
 
-/// Reads API JSON, bare or wrapped as `{"prompt": …}`.
+/// Reads editor JSON, or API JSON, bare or wrapped as `{"prompt": …}`.
 pub(crate) fn read(workflow: &mut Workflow, problems: &mut Diagnostics) {
     workflow.dialect = Dialect::Comfy;
     let source = workflow.source.clone();
@@ -33,9 +35,7 @@ pub(crate) fn read(workflow: &mut Workflow, problems: &mut Diagnostics) {
     let span = |range: &std::ops::Range<usize>| Span { source: source.clone(), range: range.clone() };
     let listed = |key| tree.get(key).is_some_and(|tree| matches!(tree.value, Shape::List(_)));
     if listed("nodes") && listed("links") {
-        let message = "this is ComfyUI's editor format, which lacks what a run needs";
-        let hint = "in ComfyUI choose Workflow → Export (API) and run that file".to_owned();
-        return problems.push(Diagnostic::error("ui-format", message).at(span(&(0..1))).hint(hint));
+        return ui::read(&tree, workflow, problems);
     }
     let root = tree.get("prompt").filter(|prompt| prompt.map().is_some()).unwrap_or(&tree);
     let mut nodes = IndexMap::new();
@@ -51,20 +51,25 @@ pub(crate) fn read(workflow: &mut Workflow, problems: &mut Diagnostics) {
             continue;
         };
         let inputs = value.get("inputs").and_then(Tree::map).unwrap_or_default();
-        let fields = inputs.iter().map(|input| RawField {
+        // The button beside a picture's name.
+        let is_button = |input: &&Entry| ["upload", "choose file to upload"].contains(&input.key.as_str());
+        let fields = inputs.iter().filter(|input| !is_button(input)).map(|input| RawField {
             name: input.key.clone(),
             name_span: span(&input.key_range),
-            value: raw(&input.value),
+            value: raw(class, &input.key, &input.value),
             span: span(&input.value.range),
         });
-        let kind = Spanned { value: class.to_owned(), span: span(&kind.range) };
-        nodes.insert(NodeId::from(key.as_str()), RawNode::new(span(key_range), kind, fields.collect()));
+        let kind = Spanned { value: classes::today(class).to_owned(), span: span(&kind.range) };
+        let id = NodeId::from(key.as_str());
+        let title = value.get("_meta").and_then(|meta| meta.get("title")).and_then(Tree::text);
+        workflow.titles.extend(title.map(|title| (id.clone(), title.to_owned())));
+        nodes.insert(id, RawNode::new(span(key_range), kind, fields.collect()));
     }
     workflow.nodes = Arc::new(nodes);
 }
 
 /// A value as ComfyUI reads it: a pair of node id and number is a link.
-fn raw(tree: &Tree) -> Raw {
+fn raw(class: &str, input: &str, tree: &Tree) -> Raw {
     // ComfyUI's own wrapper for a list that is no link.
     if let Some(value) = tree.get("__value__") {
         return value.literal().map_or(Raw::Null, Raw::Literal);
@@ -76,6 +81,14 @@ fn raw(tree: &Tree) -> Raw {
             }
             _ => Raw::Literal(Literal::List(items)),
         },
+        _ => widget(class, input, tree),
+    }
+}
+
+/// The value of a widget, in today's words.
+fn widget(class: &str, input: &str, tree: &Tree) -> Raw {
+    match tree.literal() {
+        Some(Literal::Text(word)) => Raw::Literal(classes::value_today(class, input, &word).into()),
         Some(literal) => Raw::Literal(literal),
         None if matches!(tree.value, Shape::Null) => Raw::Null,
         None => Raw::Map,

@@ -12,7 +12,7 @@ use expand::Import;
 use library::Library;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -48,6 +48,8 @@ pub struct Workflow {
     pub(crate) imports: IndexMap<String, (Span, Import)>,
     /// The other files it is made of.
     pub(crate) parts: Vec<PathBuf>,
+    /// What people called the nodes of a ComfyUI graph, whose ids are numbers.
+    pub(crate) titles: HashMap<NodeId, String>,
     /// Names of nodes that could not be read, which has been said: references to them are not reported again.
     pub(crate) refused: HashSet<String>,
     /// The problems of reading.
@@ -73,7 +75,7 @@ pub(crate) const RESERVED: [&str; 8] =
 pub enum Dialect {
     /// Our YAML: strict, with names and expressions.
     Flow,
-    /// ComfyUI's API JSON: its defaults, its leniency, no `$`.
+    /// ComfyUI's JSON: its defaults, its leniency, no `$`.
     Comfy,
 }
 
@@ -146,7 +148,7 @@ pub(crate) enum Raw {
 }
 
 impl Workflow {
-    /// Reads a text: our YAML, or ComfyUI's API JSON when it begins with `{` and its entries have a `class_type`.
+    /// Reads a text: our YAML, or ComfyUI's JSON, as its editor saves it or as its API takes it.
     ///
     /// The workflow holds whatever could be understood, and the problems; [`check`](crate::check::check) reports them again
     /// with its own, so that a user sees all of them at once.
@@ -194,6 +196,7 @@ impl Workflow {
             combination: Vec::new(),
             item: None,
             entropy: None,
+            titles: HashMap::new(),
             refused: HashSet::new(),
             problems: Diagnostics::default(),
         }

@@ -2,7 +2,10 @@
 //!
 //! Only this module names either crate, so that a move to one parser is one file.
 
+mod scalar;
 mod spans;
+
+pub(crate) use scalar::{block, inline};
 
 use std::{ops::Range, sync::Arc};
 

@@ -2,7 +2,23 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Constant, Plan};
+use super::classes::Class;
+use crate::{Constant, Diagnostic, Diagnostics, Plan};
+
+/// Warnings of what ComfyUI does not have: nodes of ours that are none of its classes.
+pub fn foreign(plan: &Plan) -> Diagnostics {
+    let own = plan.graph().node_weights().filter_map(|job| {
+        let class = job.def.aliases.first().unwrap_or(&job.def.kind);
+        if Class::of(class).is_some() {
+            return None;
+        }
+        let message = format!("ComfyUI has no node like {}, which `{}` is", job.def.kind, job.id);
+        Some(Diagnostic::warning("not-in-comfyui", message).at(job.span.clone()).node(&*job.id))
+    });
+    let mut problems = Diagnostics(own.collect());
+    problems.sort();
+    problems
+}
 
 /// The plan as API JSON; our node types go by the first of their ComfyUI names.
 pub fn prompt(plan: &Plan) -> Value {

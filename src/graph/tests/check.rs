@@ -168,7 +168,16 @@ fn every_id_is_documented_and_has_a_case() {
     let seen: BTreeSet<_> =
         suite().iter().flat_map(|(_, text)| expected(text)).map(|(_, _, id, _)| id).collect();
     // A node that fails while it runs, and texts that are no YAML file, have tests of their own.
-    let elsewhere = ["ignored-input", "node-failed", "too-big", "ui-format"];
+    let elsewhere = [
+        "ignored-input",
+        "left-out",
+        "node-failed",
+        "not-in-comfyui",
+        "stale-lock",
+        "too-big",
+        "ui-format",
+        "wrong-hash",
+    ];
     let missing: Vec<_> =
         listed.iter().filter(|id| !seen.contains(**id) && !elsewhere.contains(id)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");

@@ -50,16 +50,6 @@ fn mistakes_are_found_where_they_are() {
 }
 
 #[test]
-fn the_editors_format_is_recognised_and_refused() {
-    let text =
-        r#"{"last_node_id": 3, "nodes": [{"id": 1, "type": "KSampler"}], "links": [], "version": 0.4}"#;
-    assert_problems(
-        text,
-        &[("ui-format", 1, "this is ComfyUI's editor format, which lacks what a run needs")],
-    );
-}
-
-#[test]
 fn broken_json_says_where() {
     let found = problems("{\n  \"3\": {\"class_type\": \"KSampler\",, \"inputs\": {}}\n}");
     assert_eq!((found.len(), found[0].0.as_str(), found[0].1), (1, "syntax", 2));

@@ -312,18 +312,15 @@ impl Reader<'_> {
 
     fn hash(&mut self, value: &Tree) -> Option<String> {
         let text = self.string("hash", value)?;
-        let digits = text.rsplit(':').next().unwrap_or_default();
+        let digits = text.strip_prefix("blake3:").unwrap_or(&text);
         if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let span = self.span(&value.range);
-            let message = "`hash` is kept but not compared with the file yet";
-            self.problems.push(Diagnostic::warning("unsupported", message).at(span));
-            return Some(text);
+            return Some(digits.to_ascii_lowercase());
         }
         self.error(
             "wrong-type",
             format!("`{text}` is no hash"),
             &value.range,
-            Some("64 hexadecimal digits".into()),
+            Some("64 hexadecimal digits of BLAKE3, as `flow lock` writes them".into()),
         );
         None
     }

@@ -1,0 +1,104 @@
+//! `flow lock`: the model files of a workflow by content; and comparing them.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{LazyLock, Mutex},
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, Result};
+use flow_graph::{
+    Diagnostic, Diagnostics, Hash, Plan,
+    lock::{self, Lock as Locked},
+};
+
+use crate::{
+    Ending,
+    load::{self, Load, show},
+    output, write,
+};
+
+/// Writes down the content of every model file of a workflow, for `--locked` to compare
+#[derive(Debug, clap::Args)]
+pub struct Lock {
+    #[command(flatten)]
+    load: Load,
+}
+
+impl Lock {
+    /// Writes the lock file beside the workflow.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn run(&self) -> Result<Ending> {
+        let plan = match self.load.load(None, &[])?.plan {
+            Ok(plan) => plan,
+            Err(problems) => {
+                show(&problems);
+                return Ok(Ending::Refused);
+            }
+        };
+        show(plan.warnings());
+        let text =
+            lock::write(&plan, env!("CARGO_PKG_VERSION"), &mut whole).context("cannot read a model")?;
+        let path = beside(&self.load.file);
+        write::text(&path, &text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        output::print(&format!("{}\n", path.display()))?;
+        Ok(Ending::Done)
+    }
+}
+
+/// What a plan's model files should be and are not: by `hash:` in the workflow, and with `locked` by its lock file.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn compare(plan: &Plan, workflow: &Path, locked: bool) -> Result<Diagnostics> {
+    let mut problems = lock::compare_hashes(plan, &mut whole).context("cannot read a model")?;
+    if !locked {
+        return Ok(problems);
+    }
+    let path = beside(workflow);
+    if !path.is_file() {
+        let message = format!("there is no lock file `{}`", path.display());
+        let problem = Diagnostic::error("stale-lock", message);
+        problems.push(problem.hint(format!("`flow lock {}` writes it", workflow.display())));
+        return Ok(problems);
+    }
+    match Locked::parse(&path.to_string_lossy(), &load::read(&path)?) {
+        Ok(lock) => problems.0.extend(lock.compare(plan, &mut whole).context("cannot read a model")?.0),
+        Err(wrong) => problems.0.extend(wrong.0),
+    }
+    Ok(problems)
+}
+
+/// `product.yaml` has its lock in `product.lock`.
+fn beside(workflow: &Path) -> PathBuf {
+    workflow.with_extension("lock")
+}
+
+/// Files larger than this take a moment, which is said.
+const LONG: u64 = 1 << 30;
+
+type Stamp = (u64, Option<SystemTime>);
+
+/// The hash of a whole file. A process that checks a workflow again and again reads its models once.
+fn whole(path: &Path) -> io::Result<Hash> {
+    static KNOWN: LazyLock<Mutex<HashMap<PathBuf, (Stamp, Hash)>>> = LazyLock::new(Mutex::default);
+    let meta = fs::metadata(path)?;
+    let stamp = (meta.len(), meta.modified().ok());
+    let known = KNOWN.lock().ok().and_then(|known| known.get(path).copied());
+    if let Some((_, hash)) = known.filter(|(known, _)| *known == stamp) {
+        return Ok(hash);
+    }
+    if meta.len() > LONG {
+        output::note(format_args!("reading all of {} ({} MB)", path.display(), meta.len() >> 20));
+    }
+    let hash = Hash::of_reader(File::open(path)?)?;
+    if let Ok(mut known) = KNOWN.lock() {
+        known.insert(path.to_owned(), (stamp, hash));
+    }
+    Ok(hash)
+}

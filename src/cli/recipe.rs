@@ -1,0 +1,102 @@
+//! The workflow a picture carries: in a PNG's text chunks, as flow and ComfyUI write them.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use png::{Decoder, Limits};
+
+/// Longest text taken from a picture.
+const MAX_TEXT: usize = 64 << 20;
+
+/// The chunks looked at, the most exact first: our YAML, the graph ComfyUI ran, the canvas it was drawn on.
+const CHUNKS: [&str; 3] = ["flow", "prompt", "workflow"];
+
+/// The first bytes of pictures that are no PNG.
+const OTHERS: [(&[u8], &str); 3] = [(b"\xff\xd8\xff", "JPEG"), (b"RIFF", "WebP"), (b"GIF8", "GIF")];
+
+/// The workflow in a picture; `None` for a file that is no picture.
+///
+/// # Errors
+/// When the file cannot be read, is a picture of another format, or carries no workflow.
+pub fn carried(path: &Path) -> Result<Option<String>> {
+    let shown = path.display();
+    if path.is_dir() {
+        bail!("`{shown}` is a folder; name a file in it");
+    }
+    let mut file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let mut head = Vec::new();
+    Read::by_ref(&mut file)
+        .take(8)
+        .read_to_end(&mut head)
+        .with_context(|| format!("cannot read `{shown}`"))?;
+    if head != b"\x89PNG\r\n\x1a\n" {
+        // A text that happens to begin so is no workflow either.
+        let other = OTHERS.iter().find(|(magic, _)| head.starts_with(magic));
+        return match other {
+            Some((_, kind)) => {
+                bail!("`{shown}` is a {kind} picture; a workflow is read from PNG, YAML or JSON")
+            }
+            None => Ok(None),
+        };
+    }
+    file.seek(SeekFrom::Start(0)).with_context(|| format!("cannot read `{shown}`"))?;
+    let texts = texts(file).with_context(|| format!("`{shown}` is a damaged PNG"))?;
+    let found = CHUNKS.iter().find_map(|name| {
+        // ComfyUI writes numbers into `prompt` that are no JSON, when a node gives one.
+        let is_sound = |text: &&(String, String)| *name != "prompt" || is_json(&text.1);
+        texts.iter().find(|(keyword, _)| keyword == name).filter(is_sound)
+    });
+    match found {
+        Some((_, text)) => Ok(Some(text.clone())),
+        None => bail!(
+            "`{shown}` carries no workflow: it has none of the text chunks {}; many programs drop them",
+            CHUNKS.map(|name| format!("`{name}`")).join(", ")
+        ),
+    }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(text).is_ok()
+}
+
+/// The text chunks of interest, before the pixels or behind them.
+fn texts(file: File) -> Result<Vec<(String, String)>> {
+    let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MAX_TEXT });
+    decoder.set_ignore_text_chunk(false);
+    let mut reader = decoder.read_info()?;
+    let mut found = collect(reader.info());
+    if found.is_empty() {
+        reader.finish()?;
+        found = collect(reader.info());
+    }
+    Ok(found)
+}
+
+fn collect(info: &png::Info<'_>) -> Vec<(String, String)> {
+    let wanted = |keyword: &str| CHUNKS.contains(&keyword);
+    let mut found = Vec::new();
+    for chunk in info.uncompressed_latin1_text.iter().filter(|chunk| wanted(&chunk.keyword)) {
+        found.push((chunk.keyword.clone(), chunk.text.clone()));
+    }
+    for chunk in info.compressed_latin1_text.iter().filter(|chunk| wanted(&chunk.keyword)) {
+        let mut chunk = chunk.clone();
+        if chunk.decompress_text_with_limit(MAX_TEXT).is_ok()
+            && let Ok(text) = chunk.get_text()
+        {
+            found.push((chunk.keyword, text));
+        }
+    }
+    for chunk in info.utf8_text.iter().filter(|chunk| wanted(&chunk.keyword)) {
+        let mut chunk = chunk.clone();
+        if chunk.decompress_text_with_limit(MAX_TEXT).is_ok()
+            && let Ok(text) = chunk.get_text()
+        {
+            found.push((chunk.keyword, text));
+        }
+    }
+    found
+}

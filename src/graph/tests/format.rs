@@ -1,0 +1,163 @@
+//! The layout of workflow files: even, safe, and done once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::{fs, path::Path};
+
+use flow_graph::format;
+use proptest::prelude::*;
+use serde_yaml::Value;
+
+/// The text laid out, having asserted that it says the same and that once is enough.
+fn laid_out(text: &str) -> String {
+    let once = format("w.yaml", text).unwrap_or_else(|problems| panic!("{}\n{text}", problems.render(false)));
+    let read = |text: &str| serde_yaml::from_str::<Value>(text).unwrap();
+    assert_eq!(read(text), read(&once), "{text}\n->\n{once}");
+    assert_eq!(format("w.yaml", &once).unwrap(), once, "{text}\n->\n{once}");
+    assert_eq!(comments(text), comments(&once), "{text}\n->\n{once}");
+    once
+}
+
+/// What stands behind `#`, sorted; also of `#` that are no comments, which stay as well.
+fn comments(text: &str) -> Vec<String> {
+    let mut comments: Vec<_> =
+        text.lines().filter_map(|line| Some(line.split_once('#')?.1.trim_end().to_owned())).collect();
+    comments.sort();
+    comments
+}
+
+#[test]
+fn lines_are_indented_spaced_and_ordered() {
+    let text = "\
+# What the file is about.
+
+nodes:
+      # The first.
+      a:   {type: X,b: [ 1,2 ],  c: {}}   # kept
+
+
+      b:
+         type:  Y   \n
+         # about text
+         text: |
+            two
+              lines  \n
+         list:
+         - one
+         -   two: 2
+             three: 3
+         long: 'a
+           b'
+      # the end
+inputs: { x: 1 }
+# the version
+flow: 1
+";
+    insta::assert_snapshot!(laid_out(text));
+}
+
+#[test]
+fn what_is_aligned_stays_aligned() {
+    let text = "\
+flow: 1
+inputs:
+  size:     { type: int,    default: 1,  about: a }   # here
+  strength: { type: float,  default: 22, about: b }   # and here
+  name:   { type: string,   default: c }
+nodes:
+  a:  { type: X }
+  bc: { type: Y }
+";
+    let expected = text.replace("  name:   { type: string,   default", "  name: { type: string, default");
+    assert_eq!(laid_out(text), expected);
+}
+
+#[test]
+fn a_map_beyond_the_line_is_broken_and_one_that_fits_is_not() {
+    let node = |n: usize| {
+        format!("flow: 1\nnodes:\n  a: {{ type: X, b: {{ c: 1 }}, text: \"{}\" }}\n", "x".repeat(n))
+    };
+    assert_eq!(laid_out(&node(80)), node(80));
+    let broken =
+        format!("flow: 1\nnodes:\n  a:\n    type: X\n    b: {{ c: 1 }}\n    text: \"{}\"\n", "x".repeat(90));
+    assert_eq!(laid_out(&node(90)), broken);
+}
+
+#[test]
+fn what_is_not_understood_stays_as_written() {
+    for text in [
+        "flow: 1\nnodes:\n    - - a\n      - b\n    - {c: 1}\n",
+        "nodes:\n    a: &x\n        type:   X\n    b: *x\nflow: 1\n",
+        "? flow\n: 1\n",
+        "--- # mark\nnodes: {}\nflow: 1\n",
+        "a: |+\n  text\n\n\n",
+        "a: >2\n    text\n\n\n\n  more\nb: 1\n",
+        "\"a\" :   1\n",
+        "flow: 1\nnodes: {\n   a: {type: X},  # comment\n\n\n   b: {type: Y} }\n",
+        "",
+        "# only a comment",
+        "a: b\r\nc:   d\r\n",
+    ] {
+        laid_out(text);
+    }
+}
+
+#[test]
+fn what_is_no_yaml_is_refused_with_its_place() {
+    let problems = format("w.yaml", "flow: 1\r\nnodes: [\r\n").unwrap_err();
+    assert_eq!((problems.0[0].id, problems.0[0].span.is_some()), ("syntax", true));
+    let json = r#"{"1": {"class_type": "KSampler", "inputs": {}}}"#;
+    assert_eq!(format("w.json", json).unwrap_err().0[0].id, "not-a-workflow");
+}
+
+#[test]
+fn every_example_and_every_case_of_the_suites_is_laid_out_safely() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = 0;
+    for folder in ["workflows", "tests/suite/broken", "src/graph/tests/suite"] {
+        for entry in fs::read_dir(project.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|ending| ending != "yaml") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            // What does not parse is refused; the parser here takes a little more than the format does.
+            if format("w.yaml", &text).is_ok() {
+                let once = laid_out(&text);
+                assert!(folder != "workflows" || once == text, "{} is not laid out", path.display());
+                files += 1;
+            }
+        }
+    }
+    assert!(files >= 90, "{files}");
+}
+
+/// A line of a file that may be no YAML at all.
+fn line() -> impl Strategy<Value = String> {
+    let content = prop_oneof![
+        "[a-d]: +[a-d1-3]{1,3} {0,2}",
+        "[a-d]: *",
+        "[a-d]: \\{ ?[a-d]: +[1-3],? *[a-d]: [a-d]+ *\\} *",
+        "[a-d]: \\[ ?[1-3] ?, *[a-d] ?\\]( +# [x-z]+)?",
+        "[a-d]: [|>][-+]?",
+        "- +[a-d]: [1-3]",
+        "- [a-d1-3]{1,3}",
+        "# [x-z]{1,5} ?",
+        "[a-d]: \"[a-d ]*",
+        "[a-d ]*\"",
+        "",
+    ];
+    (0usize..7, content).prop_map(|(indent, content)| " ".repeat(indent) + &content)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn every_file_is_laid_out_safely_or_refused(lines in prop::collection::vec(line(), 0..9)) {
+        let text = lines.join("\n");
+        if format("w.yaml", &text).is_ok() {
+            laid_out(&text);
+        }
+    }
+}
