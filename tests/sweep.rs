@@ -1,5 +1,7 @@
 //! Many runs of one file: what they share is computed once, what fails does not stop the rest, nothing is written twice.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

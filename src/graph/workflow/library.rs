@@ -109,7 +109,7 @@ impl<'a> Library<'a> {
         let folder = Path::new(&place.source.name).parent().unwrap_or(Path::new(""));
         let path = files.beside(folder, name).map_err(|problem| match problem {
             FileProblem::Missing { near: names, .. } => {
-                let near = near(name, names.iter().map(String::as_str)).or(names.first().map(String::as_str));
+                let near = near(name, names.iter().map(String::as_str));
                 let hint = near.map_or_else(
                     || "the name is relative to the file it stands in".to_owned(),
                     |near| format!("did you mean `{near}`?"),
