@@ -54,12 +54,13 @@ impl Convert {
     /// When a file cannot be read or written.
     pub fn run(&self) -> Result<Ending> {
         let files = self.roots.files(&self.file, None)?;
-        let (workflow, problems) = load::workflow(&self.file)?;
+        let registry = runtime::registry();
+        let (workflow, problems) = load::workflow(&self.file, &files, &registry)?;
         if problems.has_errors() && !self.partial {
             show(&problems);
             return Ok(Ending::Refused);
         }
-        let checked = check(&workflow, &runtime::registry(), &files, &Overrides::default(), &[]);
+        let checked = check(&workflow, &registry, &files, &Overrides::default(), &[]);
         let text = match self.format(&workflow)? {
             Format::Yaml => self.yaml(&workflow, checked),
             Format::Api => api(checked),

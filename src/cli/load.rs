@@ -93,8 +93,7 @@ impl Load {
     pub fn open(&self, out: Option<&Path>) -> Result<Opened> {
         let files = Arc::new(self.roots.files(&self.file, out)?);
         let registry = runtime::registry();
-        let text = text(&self.file)?;
-        let (workflow, problems) = Workflow::open(&self.file.to_string_lossy(), &text, &files, &registry);
+        let (workflow, problems) = workflow(&self.file, &files, &registry)?;
         let overrides = self.overrides()?;
         let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone() };
         let sweep =
@@ -117,12 +116,13 @@ impl Load {
     }
 }
 
-/// Reads a workflow: a text, or what a picture carries; with everything that is wrong with it as such.
+/// Reads a workflow, a text or what a picture carries, with the files it is made of; and everything that is wrong with it
+/// as such.
 ///
 /// # Errors
 /// When the file cannot be read, or is a picture without a workflow.
-pub fn workflow(path: &Path) -> Result<(Workflow, Diagnostics)> {
-    Ok(Workflow::parse(&path.to_string_lossy(), &text(path)?))
+pub fn workflow(path: &Path, files: &Files, registry: &Registry) -> Result<(Workflow, Diagnostics)> {
+    Ok(Workflow::open(&path.to_string_lossy(), &text(path)?, files, registry))
 }
 
 /// The text of a workflow: a file's own, or what a picture carries.
