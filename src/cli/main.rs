@@ -18,6 +18,7 @@ mod roots;
 mod run;
 mod runtime;
 mod session;
+mod set;
 mod svg;
 mod verify;
 mod write;
@@ -46,6 +47,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Convert(convert::Convert),
     Fmt(fmt::Fmt),
+    Set(set::Set),
     Lock(lock::Lock),
     Verify(verify::Verify),
 }
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Inspect(command) => command.run(),
         Command::Convert(command) => command.run(),
         Command::Fmt(command) => command.run(),
+        Command::Set(command) => command.run(),
         Command::Lock(command) => command.run(),
         Command::Verify(command) => command.run(),
     };
