@@ -27,7 +27,7 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
     let Some(tree) = yaml::parse(&source, &mut problems).filter(|_| !problems.has_errors()) else {
         return Err(problems);
     };
-    let (around, old) = find(&tree, name).map_err(refuse)?;
+    let (around, old) = find(&tree, name)?;
     let place = Span { source: source.clone(), range: old.range.clone() };
     let one_line = |message: &str| {
         let problem = Diagnostic::error("unsupported", format!("`{name}` {message}")).at(place.clone());
@@ -53,8 +53,10 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
 }
 
 /// The value of a name and the map it is in.
-fn find<'t>(tree: &'t Tree, name: &str) -> Result<(&'t Tree, &'t Tree), Diagnostic> {
-    let unknown = |message: String, hint| Err(Diagnostic::error("unknown-override", message).hint(hint));
+fn find<'t>(tree: &'t Tree, name: &str) -> Result<(&'t Tree, &'t Tree), Diagnostics> {
+    let unknown = |message: String, hint| {
+        Err(Diagnostics(vec![Diagnostic::error("unknown-override", message).hint(hint)]))
+    };
     let keys = |tree: Option<&'t Tree>| -> Vec<&'t str> {
         let entries = tree.and_then(Tree::map).unwrap_or_default();
         entries.iter().map(|entry| entry.key.as_str()).collect()
