@@ -63,3 +63,20 @@ fn a_file_that_is_no_workflow_is_refused_and_the_others_are_done() {
     assert_eq!(fs::read_to_string(folder.path().join("broken.yaml")).expect("a text"), broken);
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing else is left behind");
 }
+
+#[test]
+fn values_are_set_in_a_file_all_or_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.yaml");
+    let text = "flow: 1\ninputs: { seed: 1, size: 2 }   # both\nnodes: {}\n";
+    fs::write(&file, text).expect("a file");
+    let set = |values: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+        let output = command.current_dir(folder.path()).args(["set", "a.yaml"]).args(values).output();
+        output.expect("the binary runs").status.code()
+    };
+    assert_eq!(set(&["seed=7", "sized=3"]), Some(2));
+    assert_eq!(fs::read_to_string(&file).expect("a text"), text);
+    assert_eq!(set(&["seed=7", "size=3"]), Some(0));
+    assert_eq!(fs::read_to_string(&file).expect("a text"), text.replace("1, size: 2", "7, size: 3"));
+}

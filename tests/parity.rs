@@ -1,6 +1,8 @@
 //! Whole graphs in ComfyUI's API format against what ComfyUI and IPAdapter_plus gave for them (tests/fixtures/pipeline):
 //! the same latents and the same pictures, from the same seeds.
 
+mod nameless;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -154,6 +156,34 @@ fn psnr(a: &image::RgbImage, b: &image::RgbImage) -> f64 {
         a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
     let mean = squares / a.as_raw().len() as f64;
     if mean == 0.0 { f64::INFINITY } else { 10.0 * (255.0 * 255.0 / mean).log10() }
+}
+
+/// Converts a file beside it, and gives what came out.
+fn convert(file: &Path, out: &str) -> PathBuf {
+    let out = file.with_file_name(out);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+    command.arg("convert").arg(file).arg("-o").arg(&out);
+    command.arg("--input").arg(root().join("models/tiny-sd/reference/inputs"));
+    let output = command.output().expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    out
+}
+
+#[test]
+fn comfyui_graphs_come_back_from_yaml_as_they_were() {
+    let cases = fs::read_to_string(root().join("tests/fixtures/pipeline/cases.json")).expect("the cases");
+    let cases: Map<String, Value> = serde_json::from_str(&cases).expect("JSON");
+    for (name, case) in &cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("graph.json");
+        fs::write(&file, graph(case, folder.path()).to_string()).expect("the graph is written");
+        let read = |path: &Path| fs::read_to_string(path).expect("a text");
+        // The same graph with every default spelled out.
+        let own = convert(&file, "own.json");
+        let yaml = convert(&file, "graph.yaml");
+        let back = convert(&yaml, "back.json");
+        assert_eq!(nameless::graph(&read(&own)), nameless::graph(&read(&back)), "{name}: {}", read(&yaml));
+    }
 }
 
 #[test]

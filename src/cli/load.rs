@@ -60,7 +60,11 @@ pub struct Loaded {
     pub plan: Result<Plan, Diagnostics>,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// `NAME=VALUE` of a command line.
+///
+/// # Errors
+/// When there is no `=`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.trim().to_owned(), value.to_owned()))
 }

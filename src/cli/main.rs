@@ -28,6 +28,7 @@ mod roots;
 mod run;
 mod runtime;
 mod session;
+mod set;
 mod sheet;
 mod svg;
 mod sweep;
@@ -68,6 +69,7 @@ enum Command {
     Man(man::Man),
     Convert(convert::Convert),
     Fmt(fmt::Fmt),
+    Set(set::Set),
     Lock(lock::Lock),
     Verify(verify::Verify),
 }
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Man(command) => command.run(),
         Command::Convert(command) => command.run(),
         Command::Fmt(command) => command.run(),
+        Command::Set(command) => command.run(),
         Command::Lock(command) => command.run(),
         Command::Verify(command) => command.run(),
     };

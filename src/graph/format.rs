@@ -6,7 +6,10 @@
 mod indent;
 mod lines;
 mod order;
+mod set;
 mod spacing;
+
+pub use set::set;
 
 use std::sync::Arc;
 

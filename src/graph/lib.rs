@@ -38,7 +38,7 @@ pub use diag::{Diagnostic, Diagnostics, Severity};
 pub use facts::{Fact, Facts, Known};
 pub use files::{File, Files};
 pub use flow_macros::{Choice, Inputs};
-pub use format::format;
+pub use format::{format, set};
 pub use hash::Hash;
 pub use inputs::Overrides;
 pub use literal::Literal;

@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use flow_graph::format;
+use flow_graph::{format, set};
 use proptest::prelude::*;
 use serde_yaml::Value;
 
@@ -160,4 +160,51 @@ proptest! {
             laid_out(&text);
         }
     }
+}
+
+const SET: &str = "\
+flow: 1   # one
+inputs:
+  seed: 42           # the answer
+  prompt: { type: string, default: \"a cup\", about: x }
+models:
+  base: { kind: checkpoint, file: tiny-sd }
+nodes:
+  s: { type: KSampler, steps: 20, latent: { type: EmptyLatentImage, width: 64 } }
+  t:
+    type: CLIPTextEncode
+    text: |
+      two
+      lines
+    with: { type: x }
+";
+
+#[test]
+fn a_value_is_set_and_nothing_beside_it_changes() {
+    let change = |name: &str, value: &str| set("w.yaml", SET, name, value).unwrap();
+    for (name, value, old, new) in [
+        ("seed", "7", "seed: 42 ", "seed: 7 "),
+        ("prompt", "7, a: b", "\"a cup\"", "\"7, a: b\""),
+        ("models.base", "other.ckpt", "file: tiny-sd", "file: other.ckpt"),
+        ("s.steps", "$steps", "steps: 20", "steps: $steps"),
+        ("s.latent.width", "128", "width: 64", "width: 128"),
+        ("t.type", "y", "{ type: x }", "{ type: y }"),
+    ] {
+        assert_eq!(change(name, value), SET.replace(old, new), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_set_is_refused() {
+    for (name, message) in [
+        ("sed", "`sed` is no input of this workflow"),
+        ("models.bas", "there is no model alias `bas`"),
+        ("u.steps", "there is no node `u`"),
+        ("s.stps", "`stps` of `s.stps` is not in the file"),
+        ("s.latent", "`s.latent` has no plain value"),
+        ("t.text", "`t.text` is not written on one line"),
+    ] {
+        assert_eq!(set("w.yaml", SET, name, "1").unwrap_err().0[0].message, message);
+    }
+    assert_eq!(set("w.yaml", "a: [", "a", "1").unwrap_err().0[0].id, "syntax");
 }
