@@ -91,18 +91,18 @@ impl<'a> Ahead<'a> {
         let now = self.session.made(self.plan, &self.forecast, self.files, job);
         let node = self.plan.job(job);
         let found = reasons(&now, self.record.get(&node.id).as_ref());
-        if !found.is_empty() || !matches!(self.fate(job), Fate::Run) {
+        let &Fate::Run { recorded } = self.fate(job) else { return found };
+        if !found.is_empty() {
             return found;
         }
-        let consumers = self.plan.graph().neighbors(job);
-        let needed: Vec<_> =
-            consumers.filter(|job| matches!(self.fate(*job), Fate::Run | Fate::After(_))).collect();
-        let for_whom = self.list(&needed);
+        let consumers = self.plan.graph().neighbors(job).filter(|job| self.is_told(*job));
+        let needed = self.list(&consumers.collect::<Vec<_>>());
         let kept = node.def.outputs.iter().any(|output| output.stored);
-        vec![Reason::text(match (node.def.is_sink(), kept) {
-            (true, _) => "it is run for its effect, every time".to_owned(),
-            (false, false) => format!("it opens what {for_whom} needs; that is never kept"),
-            (false, true) => "result no longer kept".to_owned(),
+        vec![Reason::text(match (node.def.is_sink(), kept, recorded) {
+            (true, ..) => "run for its effect, every time".to_owned(),
+            (_, false, _) => format!("never kept; needed by {needed}"),
+            (_, _, true) => format!("quicker made than read; needed by {needed}"),
+            _ => "result no longer kept".to_owned(),
         })]
     }
 
@@ -112,7 +112,7 @@ impl<'a> Ahead<'a> {
             Fate::Aside => "cannot run".to_owned(),
             Fate::Found => "hit".to_owned(),
             Fate::Unneeded => "not needed".to_owned(),
-            Fate::Run => "run".to_owned(),
+            Fate::Run { .. } => "run".to_owned(),
             Fate::After(jobs) => format!("depends on {}", self.list(jobs)),
             Fate::Failed(error) => format!("fails: {error}"),
         }
@@ -120,7 +120,7 @@ impl<'a> Ahead<'a> {
 
     /// Whether the reasons of a job say something of a run.
     fn is_told(&self, job: NodeIndex) -> bool {
-        matches!(self.fate(job), Fate::Run | Fate::After(_))
+        matches!(self.fate(job), Fate::Run { .. } | Fate::After(_))
     }
 
     fn list(&self, jobs: &[NodeIndex]) -> String {
@@ -145,7 +145,7 @@ impl<'a> Ahead<'a> {
                 }
             }
             let kind = match self.fate(job) {
-                Fate::Run => 0,
+                Fate::Run { .. } => 0,
                 Fate::After(_) => 1,
                 Fate::Found => 2,
                 Fate::Unneeded | Fate::Aside | Fate::Failed(_) => 3,
@@ -154,7 +154,7 @@ impl<'a> Ahead<'a> {
             text += &format!("{:ids$}  {:kinds$}  {words}\n", &*node.id, node.def.kind);
         }
         let [run, after, found, other] = counts;
-        text + &format!("{run} to run, {after} to be seen, {found} known, {other} not needed\n")
+        text + &format!("{run} to run, {after} depend on them, {found} known, {other} not needed\n")
     }
 
     /// A job as JSON.
@@ -164,7 +164,7 @@ impl<'a> Ahead<'a> {
             Fate::Aside => "cannot-run",
             Fate::Found => "hit",
             Fate::Unneeded => "not-needed",
-            Fate::Run => "run",
+            Fate::Run { .. } => "run",
             Fate::After(_) => "depends",
             Fate::Failed(_) => "fails",
         };

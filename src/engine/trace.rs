@@ -46,7 +46,10 @@ pub enum Fate {
     /// It would not run: everything that would use it is known.
     Unneeded,
     /// It would run.
-    Run,
+    Run {
+        /// It ran before with the same key, and its values were not worth keeping.
+        recorded: bool,
+    },
     /// Its key depends on what these jobs give, which must run first; a few of them, the nearest.
     After(Vec<NodeIndex>),
     /// It cannot be said; a run would fail here.
@@ -93,7 +96,9 @@ impl Engine {
             let fate = match resolver.stage(job) {
                 Stage::Aside | Stage::Dead => continue,
                 Stage::Done => Fate::Found,
-                Stage::Waiting => Fate::Run,
+                Stage::Waiting => Fate::Run {
+                    recorded: self.is_recorded(resolver.key(job), plan.job(job).def.outputs.len()),
+                },
                 Stage::Open => Fate::After(awaited(&resolver, plan, &fates, job)),
                 Stage::Twin(first) if resolver.is_wanted(first) || resolver.is_wanted(job) => Fate::Found,
                 Stage::Kept | Stage::Recorded | Stage::Missing | Stage::Twin(_) => Fate::Unneeded,
@@ -101,6 +106,11 @@ impl Engine {
             fates[job.index()] = fate;
         }
         Forecast { fates, trace: resolver.finish() }
+    }
+
+    fn is_recorded(&self, key: Option<Hash>, outputs: usize) -> bool {
+        let (Some(key), Some(disk)) = (key, &self.disk) else { return false };
+        disk.find(&key, outputs).is_some_and(|found| !found.whole)
     }
 }
 

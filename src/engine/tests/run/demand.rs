@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier};
 
 use flow_engine::{Fate, RunError};
 use flow_graph::{Context, Job, Link, NodeDef, Plan};
-use petgraph::graph::DiGraph;
+use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::stubs::{graph::*, large::*, nodes::*, *};
 
@@ -99,9 +99,10 @@ fn a_look_ahead_says_what_would_run_and_runs_nothing() {
     let fates = |number: i64| {
         let plan = drawing(number);
         let ahead = stage.engine.forecast(&plan, &stage.cx);
-        let name = |job: &_| plan.job(*job).id.to_string();
-        let line = |job: &_| match &ahead.fates[job.index()] {
+        let name = |job: &NodeIndex| plan.job(*job).id.to_string();
+        let line = |job: &NodeIndex| match &ahead.fates[job.index()] {
             Fate::After(jobs) => format!("{} after {}", name(job), jobs.iter().map(name).collect::<String>()),
+            Fate::Run { .. } => format!("{} Run", name(job)),
             fate => format!("{} {fate:?}", name(job)),
         };
         let mut lines: Vec<_> = plan.order().iter().map(line).collect();

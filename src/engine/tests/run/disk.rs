@@ -41,9 +41,9 @@ fn another_process_runs_sinks_only_and_opens_nothing() {
     assert_eq!(again(folder.path(), &plan).ran().len(), 6);
     insta::assert_snapshot!(again(folder.path(), &plan).text(), @r"
     cached size
-    cached open
     cached number
     cached tens
+    cached open
     cached draw
     started save
     saved save 14.txt
