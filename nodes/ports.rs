@@ -187,7 +187,10 @@ impl Port for Latent {
     fn store(&self, _cx: &Context) -> Option<Vec<u8>> {
         let mut writer = Writer::default();
         writer.tensor(&self.samples)?;
-        writer.optional(self.noise_mask.as_deref(), |writer, mask| Some(writer.mask(mask)))?;
+        writer.optional(self.noise_mask.as_deref(), |writer, mask| {
+            writer.mask(mask);
+            Some(())
+        })?;
         Some(writer.bytes)
     }
 

@@ -51,12 +51,15 @@ struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        fs::write(place.path("product.yaml"), PRODUCT).unwrap();
+        let place = Self(tempfile::tempdir().expect("a folder"));
+        fs::write(place.path("product.yaml"), PRODUCT).expect("the workflow is written");
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("workflows/assets");
         for (from, to) in [("handbag.png", "photo.png"), ("look.png", "style.png")] {
-            let picture = image::open(assets.join(from)).unwrap();
-            picture.resize_exact(64, 64, image::imageops::FilterType::Triangle).save(place.path(to)).unwrap();
+            let picture = image::open(assets.join(from)).expect("an example");
+            picture
+                .resize_exact(64, 64, image::imageops::FilterType::Triangle)
+                .save(place.path(to))
+                .expect("a picture");
         }
         place
     }
@@ -66,9 +69,9 @@ impl Place {
     }
 
     fn edit(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(self.path("product.yaml")).unwrap();
+        let text = fs::read_to_string(self.path("product.yaml")).expect("the workflow");
         assert!(text.contains(from), "{from}");
-        fs::write(self.path("product.yaml"), text.replace(from, to)).unwrap();
+        fs::write(self.path("product.yaml"), text.replace(from, to)).expect("the workflow is written");
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -80,9 +83,11 @@ impl Place {
 
     /// What a command says on stdout.
     fn flow(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
-        let (out, err) =
-            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        let output = self.command(arguments).output().expect("the binary runs");
+        let (out, err) = (
+            String::from_utf8(output.stdout).expect("UTF-8"),
+            String::from_utf8(output.stderr).expect("UTF-8"),
+        );
         assert!(output.status.success(), "{arguments:?}: {out}{err}");
         assert_eq!(err, "", "{arguments:?}");
         out
@@ -92,11 +97,11 @@ impl Place {
     fn run(&self, arguments: &[&str]) -> Run {
         let arguments = [&["run", "product.yaml", "--json", "--device", "cpu"], arguments].concat();
         let out = self.flow(&arguments);
-        Run { events: out.lines().map(|line| serde_json::from_str(line).unwrap()).collect() }
+        Run { events: out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect() }
     }
 
     fn picture(&self) -> Vec<u8> {
-        image::open(self.path("out.png")).unwrap().to_rgb8().into_raw()
+        image::open(self.path("out.png")).expect("the picture").to_rgb8().into_raw()
     }
 
     fn entries(&self) -> Vec<PathBuf> {
@@ -119,7 +124,7 @@ struct Run {
 impl Run {
     fn nodes(&self, event: &str) -> Vec<&str> {
         let of = self.events.iter().filter(|object| object["event"] == event);
-        let mut nodes: Vec<_> = of.map(|object| object["node"].as_str().unwrap()).collect();
+        let mut nodes: Vec<_> = of.map(|object| object["node"].as_str().expect("a node")).collect();
         nodes.sort_unstable();
         nodes
     }
@@ -163,7 +168,7 @@ fn hits_and_misses() {
     };
     // Pictures whose decoding takes no time are decoded again where their pixels are needed; that may be or not.
     let cheap =
-        ["edges", "photo", "ref", "latent", "held", "styled", "models.canny", "models.ip", "models.vision"];
+        ["lines", "photo", "ref", "latent", "held", "styled", "models.canny", "models.ip", "models.vision"];
     let dear = |run: &Run| without(&run.ran(), &cheap);
 
     place.edit("edges", "lines");
@@ -190,12 +195,11 @@ fn hits_and_misses() {
     assert_eq!(dear(&place.run(&["--set", "look=0.8"])), drawn, "another weight");
     let prompt = place.run(&["--set", "pos.text=a shoe"]);
     assert_eq!(dear(&prompt), ["checkpoint", "image", "pos", "sample", "save"], "another prompt");
-    let precise = place.run(&["--precision", "bf16"]);
+    let precise = place.run(&["--precision", "f16"]);
     assert!(
         ["neg", "pos", "sample", "seen"].iter().all(|node| precise.ran().contains(node)),
         "another precision"
     );
-    assert!(!precise.ran().contains(&"lines") || dear(&precise).len() == 7, "{:?}", precise.ran());
     assert_eq!(place.run(&[]).ran(), ["save"], "all of it is kept");
     assert_eq!(place.run(&["--no-cache"]).ran().len(), ALL, "without the cache");
 }
@@ -271,13 +275,13 @@ fn several_processes_at_once_share_the_cache() {
 /// Kills a run after so many lines of events.
 fn kill_after(mut child: Child, events: usize) -> Vec<Value> {
     let mut seen = Vec::new();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     for line in lines.by_ref().take(events) {
-        seen.push(serde_json::from_str(&line.unwrap()).unwrap());
+        seen.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
     }
     // It may have ended by itself.
     let _ = child.kill();
-    child.wait().unwrap();
+    child.wait().expect("it ends");
     seen
 }
 
@@ -358,7 +362,10 @@ fn plan_says_what_would_run_and_why() {
     let plan = |arguments: &[&str]| place.flow(&[&["plan", "edges.yaml"], arguments].concat());
     insta::assert_snapshot!(plan(&[]));
     place.flow(&["run", "edges.yaml", "-q"]);
-    insta::assert_snapshot!(plan(&["--set", "edges.high=300"]));
+    // Whether the pixels of a small picture are kept depends on the time they took.
+    let changed = plan(&["--set", "edges.high=300"]);
+    let lines = changed.lines().filter(|line| !line.starts_with("photo") && !line.contains(" to run, "));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
     let photo = image::open(place.path("photo.png")).unwrap();
     photo.brighten(9).save(place.path("photo.png")).unwrap();
     insta::assert_snapshot!(plan(&[]));
@@ -388,7 +395,7 @@ fn plan_of_a_drawn_picture() {
     };
     insta::assert_snapshot!(plan(&[]));
     insta::assert_snapshot!(plan(&["--set", "look=0.8"]));
-    insta::assert_snapshot!(plan(&["--precision", "bf16"]));
+    insta::assert_snapshot!(plan(&["--precision", "f16"]));
 }
 
 #[test]

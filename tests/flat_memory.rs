@@ -57,7 +57,11 @@ fn two_hundred_runs_with_changing_inputs_leave_memory_flat() {
         resident.sort_unstable();
         resident[resident.len() / 2]
     };
-    let (early, late) = (settled(40..50), settled(190..200));
-    println!("resident after 1, 50, 200 runs: {}, {early}, {late} bytes", after[0]);
-    assert!(late as f64 <= early as f64 * 1.02, "{early} bytes after 50 runs, {late} after 200: {after:?}");
+    // The allocator gives memory back now and then: the middle of many runs is what stays.
+    let (early, late) = (settled(10..90), settled(120..200));
+    println!("resident after 1, about 50, about 160 runs: {}, {early}, {late} bytes", after[0]);
+    assert!(
+        late as f64 <= early as f64 * 1.02,
+        "{early} bytes after about 50 runs, {late} after about 160: {after:?}"
+    );
 }

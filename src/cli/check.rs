@@ -26,10 +26,16 @@ impl Check {
     /// When a file cannot be read.
     pub fn run(&self) -> Result<Ending> {
         let Opened { files, registry, overrides, sweep } = self.load.open(None)?;
-        let found = sweep.and_then(|sweep| {
-            let checked = sweep.check(&registry, &files, &overrides, &[])?;
-            Ok((checked.warnings().clone(), sweep.len(), checked.jobs()))
-        });
+        let found = match sweep {
+            Err(problems) => Err(problems),
+            Ok(sweep) => match sweep.check(&registry, &files, &overrides, &[]) {
+                Err(problems) => Err(problems),
+                Ok(checked) => {
+                    let pinned = self.load.pinned(checked.plan(0))?;
+                    pinned.map(|_| (checked.warnings().clone(), sweep.len(), checked.jobs()))
+                }
+            },
+        };
         let (problems, ok) = match &found {
             Ok((warnings, ..)) => (warnings, true),
             Err(problems) => (problems, false),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use flow_graph::{
     Diagnostics, Overrides, Plan, Workflow, check, comfy, convert::to_yaml, diag::Source, format,
-    workflow::Dialect,
+    sweep::Asked, workflow::Dialect,
 };
 
 use crate::{
@@ -60,7 +60,13 @@ impl Convert {
             show(&problems);
             return Ok(Ending::Refused);
         }
-        let checked = check(&workflow, &registry, &files, &Overrides::default(), &[]);
+        let overrides = Overrides::default();
+        let checked = workflow.sweep(&Asked::default(), &overrides, &files).and_then(|runs| {
+            if runs.len() > 1 {
+                output::note(format_args!("of its {} runs this is the first: {}", runs.len(), runs.label(0)));
+            }
+            check(&runs.workflow(0), &registry, &files, &overrides, &[])
+        });
         let text = match self.format(&workflow)? {
             Format::Yaml => self.yaml(&workflow, checked),
             Format::Api => api(checked),

@@ -10,11 +10,11 @@ use std::{
 
 use anyhow::Result;
 use flow_diffusion::Size;
-use flow_graph::{Overrides, Workflow, check};
+use flow_graph::{Overrides, sweep::Asked};
 use serde_json::{Value, json};
 
 use crate::{
-    Ending, machine,
+    Ending, load, machine,
     memory::Memory,
     models::{self, Folder},
     output,
@@ -106,13 +106,13 @@ impl Doctor {
         let registry = runtime::registry();
         let mut missing = Vec::new();
         for workflow in self.workflows() {
-            // What is no workflow at all is for `flow check` to say.
-            let Ok(text) = fs::read_to_string(&workflow) else { continue };
-            let (parsed, _) = Workflow::parse(&workflow.to_string_lossy(), &text);
             let files = self.roots.files(&workflow, None)?;
-            let Err(problems) = check(&parsed, &registry, &files, &Overrides::default(), &[]) else {
-                continue;
-            };
+            // What is no workflow at all is for `flow check` to say.
+            let Ok((parsed, _)) = load::workflow(&workflow, &files, &registry) else { continue };
+            let overrides = Overrides::default();
+            let runs = parsed.sweep(&Asked::default(), &overrides, &files);
+            let checked = runs.and_then(|runs| runs.check(&registry, &files, &overrides, &[]).map(|_| ()));
+            let Err(problems) = checked else { continue };
             let absent = problems.0.into_iter().filter(|problem| problem.id == "missing-file");
             let messages: Vec<String> = absent.map(|problem| problem.message).collect();
             if !messages.is_empty() {

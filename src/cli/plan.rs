@@ -99,7 +99,7 @@ impl<'a> Ahead<'a> {
         let needed = self.list(&consumers.collect::<Vec<_>>());
         let kept = node.def.outputs.iter().any(|output| output.stored);
         vec![Reason::text(match (node.def.is_sink(), kept, recorded) {
-            (true, ..) => "run for its effect, every time".to_owned(),
+            (true, ..) => "for its effect, every time".to_owned(),
             (_, false, _) => format!("never kept; needed by {needed}"),
             (_, _, true) => format!("quicker made than read; needed by {needed}"),
             _ => "result no longer kept".to_owned(),

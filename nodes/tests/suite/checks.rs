@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use flow_graph::{Diagnostics, Files, Plan, Workflow, check, inputs::Overrides};
+use flow_graph::{Diagnostics, Files, Plan, Workflow, check, inputs::Overrides, sweep::Asked};
 
 use crate::repository;
 
@@ -26,8 +26,15 @@ fn every_example_passes() {
     for entry in fs::read_dir(repository("workflows")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|ending| ending == "yaml") {
-            let plan = checked(&fs::read_to_string(&path).unwrap(), &repository("models/tiny-sd"));
-            assert!(plan.is_ok(), "{}: {:?}", path.display(), plan.err());
+            let text = fs::read_to_string(&path).unwrap();
+            let models = vec![repository("models/tiny-sd")];
+            let files = Files::new(vec![repository("workflows")], models, "/nowhere".into());
+            let (registry, overrides) = (flow_nodes::registry(), Overrides::default());
+            let (workflow, _) = Workflow::open(&path.to_string_lossy(), &text, &files, &registry);
+            let checked = workflow
+                .sweep(&Asked::default(), &overrides, &files)
+                .and_then(|sweep| sweep.check(&registry, &files, &overrides, &[]).map(|_| ()));
+            assert!(checked.is_ok(), "{}: {:?}", path.display(), checked.err());
             examples += 1;
         }
     }

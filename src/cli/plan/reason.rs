@@ -45,9 +45,11 @@ pub fn reasons(now: &Made, before: Option<&Made>) -> Vec<Reason> {
             now.place.to_lowercase()
         )));
     }
-    for (name, part) in &now.inputs {
-        found.extend(difference(name, before.inputs.get(name), part));
-    }
+    // Then everything further up is another thing too, which explains nothing.
+    let elsewhere = now.place != before.place || now.numerics != before.numerics;
+    let differences =
+        now.inputs.iter().filter_map(|(name, part)| difference(name, before.inputs.get(name), part));
+    found.extend(differences.filter(|reason| !elsewhere || reason.upstream.is_none()));
     let gone = before.inputs.keys().filter(|name| !now.inputs.contains_key(*name));
     found.extend(gone.map(|name| Reason::text(format!("`{name}` is no longer given"))));
     found
@@ -130,11 +132,9 @@ mod tests {
             ("name", file("renamed.safetensors", "1")),
             ("weight", Part::Literal(json!(0.8))),
         ]);
-        (now.version, now.numerics, now.place) = (2, 2, "cpu BF16".into());
+        now.version = 2;
         insta::assert_snapshot!(told(&now, &before).replace("; ", "\n"), @r"
         node version 1 → 2
-        another version of flow, which computes differently
-        device or precision changed (cpu f32 → cpu bf16)
         new pixels in assets/cup.png
         new content in a.safetensors
         `model` changed upstream (`styled`)
@@ -142,6 +142,16 @@ mod tests {
         `gone` is no longer given
         ");
         assert_eq!(told(&before, &before), "");
+        (now.numerics, now.place) = (2, "cpu BF16".into());
+        insta::assert_snapshot!(told(&now, &before).replace("; ", "\n"), @r"
+        node version 1 → 2
+        another version of flow, which computes differently
+        device or precision changed (cpu f32 → cpu bf16)
+        new pixels in assets/cup.png
+        new content in a.safetensors
+        `weight` 0.6 → 0.8
+        `gone` is no longer given
+        ");
         assert_eq!(reasons(&now, None), [Reason::text("never ran")]);
     }
 
