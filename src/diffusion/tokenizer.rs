@@ -16,7 +16,7 @@ pub const EOS: u32 = 49407;
 const MAX_WORD_BYTES: usize = 4096;
 
 /// Text to ids. The vocabulary is OpenAI's; `instant-clip-tokenizer` ships it and merges the pairs of one word.
-/// What becomes a word is decided here, because transformers cleans the text first (see [`clean`]).
+/// What becomes a word is decided here, because transformers cleans the text first (see `Tokenizer::clean`).
 pub struct Tokenizer {
     merges: instant_clip_tokenizer::Tokenizer,
     words: Regex,
