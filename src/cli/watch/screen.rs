@@ -283,9 +283,9 @@ impl Content {
         if room == 0 {
             return Vec::new();
         }
-        let line = |row: &&Row| {
-            row.line(self.rows.iter().map(|row| row.node.chars().count()).max().unwrap_or(0), now)
-        };
+        let widest = |of: fn(&Row) -> usize| self.rows.iter().map(of).max().unwrap_or(0);
+        let widths = (widest(|row| row.node.chars().count()), widest(|row| row.kind.len()));
+        let line = |row: &&Row| row.line(widths, now);
         if self.rows.len() <= room {
             return self.rows.iter().map(|row| line(&row)).collect();
         }
@@ -302,7 +302,7 @@ impl Content {
 }
 
 impl Row {
-    fn line(&self, width: usize, now: Duration) -> String {
+    fn line(&self, (width, kinds): (usize, usize), now: Duration) -> String {
         let (node, kind) = (&self.node, self.kind);
         let (mark, state) = match &self.state {
             State::Waiting => ("\x1b[2m·", String::new()),
@@ -327,7 +327,7 @@ impl Row {
             State::Failed => ("\x1b[31m!", "failed".to_owned()),
             State::Stopped => ("\x1b[2m-", "stopped".to_owned()),
         };
-        format!("{mark} {node:width$}  \x1b[0m\x1b[2m{kind}\x1b[0m  {state}")
+        format!("{mark} {node:width$}  \x1b[0m\x1b[2m{kind:kinds$}\x1b[0m  {state}")
     }
 }
 
@@ -390,7 +390,7 @@ mod tests {
                 "changed: a.yaml",
                 "= ckpt    LoadCheckpoint  known",
                 "+ pos     CLIPTextEncode  12.0 ms",
-                "> sample  KSampler  ██████░░░░░░░░░░░░░░░░░░ 5/20 8.0 steps/s",
+                "> sample  KSampler        ██████░░░░░░░░░░░░░░░░░░ 5/20 8.0 steps/s",
                 "· image   VAEDecode",
                 "",
             ]
