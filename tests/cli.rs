@@ -91,12 +91,7 @@ impl Said {
 fn a_run_ends_with_where_the_picture_is() {
     let place = Place::new(EDGES);
     let said = place.on_edges("run", &[]);
-    assert_eq!(
-        (said.code, said.out.as_str()),
-        (0, "lines: IMAGE\nwide: 128\nout/edges-200.png\n"),
-        "{}",
-        said.err
-    );
+    assert_eq!((said.code, said.out.as_str()), (0, "wide: 128\nout/edges-200.png\n"), "{}", said.err);
     assert!(place.path("out/edges-200.png").is_file());
     for node in ["photo", "edges", "inverted", "save", "1 file saved:"] {
         assert!(said.err.contains(node), "{node} is missing in {}", said.err);
@@ -244,6 +239,16 @@ fn check_says_ok_or_lists_problems() {
     let ids: Vec<_> =
         json["problems"].as_array().unwrap().iter().map(|problem| problem["id"].as_str().unwrap()).collect();
     assert!(ids.contains(&"value-too-big") && ids.contains(&"unknown-reference"), "{ids:?}");
+}
+
+#[test]
+fn the_schema_knows_the_nodes_and_the_words_of_the_format() {
+    let schema: Value = serde_json::from_str(&Place::new(EDGES).flow(&["schema"]).out).unwrap();
+    assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+    for word in ["flow", "inputs", "models", "nodes", "outputs", "matrix", "extends", "import"] {
+        assert!(schema["properties"][word].is_object(), "{word}");
+    }
+    assert!(schema["definitions"]["KSampler"]["properties"]["sampler_name"].is_object(), "{schema}");
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl Display {
             Mode::Quiet => {}
         }
         let mut stdout = io::stdout().lock();
-        for (name, value) in outputs {
+        for (name, value) in outputs.iter().filter(|(_, value)| !value.is_object()) {
             let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             // A reader that has gone is no reason to fail a run that is done.
             let _ = writeln!(stdout, "{name}: {shown}");

@@ -27,6 +27,7 @@ mod results;
 mod roots;
 mod run;
 mod runtime;
+mod schema;
 mod session;
 mod set;
 mod sheet;
@@ -60,6 +61,7 @@ enum Command {
     Plan(plan::Plan),
     Why(why::Why),
     Nodes(nodes::Nodes),
+    Schema(schema::Schema),
     Graph(graph::Graph),
     Inspect(inspect::Inspect),
     Cache(cache::Cache),
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::Plan(command) => command.run(),
         Command::Why(command) => command.run(),
         Command::Nodes(command) => command.run(),
+        Command::Schema(command) => command.run(),
         Command::Graph(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Cache(command) => command.run(),

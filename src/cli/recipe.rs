@@ -18,6 +18,13 @@ const CHUNKS: [&str; 3] = ["flow", "prompt", "workflow"];
 /// The first bytes of pictures that are no PNG.
 const OTHERS: [(&[u8], &str); 3] = [(b"\xff\xd8\xff", "JPEG"), (b"RIFF", "WebP"), (b"GIF8", "GIF")];
 
+/// Whether a file is one that can carry a workflow.
+pub fn is_picture(path: &Path) -> bool {
+    let mut start = [0; 8];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == *b"\x89PNG\r\n\x1a\n"
+}
+
 /// The workflow in a picture; `None` for a file that is no picture.
 ///
 /// # Errors
@@ -77,12 +84,21 @@ fn texts(file: File) -> Result<Vec<(String, String)>> {
 }
 
 fn collect(info: &png::Info<'_>) -> Vec<(String, String)> {
-    let wanted = |keyword: &str| CHUNKS.contains(&keyword);
-    let mut found = Vec::new();
-    for chunk in info.uncompressed_latin1_text.iter().filter(|chunk| wanted(&chunk.keyword)) {
+    // The first of each name alone: a file of many chunks does not unpack into much more than one.
+    let mut found: Vec<(String, String)> = Vec::new();
+    let wanted = |found: &[(String, String)], keyword: &str| {
+        CHUNKS.contains(&keyword) && !found.iter().any(|(known, _)| known == keyword)
+    };
+    for chunk in &info.uncompressed_latin1_text {
+        if !wanted(&found, &chunk.keyword) {
+            continue;
+        }
         found.push((chunk.keyword.clone(), chunk.text.clone()));
     }
-    for chunk in info.compressed_latin1_text.iter().filter(|chunk| wanted(&chunk.keyword)) {
+    for chunk in &info.compressed_latin1_text {
+        if !wanted(&found, &chunk.keyword) {
+            continue;
+        }
         let mut chunk = chunk.clone();
         if chunk.decompress_text_with_limit(MAX_TEXT).is_ok()
             && let Ok(text) = chunk.get_text()
@@ -90,7 +106,10 @@ fn collect(info: &png::Info<'_>) -> Vec<(String, String)> {
             found.push((chunk.keyword, text));
         }
     }
-    for chunk in info.utf8_text.iter().filter(|chunk| wanted(&chunk.keyword)) {
+    for chunk in &info.utf8_text {
+        if !wanted(&found, &chunk.keyword) {
+            continue;
+        }
         let mut chunk = chunk.clone();
         if chunk.decompress_text_with_limit(MAX_TEXT).is_ok()
             && let Ok(text) = chunk.get_text()

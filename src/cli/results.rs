@@ -33,11 +33,11 @@ pub fn results(
     Ok(outputs.named.iter().map(|(name, value)| (name.clone(), plain(value))).collect())
 }
 
-/// A value as far as JSON can say it: numbers and texts themselves, of others the type.
+/// A value as far as JSON can say it: numbers and texts themselves, of others an object with the type.
 fn plain(value: &Value) -> Json {
     let int = value.get::<i64>().map(|number| json!(*number));
     let float = || value.get::<f64>().map(|number| json!(*number));
     let boolean = || value.get::<bool>().map(|flag| json!(*flag));
     let text = || value.get::<String>().map(|text| json!(*text));
-    int.or_else(float).or_else(boolean).or_else(text).unwrap_or_else(|| json!(value.ty()))
+    int.or_else(float).or_else(boolean).or_else(text).unwrap_or_else(|| json!({ "type": value.ty() }))
 }

@@ -1,12 +1,14 @@
 //! Where models and pictures are looked for, and where results go.
 
 use std::{
-    env, iter,
+    env, fs, iter,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Result, bail};
 use flow_graph::Files;
+
+use crate::recipe;
 
 /// The shipped model family, below the project's folder.
 const SHIPPED: &str = "models/tiny-sd";
@@ -37,7 +39,9 @@ impl Roots {
         let here = PathBuf::from(".");
         let own =
             workflow.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(here.clone(), Path::to_owned);
-        let inputs = iter::once(own).chain(self.input.iter().cloned()).chain([here]);
+        // A picture does not say where its workflow was: its files may lie in a folder of the current one.
+        let near = if recipe::is_picture(workflow) { folders(&here) } else { Vec::new() };
+        let inputs = iter::once(own).chain(self.input.iter().cloned()).chain([here]).chain(near);
         let output = out.map(Path::to_owned).unwrap_or_default();
         Ok(Files::new(distinct(inputs), self.model_roots(workflow), output))
     }
@@ -50,6 +54,15 @@ impl Roots {
         let near = above(workflow).map(|dir| dir.join("models")).filter(|dir| dir.is_dir());
         distinct(named.chain(listed).chain(near).chain(shipped(workflow)))
     }
+}
+
+/// The folders in a folder, sorted, without hidden ones.
+fn folders(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let seen = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+    let mut folders: Vec<_> = seen.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
 }
 
 /// The shipped models: near the workflow, the current folder, the program, or where it was built.

@@ -6,11 +6,12 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -42,7 +43,6 @@ pub struct DiskCache {
     /// Something was written since the last sweep.
     grown: AtomicBool,
     /// Names temporary files apart.
-    counter: AtomicU64,
     trouble: Mutex<Option<String>>,
     broken: AtomicBool,
 }
@@ -72,7 +72,6 @@ impl DiskCache {
             folder: folder.into(),
             limit,
             grown: AtomicBool::default(),
-            counter: AtomicU64::default(),
             trouble: Mutex::default(),
             broken: AtomicBool::default(),
         }
@@ -221,15 +220,21 @@ impl DiskCache {
 
     fn write(&self, key: &Hash, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(key);
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let unfinished = path.with_extension(format!("{}-{number}.{UNFINISHED}", std::process::id()));
+        // Not the process's number: programs in containers that share a folder may have the same one.
+        let number = RandomState::new().build_hasher().finish();
+        let unfinished = path.with_extension(format!("{number:016x}.{UNFINISHED}"));
         let written = create(&unfinished)
             .and_then(|mut file| file.write_all(bytes))
             .and_then(|()| fs::rename(&unfinished, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&unfinished);
+        match written {
+            // Somebody clears the folder meanwhile: this entry is gone too, and that is all.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => {
+                let _ = fs::remove_file(&unfinished);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
         }
-        written
     }
 
     fn remove_stale(&self) {

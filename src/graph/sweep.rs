@@ -37,6 +37,8 @@ pub struct Sweep {
     pub(crate) workflow: Workflow,
     matrix: Matrix,
     combinations: Vec<Vec<Given>>,
+    /// The values along the sides of the contact sheet.
+    sides: [Vec<Given>; 2],
     /// The items of `each:`; each combination runs with all of them.
     items: Option<Vec<Item>>,
     notes: Diagnostics,
@@ -62,6 +64,12 @@ impl Workflow {
                 Err(wrong) => problems.0.extend(wrong.0),
             }
         }
+        if let Some(path) = &asked.grid {
+            match matrix.grid_of(path, asked.sweeps.len()) {
+                Ok(grid) => matrix.grid = Some(grid),
+                Err(wrong) => problems.0.extend(wrong.0),
+            }
+        }
         for (key, value) in &overrides.set {
             let Some(place) = matrix.fix(key) else { continue };
             let message =
@@ -69,12 +77,6 @@ impl Workflow {
             notes.push(Diagnostic::warning("varied", message).at(place.span.clone()));
             let value = Spanned { value: GivenValue::Text(value.clone()), span: place.span.clone() };
             matrix.axes.push(Axis(vec![crate::workflow::Column { key: place, values: vec![value] }]));
-        }
-        if let Some(path) = &asked.grid {
-            match matrix.grid_of(path, asked.sweeps.len()) {
-                Ok(grid) => matrix.grid = Some(grid),
-                Err(wrong) => problems.0.extend(wrong.0),
-            }
         }
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();
@@ -97,7 +99,14 @@ impl Workflow {
         workflow.entropy = Some(RandomState::new().build_hasher().finish());
         if self.problems.has_errors() {
             // What could be read is checked once more, so that all that is wrong is told at once.
-            return Ok(Sweep { workflow, matrix, combinations: vec![Vec::new()], items: None, notes });
+            return Ok(Sweep {
+                workflow,
+                matrix,
+                combinations: vec![Vec::new()],
+                sides: Default::default(),
+                items: None,
+                notes,
+            });
         }
         let combinations = matrix.combinations()?;
         let items = workflow.items(overrides, files)?;
@@ -109,7 +118,18 @@ impl Workflow {
             );
             return Err(Diagnostic::error("too-many-runs", message).into());
         }
-        Ok(Sweep { workflow, matrix, combinations, items, notes })
+        let sides = sheet::sides(&matrix, &combinations);
+        let cells = sides[0].len().saturating_mul(sides[1].len().max(1));
+        if let Some(grid) = matrix.grid.as_ref().filter(|_| cells > MOST) {
+            let message =
+                format!("the grid would have {} × {} cells, at most {MOST}", sides[0].len(), sides[1].len());
+            let hint = "keys that are walked together (`zip`) need one side only".to_owned();
+            return Err(Diagnostic::error("too-many-runs", message)
+                .at(grid.x.span.clone())
+                .hint(hint)
+                .into());
+        }
+        Ok(Sweep { workflow, matrix, combinations, sides, items, notes })
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use flow_engine::{NUMERICS, Trace};
 use flow_graph::{Constant, Files, Hash, Lane, Plan};
+use flow_nodes::picture::encode::{Existing, write_atomic};
 use petgraph::{Direction, graph::NodeIndex};
 use serde_json::{Map, Value, json};
 
@@ -165,10 +166,8 @@ pub fn remember(
         return Ok(());
     }
     let path = path(folder, workflow);
-    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
-    fs::write(&unfinished, Value::Object(nodes).to_string())?;
-    fs::rename(&unfinished, &path)
+    write_atomic(&path, Value::Object(nodes).to_string().as_bytes(), Existing::Replace)
 }
 
 /// Removes all records.
@@ -180,8 +179,11 @@ pub fn clear(folder: &Folder) -> io::Result<()> {
     for entry in fs::read_dir(&runs).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let ours = name.len() >= 64 && name.bytes().take(64).all(|byte| byte.is_ascii_hexdigit());
-        if ours && (name.ends_with(".json") || name.ends_with(".tmp")) {
-            fs::remove_file(entry.path())?;
+        if (ours && name.ends_with(".json")) || name.starts_with(".flow-") {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     // What is not ours keeps its folder.

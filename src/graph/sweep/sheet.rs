@@ -1,7 +1,11 @@
 //! Where on a contact sheet the picture of each run goes.
 
 use super::Sweep;
-use crate::{Plan, inputs::Given};
+use crate::{
+    Plan,
+    inputs::Given,
+    workflow::{Matrix, Spanned},
+};
 
 /// The sides of a contact sheet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +29,11 @@ impl Sweep {
     /// The contact sheet, if one is asked for.
     pub fn sheet(&self) -> Option<Sheet> {
         let grid = self.matrix.grid.as_ref()?;
-        let side = |key: &str| {
-            (key.to_owned(), self.steps(key).iter().map(|given| given.value.to_string()).collect())
+        let side = |key: &Spanned<String>, values: &[Given]| {
+            (key.value.clone(), values.iter().map(|given| given.value.to_string()).collect())
         };
-        Some(Sheet { x: side(&grid.x.value), y: grid.y.as_ref().map(|key| side(&key.value)) })
+        let [x, y] = &self.sides;
+        Some(Sheet { x: side(&grid.x, x), y: grid.y.as_ref().map(|key| side(key, y)) })
     }
 
     /// The place of a run; `None` when it lacks a key of the sheet.
@@ -37,15 +42,16 @@ impl Sweep {
     /// When there is no such run.
     pub fn cell(&self, run: usize) -> Option<Cell> {
         let grid = self.matrix.grid.as_ref()?;
-        let place = |key: &str| {
+        let place = |key: &str, values: &[Given]| {
             let own = self.combination(run).iter().find(|given| given.key.value == key)?;
-            self.steps(key).iter().position(|given| given.value.equals(&own.value))
+            values.iter().position(|given| given.value.equals(&own.value))
         };
+        let [x, y] = &self.sides;
         let row = match &grid.y {
-            Some(key) => place(&key.value)?,
+            Some(key) => place(&key.value, y)?,
             None => 0,
         };
-        Some(Cell { column: place(&grid.x.value)?, row })
+        Some(Cell { column: place(&grid.x.value, x)?, row })
     }
 
     /// The name of the output whose picture the sheet shows.
@@ -67,28 +73,29 @@ impl Sweep {
                 .map_or_else(|| pictures.next(), |name| Some(name.as_str())),
         }
     }
+}
 
-    /// The distinct values of a key, in the order of the runs' lists.
-    fn steps(&self, key: &str) -> Vec<&Given> {
-        let mut steps: Vec<&Given> = Vec::new();
-        for given in self.combinations.iter().flatten().filter(|given| given.key.value == key) {
-            if !steps.iter().any(|other| other.value.equals(&given.value)) {
-                steps.push(given);
-            }
+/// The values along both sides of the contact sheet, the second empty where there is one row.
+pub(super) fn sides(matrix: &Matrix, combinations: &[Vec<Given>]) -> [Vec<Given>; 2] {
+    let Some(grid) = &matrix.grid else { return Default::default() };
+    let y = grid.y.as_ref().map_or_else(Vec::new, |key| steps(matrix, combinations, &key.value));
+    [steps(matrix, combinations, &grid.x.value), y]
+}
+
+/// The distinct values of a key, in the order of the runs' lists.
+fn steps(matrix: &Matrix, combinations: &[Vec<Given>], key: &str) -> Vec<Given> {
+    let mut steps: Vec<Given> = Vec::new();
+    for given in combinations.iter().flatten().filter(|given| given.key.value == key) {
+        if !steps.iter().any(|other| other.value.equals(&given.value)) {
+            steps.push(given.clone());
         }
-        // An excluded corner must not move a column: the lists of the file say the order.
-        let written: Vec<_> = self
-            .matrix
-            .axes
-            .iter()
-            .flat_map(|axis| &axis.0)
-            .filter(|c| c.key.value == key)
-            .flat_map(|c| &c.values)
-            .collect();
-        let place = |given: &Given| {
-            written.iter().position(|value| value.value.equals(&given.value)).unwrap_or(usize::MAX)
-        };
-        steps.sort_by_key(|given| place(given));
-        steps
     }
+    // An excluded corner must not move a column: the lists of the file say the order.
+    let columns = matrix.axes.iter().flat_map(|axis| &axis.0).filter(|column| column.key.value == key);
+    let written: Vec<_> = columns.flat_map(|column| &column.values).collect();
+    let place = |given: &Given| {
+        written.iter().position(|value| value.value.equals(&given.value)).unwrap_or(usize::MAX)
+    };
+    steps.sort_by_cached_key(place);
+    steps
 }

@@ -14,7 +14,10 @@ use std::{
 use indexmap::IndexMap;
 
 use self::bind::Binder;
-use super::{RawField, RawNode, Workflow, library::Library};
+use super::{
+    RawField, RawNode, Workflow,
+    library::{DEPTH, Library},
+};
 use crate::{
     Diagnostic, Diagnostics, NodeId, Registry,
     diag::Span,
@@ -101,6 +104,11 @@ impl Library<'_> {
             let chain: Vec<_> = within[first..].iter().map(String::as_str).chain([name]).collect();
             let message = format!("workflows use each other in a circle: {}", chain.join(" → "));
             problems.push(Diagnostic::error("file-cycle", message).at(span.clone()));
+            return;
+        }
+        if within.len() >= DEPTH {
+            let message = format!("more than {DEPTH} workflows stand within each other");
+            problems.push(Diagnostic::error("too-deep", message).at(span.clone()));
             return;
         }
         let inner = match import {
@@ -362,7 +370,9 @@ fn models(workflow: &mut Workflow, import: &str, inner: &Workflow) -> HashMap<St
     for (alias, model) in &inner.models {
         let same = |known: Option<&super::ModelAlias>| {
             known.is_some_and(|known| {
-                known.folder.value == model.folder.value && known.file.value == model.file.value
+                known.folder.value == model.folder.value
+                    && known.file.value == model.file.value
+                    && known.hash == model.hash
             })
         };
         let mut name = alias.clone();

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Files that may extend or import each other in a row.
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 
 /// Reads files for one workflow.
 pub(super) struct Library<'a> {

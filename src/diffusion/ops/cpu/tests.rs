@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
+    heads::Attention,
     packed::Packed,
     product::{self, COLUMNS, Product, Start},
     tiles::{Convolution, Products, linear},
@@ -90,7 +91,7 @@ proptest! {
         (rows, k, n) in (1usize..70, 1usize..90, 1usize..100),
     ) {
         let (x, w, bias) = (random(rows * k, 1), random(n * k, 2), random(n, 3));
-        for products in BOTH.into_iter().filter(|products| products.available()) {
+        for products in BOTH {
             let packed = Packed::new(products, (n, 1, k), |row, _, i| w[row * k + i]);
             let mut got = vec![0.0; rows * n];
             linear(&packed, Some(&bias), &x, &mut got);
@@ -111,7 +112,7 @@ proptest! {
     ) {
         let size = 3;
         let (x, w) = (random(height * width * k, 1), random(n * k * 9, 2));
-        for products in BOTH.into_iter().filter(|products| products.available()) {
+        for products in BOTH {
             let packed = Packed::new(products, (n, 9, k), |row, tap, i| w[(row * 9 + tap) * k + i]);
             let sizes = Convolution { batch: 1, height, width, size, stride, border };
             let (rows, columns) = sizes.out();
@@ -140,7 +141,7 @@ proptest! {
 fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
     let (k, n) = (4000, 40);
     let (x, w) = (random(3 * k, 1), random(n * k, 2));
-    for products in BOTH.into_iter().filter(|products| products.available()) {
+    for products in BOTH {
         let packed = Packed::new(products, (n, 1, k), |row, _, i| w[row * k + i]);
         assert!(products == Products::Bf16 || packed.block < k, "f32 rows of this length are cut");
         let mut got = vec![0.0; 3 * n];
@@ -153,6 +154,37 @@ fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
         assert!(distance(&got, &want) < 1e-5);
         for at in [0, 1, k - 1, k, n * k - 1] {
             assert_eq!(f64::from(packed.get(at / k, 0, at % k)), factor(products, w[at]));
+        }
+    }
+}
+
+#[test]
+fn attention_of_the_widths_of_real_models_is_that_of_its_definition() {
+    for (heads, width, n, m) in
+        [(8, 40, 50, 300), (2, 64, 13, 77), (3, 80, 49, 257), (2, 160, 5, 33), (1, 512, 3, 70)]
+    {
+        let row = heads * width;
+        let (q, k, v) = (random(2 * n * row, 1), random(2 * m * row, 2), random(2 * m * row, 3));
+        let mut want = vec![0.0; 2 * n * row];
+        for (token, head) in (0..2 * n).flat_map(|token| (0..heads).map(move |head| (token, head))) {
+            let key = |key: usize| (token / n * m + key) * row + head * width;
+            let query = &q[token * row + head * width..][..width];
+            let score = |at: usize| -> f64 {
+                let terms = query.iter().zip(&k[key(at)..][..width]);
+                terms.map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>() / (width as f64).sqrt()
+            };
+            let chances: Vec<f64> = (0..m).map(|at| score(at).exp()).collect();
+            let total: f64 = chances.iter().sum();
+            for i in 0..width {
+                let seen = (0..m).map(|at| chances[at] * f64::from(v[key(at) + i]));
+                want[token * row + head * width + i] = seen.sum::<f64>() / total;
+            }
+        }
+        for (products, bound) in [(Products::F32, 2e-6), (Products::Bf16, 3e-2)] {
+            let mut got = vec![0.0; q.len()];
+            Attention { batch: 2, n, m, heads, width }.run(products, &q, &k, &v, &mut got);
+            let error = distance(&got, &want);
+            assert!(error < bound, "{products:?}, {heads} heads of {width}: {error}");
         }
     }
 }
