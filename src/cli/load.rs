@@ -97,11 +97,11 @@ impl Load {
     pub fn open(&self, out: Option<&Path>) -> Result<Opened> {
         let files = Arc::new(self.roots.files(&self.file, out)?);
         let registry = runtime::registry();
-        let (workflow, problems) = workflow(&self.file, &files, &registry)?;
+        let (workflow, _) = workflow(&self.file, &files, &registry)?;
         let overrides = self.overrides()?;
         let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone() };
-        let sweep =
-            if problems.has_errors() { Err(problems) } else { workflow.sweep(&asked, &overrides, &files) };
+        // Also of a file with errors: what could be read is checked, so that all that is wrong is told at once.
+        let sweep = workflow.sweep(&asked, &overrides, &files);
         Ok(Opened { files, registry, overrides, sweep })
     }
 

@@ -50,7 +50,7 @@ pub struct Workflow {
     pub(crate) parts: Vec<PathBuf>,
     /// What people called the nodes of a ComfyUI graph, whose ids are numbers.
     pub(crate) titles: HashMap<NodeId, String>,
-    /// Names of nodes that could not be read, which has been said: references to them are not reported again.
+    /// Names of nodes, and with a `$` of inputs and models, that could not be read, which has been said: references to them are not reported again.
     pub(crate) refused: HashSet<String>,
     /// The problems of reading.
     pub(crate) problems: Diagnostics,

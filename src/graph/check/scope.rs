@@ -41,6 +41,9 @@ impl<'a> Scope<'a> {
             let missing = if self.settings.broken.contains(name) { Found::Broken } else { Found::Empty };
             return Ok(value.clone().map_or(missing, Found::Value));
         }
+        if self.workflow.refused.contains(&format!("${name}")) {
+            return Ok(Found::Broken);
+        }
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
         match head {
             "flow" if tail == "name" => Ok(Found::Value(self.workflow.name.as_str().into())),

@@ -108,6 +108,9 @@ impl Reader<'_> {
                     for entry in self.entries(key, value) {
                         if self.name_is_fit("input", entry, &['.', '-']) {
                             let declared = inputs::declare(self, entry);
+                            if declared.is_none() {
+                                workflow.refused.insert(format!("${}", entry.key));
+                            }
                             workflow.inputs.extend(declared.map(|declared| (entry.key.clone(), declared)));
                         }
                     }
@@ -115,6 +118,9 @@ impl Reader<'_> {
                 "models" => {
                     for entry in self.entries(key, value) {
                         let alias = self.model(entry);
+                        if alias.is_none() {
+                            workflow.refused.insert(format!("$models.{}", entry.key));
+                        }
                         workflow.models.extend(alias.map(|alias| (entry.key.clone(), alias)));
                     }
                 }
