@@ -47,7 +47,7 @@ impl Verify {
         show(plan.warnings());
         let wanted = Pixels::read(&self.load.file)?;
         // A result that was kept says nothing of the one that would be made.
-        let session = Session::new(&self.compute.uncached(), Clock::monotonic())?;
+        let session = Session::new(&self.compute.like(&self.load.file).uncached(), Clock::monotonic())?;
         let mut saved: Vec<PathBuf> = Vec::new();
         let result = session.run(&plan, &loaded.files, &cancel, &mut |event| {
             if let What::Saved { path } = event.what {

@@ -4,12 +4,16 @@ mod checked;
 mod items;
 mod sheet;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    path::Path,
+};
 
 use serde_json::Value as Json;
 
 use crate::{
     Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
+    files::PICTURE_ENDINGS,
     inputs::{Given, GivenValue},
     near::did_you_mean,
     workflow::{Axis, Grid, Item, Matrix, Spanned, column},
@@ -81,6 +85,12 @@ impl Workflow {
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();
         if let Some(grid) = &matrix.grid {
+            if is_other_picture(&grid.save.value) {
+                let message =
+                    format!("`{}` asks for another format; a contact sheet is a PNG", grid.save.value);
+                let problem = Diagnostic::error("wrong-sweep", message).at(grid.save.span.clone());
+                problems.push(problem.hint("end the path in `.png`".to_owned()));
+            }
             for side in [Some(&grid.x), grid.y.as_ref()].into_iter().flatten() {
                 if !known.contains(&side.value.as_str()) {
                     let message = format!("the grid shows `{}`, which nothing varies", side.value);
@@ -326,4 +336,10 @@ impl Sweep {
         let item = self.item(run).map(|item| item.value.to_string());
         pairs.chain(item).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Whether a path ends as pictures do that are no PNG; another ending may be the rest of a number.
+fn is_other_picture(path: &str) -> bool {
+    let ending = Path::new(path).extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ending != "png" && PICTURE_ENDINGS.contains(&ending.as_str()))
 }
