@@ -28,7 +28,8 @@ macro_rules! form {
         /// # Safety
         /// The processor has this form's instructions. For every row r and tap t, `k` words are readable at
         /// `a + r · a_stride + t`; `taps.len() · k · COLUMNS` words are readable at `panel`; `columns` values are readable and
-        /// writable at `out + r · out_stride`, by nobody else meanwhile; a bias has `columns` values.
+        /// writable at `out + r · out_stride`, by nobody else meanwhile; a bias has `columns` values, and values beside
+        /// the result are readable where the result is.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $product(p: &Product) {
             let mut done = 0;
@@ -38,68 +39,89 @@ macro_rules! form {
                     a: unsafe { p.a.add(done * p.a_stride) },
                     // SAFETY: as above.
                     out: unsafe { p.out.add(done * p.out_stride) },
+                    start: match p.start {
+                        // Dereferenced only where the contract allows it.
+                        Start::Beside(values, bias) => {
+                            Start::Beside(values.wrapping_add(done * p.out_stride), bias)
+                        }
+                        start => start,
+                    },
                     ..*p
                 };
-                // SAFETY: the tile takes no more rows than are left.
+                // SAFETY: the tile takes no more rows than are left, and half a panel where no more columns are asked for.
                 done += unsafe {
-                    match p.rows - done {
-                        12.. => $tile::<12>(&at),
-                        8.. => $tile::<8>(&at),
-                        4.. => $tile::<4>(&at),
-                        2.. => $tile::<2>(&at),
-                        _ => $tile::<1>(&at),
+                    match (p.rows - done, p.columns > 16) {
+                        (12.., true) => $tile::<12, 2>(&at),
+                        (8.., true) => $tile::<8, 2>(&at),
+                        (4.., true) => $tile::<4, 2>(&at),
+                        (2.., true) => $tile::<2, 2>(&at),
+                        (_, true) => $tile::<1, 2>(&at),
+                        (16.., false) => $tile::<16, 1>(&at),
+                        (8.., false) => $tile::<8, 1>(&at),
+                        (4.., false) => $tile::<4, 1>(&at),
+                        (2.., false) => $tile::<2, 1>(&at),
+                        (_, false) => $tile::<1, 1>(&at),
                     }
                 };
             }
         }
 
-        /// The first `ROWS` rows of a product; says how many that are.
+        /// The first `ROWS` rows and `16 · VECTORS` columns of a product; says how many rows that are.
         ///
         /// # Safety
-        /// As the product's, with at least `ROWS` rows.
+        /// As the product's, with at least `ROWS` rows and at most that many columns.
         #[target_feature(enable = $features)]
         #[inline]
-        unsafe fn $tile<const ROWS: usize>(p: &Product) -> usize {
-            let low = mask(p.columns);
-            let high = mask(p.columns.saturating_sub(16));
+        unsafe fn $tile<const ROWS: usize, const VECTORS: usize>(p: &Product) -> usize {
+            let masks: [__mmask16; VECTORS] =
+                std::array::from_fn(|vector| mask(p.columns.saturating_sub(16 * vector)));
             // SAFETY: all reads and writes are those the contract of the product allows; masked lanes are not touched.
             unsafe {
-                let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-                match p.start {
-                    Start::Zero => {}
-                    Start::Bias(bias) => {
-                        let bias = [
-                            _mm512_maskz_loadu_ps(low, bias),
-                            _mm512_maskz_loadu_ps(high, bias.wrapping_add(16)),
-                        ];
-                        sums = [bias; ROWS];
-                    }
-                    Start::Out => {
-                        for (row, sums) in sums.iter_mut().enumerate() {
-                            let out = p.out.add(row * p.out_stride);
-                            *sums = [
-                                _mm512_maskz_loadu_ps(low, out),
-                                _mm512_maskz_loadu_ps(high, out.wrapping_add(16)),
-                            ];
-                        }
+                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (vector, (sum, mask)) in sums.iter_mut().zip(masks).enumerate() {
+                        let at = row * p.out_stride + 16 * vector;
+                        *sum = match p.start {
+                            Start::Zero => *sum,
+                            Start::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.wrapping_add(16 * vector)),
+                            Start::Out => _mm512_maskz_loadu_ps(mask, p.out.wrapping_add(at)),
+                            Start::Beside(values, bias) => {
+                                let values = _mm512_maskz_loadu_ps(mask, values.wrapping_add(at));
+                                if bias.is_null() {
+                                    values
+                                } else {
+                                    let bias = _mm512_maskz_loadu_ps(mask, bias.wrapping_add(16 * vector));
+                                    _mm512_add_ps(values, bias)
+                                }
+                            }
+                        };
                     }
                 }
                 let mut panel = p.panel;
                 for tap in p.taps {
                     let a = p.a.add(*tap);
                     for i in 0..p.k {
-                        let $b = [_mm512_loadu_ps(panel.cast()), _mm512_loadu_ps(panel.add(16).cast())];
-                        for (row, $acc) in sums.iter_mut().enumerate() {
+                        let mut b = [_mm512_setzero_ps(); VECTORS];
+                        for (vector, b) in b.iter_mut().enumerate() {
+                            *b = _mm512_loadu_ps(panel.add(16 * vector).cast());
+                        }
+                        for (row, sums) in sums.iter_mut().enumerate() {
                             let $a = $splat(*a.add(row * p.a_stride + i));
-                            *$acc = $step;
+                            for ($acc, $b) in sums.iter_mut().zip(b) {
+                                *$acc = $step;
+                            }
                         }
                         panel = panel.add(COLUMNS);
                     }
                 }
                 for (row, sums) in sums.iter().enumerate() {
-                    let out = p.out.add(row * p.out_stride);
-                    _mm512_mask_storeu_ps(out, low, sums[0]);
-                    _mm512_mask_storeu_ps(out.wrapping_add(16), high, sums[1]);
+                    for (vector, (sum, mask)) in sums.iter().zip(masks).enumerate() {
+                        _mm512_mask_storeu_ps(
+                            p.out.wrapping_add(row * p.out_stride + 16 * vector),
+                            mask,
+                            *sum,
+                        );
+                    }
                 }
             }
             ROWS
@@ -107,20 +129,12 @@ macro_rules! form {
     };
 }
 
-form!(
-    product_f32,
-    tile_f32,
-    "avx512f",
-    |acc, a, b| [_mm512_fmadd_ps(a, b[0], acc[0]), _mm512_fmadd_ps(a, b[1], acc[1])],
-    |word: u32| _mm512_set1_ps(f32::from_bits(word))
-);
-form!(
-    product_bf16,
-    tile_bf16,
-    "avx512f,avx512bf16",
-    |acc, a, b| [dot(acc[0], a, b[0]), dot(acc[1], a, b[1])],
-    |word: u32| _mm512_castsi512_ps(_mm512_set1_epi32(word.cast_signed()))
-);
+form!(product_f32, tile_f32, "avx512f", |acc, a, b| _mm512_fmadd_ps(a, b, *acc), |word: u32| _mm512_set1_ps(
+    f32::from_bits(word)
+));
+form!(product_bf16, tile_bf16, "avx512f,avx512bf16", |acc, a, b| dot(*acc, a, b), |word: u32| {
+    _mm512_castsi512_ps(_mm512_set1_epi32(word.cast_signed()))
+});
 
 /// `acc + a · b` of pairs of bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]
