@@ -22,7 +22,7 @@ pub(super) fn has_bf16() -> bool {
 }
 
 macro_rules! form {
-    ($product:ident, $tile:ident, $features:literal, |$acc:ident, $a:ident, $b:ident| $step:expr, $splat:expr) => {
+    ($product:ident, $tile:ident, $half:ident, $features:literal, |$acc:ident, $a:ident, $b:ident| $step:expr, $splat:expr) => {
         /// Computes one product.
         ///
         /// # Safety
@@ -51,77 +51,89 @@ macro_rules! form {
                 // SAFETY: the tile takes no more rows than are left, and half a panel where no more columns are asked for.
                 done += unsafe {
                     match (p.rows - done, p.columns > 16) {
-                        (12.., true) => $tile::<12, 2>(&at),
-                        (8.., true) => $tile::<8, 2>(&at),
-                        (4.., true) => $tile::<4, 2>(&at),
-                        (2.., true) => $tile::<2, 2>(&at),
-                        (_, true) => $tile::<1, 2>(&at),
-                        (16.., false) => $tile::<16, 1>(&at),
-                        (8.., false) => $tile::<8, 1>(&at),
-                        (4.., false) => $tile::<4, 1>(&at),
-                        (2.., false) => $tile::<2, 1>(&at),
-                        (_, false) => $tile::<1, 1>(&at),
+                        (12.., true) => $tile::<12>(&at),
+                        (8.., true) => $tile::<8>(&at),
+                        (4.., true) => $tile::<4>(&at),
+                        (2.., true) => $tile::<2>(&at),
+                        (_, true) => $tile::<1>(&at),
+                        (16.., false) => $half::<16>(&at),
+                        (8.., false) => $half::<8>(&at),
+                        (4.., false) => $half::<4>(&at),
+                        (2.., false) => $half::<2>(&at),
+                        (_, false) => $half::<1>(&at),
                     }
                 };
             }
         }
 
-        /// The first `ROWS` rows and `16 · VECTORS` columns of a product; says how many rows that are.
+        /// The first `ROWS` rows of a product; says how many that are.
         ///
         /// # Safety
-        /// As the product's, with at least `ROWS` rows and at most that many columns.
+        /// As the product's, with at least `ROWS` rows.
         #[target_feature(enable = $features)]
         #[inline]
-        unsafe fn $tile<const ROWS: usize, const VECTORS: usize>(p: &Product) -> usize {
-            let masks: [__mmask16; VECTORS] =
-                std::array::from_fn(|vector| mask(p.columns.saturating_sub(16 * vector)));
+        unsafe fn $tile<const ROWS: usize>(p: &Product) -> usize {
+            let low = mask(p.columns);
+            let high = mask(p.columns.saturating_sub(16));
             // SAFETY: all reads and writes are those the contract of the product allows; masked lanes are not touched.
             unsafe {
-                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    for (vector, (sum, mask)) in sums.iter_mut().zip(masks).enumerate() {
-                        let at = row * p.out_stride + 16 * vector;
-                        *sum = match p.start {
-                            Start::Zero => *sum,
-                            Start::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.wrapping_add(16 * vector)),
-                            Start::Out => _mm512_maskz_loadu_ps(mask, p.out.wrapping_add(at)),
-                            Start::Beside(values, bias) => {
-                                let values = _mm512_maskz_loadu_ps(mask, values.wrapping_add(at));
-                                if bias.is_null() {
-                                    values
-                                } else {
-                                    let bias = _mm512_maskz_loadu_ps(mask, bias.wrapping_add(16 * vector));
-                                    _mm512_add_ps(values, bias)
-                                }
-                            }
-                        };
-                    }
+                    *sums = [start(p, row, 0, low), start(p, row, 16, high)];
                 }
                 let mut panel = p.panel;
                 for tap in p.taps {
                     let a = p.a.add(*tap);
                     for i in 0..p.k {
-                        let mut b = [_mm512_setzero_ps(); VECTORS];
-                        for (vector, b) in b.iter_mut().enumerate() {
-                            *b = _mm512_loadu_ps(panel.add(16 * vector).cast());
-                        }
+                        let both = [_mm512_loadu_ps(panel.cast()), _mm512_loadu_ps(panel.add(16).cast())];
                         for (row, sums) in sums.iter_mut().enumerate() {
                             let $a = $splat(*a.add(row * p.a_stride + i));
-                            for ($acc, $b) in sums.iter_mut().zip(b) {
-                                *$acc = $step;
-                            }
+                            let ($acc, $b) = (sums[0], both[0]);
+                            sums[0] = $step;
+                            let ($acc, $b) = (sums[1], both[1]);
+                            sums[1] = $step;
                         }
                         panel = panel.add(COLUMNS);
                     }
                 }
                 for (row, sums) in sums.iter().enumerate() {
-                    for (vector, (sum, mask)) in sums.iter().zip(masks).enumerate() {
-                        _mm512_mask_storeu_ps(
-                            p.out.wrapping_add(row * p.out_stride + 16 * vector),
-                            mask,
-                            *sum,
-                        );
+                    let out = p.out.add(row * p.out_stride);
+                    _mm512_mask_storeu_ps(out, low, sums[0]);
+                    _mm512_mask_storeu_ps(out.wrapping_add(16), high, sums[1]);
+                }
+            }
+            ROWS
+        }
+
+        /// The first `ROWS` rows of a product of at most 16 columns; says how many rows that are.
+        ///
+        /// # Safety
+        /// As the product's, with at least `ROWS` rows and at most 16 columns.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn $half<const ROWS: usize>(p: &Product) -> usize {
+            let low = mask(p.columns);
+            // SAFETY: as above.
+            unsafe {
+                let mut sums = [_mm512_setzero_ps(); ROWS];
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = start(p, row, 0, low);
+                }
+                let mut panel = p.panel;
+                for tap in p.taps {
+                    let a = p.a.add(*tap);
+                    for i in 0..p.k {
+                        let $b = _mm512_loadu_ps(panel.cast());
+                        for (row, sum) in sums.iter_mut().enumerate() {
+                            let $a = $splat(*a.add(row * p.a_stride + i));
+                            let $acc = *sum;
+                            *sum = $step;
+                        }
+                        panel = panel.add(COLUMNS);
                     }
+                }
+                for (row, sum) in sums.iter().enumerate() {
+                    _mm512_mask_storeu_ps(p.out.add(row * p.out_stride), low, *sum);
                 }
             }
             ROWS
@@ -129,10 +141,35 @@ macro_rules! form {
     };
 }
 
-form!(product_f32, tile_f32, "avx512f", |acc, a, b| _mm512_fmadd_ps(a, b, *acc), |word: u32| _mm512_set1_ps(
-    f32::from_bits(word)
-));
-form!(product_bf16, tile_bf16, "avx512f,avx512bf16", |acc, a, b| dot(*acc, a, b), |word: u32| {
+/// What the sums of 16 columns of a row begin with.
+///
+/// # Safety
+/// As the products', for the columns of the mask.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn start(p: &Product, row: usize, column: usize, mask: __mmask16) -> __m512 {
+    let at = row * p.out_stride + column;
+    // SAFETY: by the contract; masked lanes are not touched.
+    unsafe {
+        match p.start {
+            Start::Zero => _mm512_setzero_ps(),
+            Start::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.wrapping_add(column)),
+            Start::Out => _mm512_maskz_loadu_ps(mask, p.out.wrapping_add(at)),
+            Start::Beside(values, bias) => {
+                let values = _mm512_maskz_loadu_ps(mask, values.wrapping_add(at));
+                if bias.is_null() {
+                    return values;
+                }
+                _mm512_add_ps(values, _mm512_maskz_loadu_ps(mask, bias.wrapping_add(column)))
+            }
+        }
+    }
+}
+
+form!(product_f32, tile_f32, half_f32, "avx512f", |acc, a, b| _mm512_fmadd_ps(a, b, acc), |word: u32| {
+    _mm512_set1_ps(f32::from_bits(word))
+});
+form!(product_bf16, tile_bf16, half_bf16, "avx512f,avx512bf16", |acc, a, b| dot(acc, a, b), |word: u32| {
     _mm512_castsi512_ps(_mm512_set1_epi32(word.cast_signed()))
 });
 
