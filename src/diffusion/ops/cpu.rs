@@ -1,6 +1,8 @@
 //! Fast forms for contiguous f32 on the CPU: every loop runs over slices, in parallel over rows.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod heads;
 mod lanes;

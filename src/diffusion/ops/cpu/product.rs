@@ -4,6 +4,8 @@
     reason = "rows and results are given by address: several threads write parts of one result"
 )]
 
+use super::lanes::{exp, wide};
+
 /// Columns of a packed panel.
 pub(super) const COLUMNS: usize = 32;
 
@@ -127,7 +129,21 @@ pub(super) fn to_bf16(values: &[f32], words: &mut [u32]) {
 pub(super) fn exponentials(row: &mut [f32], keys: usize, greatest: f32) -> (f32, f32) {
     let (row, beyond) = row.split_at_mut(keys);
     beyond.fill(0.0);
-    let greatest = row.iter().fold(greatest, |most, score| most.max(*score));
-    row.iter_mut().for_each(|score| *score = (*score - greatest).exp());
-    (greatest, row.iter().sum())
+    // Sixteen of each, which vectors of any width can take.
+    let (mut most, mut sums) = ([greatest; 16], [0f32; 16]);
+    wide(|| {
+        for scores in row.chunks(16) {
+            most.iter_mut()
+                .zip(scores)
+                .for_each(|(most, score)| *most = if *score > *most { *score } else { *most });
+        }
+        let greatest = most.iter().fold(greatest, |most, score| most.max(*score));
+        for scores in row.chunks_mut(16) {
+            for (sum, score) in sums.iter_mut().zip(scores) {
+                *score = exp(*score - greatest);
+                *sum += *score;
+            }
+        }
+        (greatest, sums.iter().sum())
+    })
 }

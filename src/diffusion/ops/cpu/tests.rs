@@ -49,7 +49,7 @@ proptest! {
             let bias = random(columns, 3);
             let offsets: Vec<_> = (0..taps).map(|tap| tap * k).collect();
             let (before, beside) = (random(rows * (columns + 1), 4), random(rows * (columns + 1), 5));
-            let (mut got, mut want) = (before.clone(), before);
+            let (mut got, mut want) = (before.clone(), before.clone());
             let product = |out: &mut [f32]| Product {
                 a: a.as_ptr(),
                 a_stride: 1,
@@ -77,6 +77,13 @@ proptest! {
                 }
             }
             let want: Vec<_> = want.into_iter().map(f64::from).collect();
+            #[cfg(target_arch = "x86_64")]
+            if products == Products::F32 && super::avx2::has_f32() {
+                let mut got = before.clone();
+                // SAFETY: as above, on a processor that has what it needs.
+                unsafe { super::avx2::product_f32(&product(&mut got)) };
+                prop_assert!(distance(&got, &want) < 1e-6, "AVX2: {}", distance(&got, &want));
+            }
             prop_assert!(distance(&got, &want) < 1e-6, "{products:?}: {}", distance(&got, &want));
         }
     }

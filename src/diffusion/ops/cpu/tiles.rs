@@ -3,9 +3,9 @@
 
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::product::{self, Product};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 
 /// What the factors of a product are held in; sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ impl Products {
     pub fn available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
-            Self::F32 => avx512::has_f32(),
+            Self::F32 => avx512::has_f32() || avx2::has_f32(),
             Self::Bf16 => avx512::has_bf16(),
         };
         #[cfg(not(target_arch = "x86_64"))]
@@ -77,7 +77,8 @@ impl Products {
             // SAFETY: by this function's contract, on a processor that has what it needs.
             return unsafe {
                 match self {
-                    Self::F32 => avx512::product_f32(p),
+                    Self::F32 if avx512::has_f32() => avx512::product_f32(p),
+                    Self::F32 => avx2::product_f32(p),
                     Self::Bf16 => avx512::product_bf16(p),
                 }
             };

@@ -1,0 +1,105 @@
+//! Tiles of matrix products in AVX2 registers, for processors without AVX-512: up to 6 rows by 16 columns of f32.
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions; the contracts are at the functions, the tests beside the plain form"
+)]
+
+use std::arch::x86_64::*;
+
+use super::product::{COLUMNS, Product, Start};
+
+/// Whether this processor has the instructions.
+pub(super) fn has_f32() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Computes one product of f32.
+///
+/// # Safety
+/// The processor has AVX2 and FMA; the rest as [`Product::plain`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn product_f32(p: &Product) {
+    for column in (0..p.columns).step_by(16) {
+        let mut row = 0;
+        while row < p.rows {
+            // SAFETY: the tile takes no more rows than are left, and its first column exists.
+            row += unsafe {
+                match p.rows - row {
+                    6.. => tile::<6>(p, row, column),
+                    4.. => tile::<4>(p, row, column),
+                    2.. => tile::<2>(p, row, column),
+                    _ => tile::<1>(p, row, column),
+                }
+            };
+        }
+    }
+}
+
+/// Some rows of 16 columns of a product; says how many rows that are.
+///
+/// # Safety
+/// As the product's; row `first + ROWS - 1` and column `column` exist, and `column` is 0 or 16.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn tile<const ROWS: usize>(p: &Product, first: usize, column: usize) -> usize {
+    let masks = [mask(p.columns - column), mask((p.columns - column).saturating_sub(8))];
+    // SAFETY: all reads and writes are those the contract of the product allows; masked lanes are not touched.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let at = (first + row) * p.out_stride + column;
+            *sums = [start(p, at, column, masks[0]), start(p, at + 8, column + 8, masks[1])];
+        }
+        let mut panel = p.panel.add(column).cast::<f32>();
+        for tap in p.taps {
+            let a = p.a.add(first * p.a_stride + tap).cast::<f32>();
+            for i in 0..p.k {
+                let b = [_mm256_loadu_ps(panel), _mm256_loadu_ps(panel.add(8))];
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let a = _mm256_broadcast_ss(&*a.add(row * p.a_stride + i));
+                    *sums = [_mm256_fmadd_ps(a, b[0], sums[0]), _mm256_fmadd_ps(a, b[1], sums[1])];
+                }
+                panel = panel.add(COLUMNS);
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            let out = p.out.add((first + row) * p.out_stride + column);
+            _mm256_maskstore_ps(out, masks[0], sums[0]);
+            _mm256_maskstore_ps(out.wrapping_add(8), masks[1], sums[1]);
+        }
+    }
+    ROWS
+}
+
+/// What the sums of 8 columns of a row begin with; `at` is their place among the results.
+///
+/// # Safety
+/// As the product's, for the columns of the mask.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn start(p: &Product, at: usize, column: usize, mask: __m256i) -> __m256 {
+    // SAFETY: by the contract; masked lanes are not touched.
+    unsafe {
+        match p.start {
+            Start::Zero => _mm256_setzero_ps(),
+            Start::Bias(bias) => _mm256_maskload_ps(bias.wrapping_add(column), mask),
+            Start::Out => _mm256_maskload_ps(p.out.wrapping_add(at), mask),
+            Start::Beside(values, bias) => {
+                let values = _mm256_maskload_ps(values.wrapping_add(at), mask);
+                if bias.is_null() {
+                    return values;
+                }
+                _mm256_add_ps(values, _mm256_maskload_ps(bias.wrapping_add(column), mask))
+            }
+        }
+    }
+}
+
+/// Lanes below `columns`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn mask(columns: usize) -> __m256i {
+    let columns = _mm256_set1_epi32(columns.min(8) as i32);
+    _mm256_cmpgt_epi32(columns, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+}
