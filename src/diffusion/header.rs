@@ -153,6 +153,11 @@ impl Header {
         Ok(Self { path: path.to_owned(), length: meta.len(), modified, tensors, metadata, config })
     }
 
+    /// Whether both were read from one file, unchanged in between.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (&self.path, self.length, self.modified) == (&other.path, other.length, other.modified)
+    }
+
     /// The dimensions of the tensor `name`.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|t| t.shape.as_slice())
