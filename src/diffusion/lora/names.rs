@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use crate::header::Header;
+use crate::header::{Header, TensorInfo};
 use crate::keys;
 use crate::model::UNetSource;
 
@@ -140,11 +140,17 @@ impl Targets {
         inside: impl Fn(&str) -> Option<String>,
         second: impl Fn(&str) -> Option<String>,
     ) -> Self {
+        let named = |(name, info): (&str, &TensorInfo)| Some((inside(name)?, info.shape.clone()));
+        Self::of(header.with_prefix(prefix).filter_map(named), second)
+    }
+
+    /// Weights and biases by their names inside, with their shapes.
+    pub(crate) fn of(
+        tensors: impl Iterator<Item = (String, Vec<usize>)>,
+        second: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         let mut targets = Self { modules: HashMap::new(), shapes: HashMap::new() };
-        for (name, info) in header.with_prefix(prefix) {
-            let Some(name) = inside(name) else { continue };
-            targets.add(name, info.shape.clone(), &second);
-        }
+        tensors.for_each(|(name, shape)| targets.add(name, shape, &second));
         targets
     }
 

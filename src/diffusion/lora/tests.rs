@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::attention::{Patches, Step};
+use crate::clip::ClipSource;
 use crate::fixture::{self, Tensors, assert_close, key_list, project, shapes_only, tiny_sd};
 use crate::keys;
 use crate::model::{Model, UNetSource};
@@ -13,6 +14,21 @@ fn saved(folder: &tempfile::TempDir, name: &str, tensors: &HashMap<String, Tenso
     let path = folder.path().join(name);
     candle_core::safetensors::save(tensors, &path).unwrap();
     path
+}
+
+/// A file of these tensors, in f32, with a configuration.
+fn safetensors_with(path: &Path, tensors: &HashMap<String, Tensor>, config: String) {
+    let entry = |(name, tensor): (&String, &Tensor)| crate::save::Entry {
+        name: name.clone(),
+        dtype: crate::header::Dtype::F32,
+        shape: tensor.dims().to_vec(),
+        write: {
+            let bytes: Vec<u8> = fixture::values(tensor).into_iter().flat_map(f32::to_le_bytes).collect();
+            Box::new(move |out| out.write_all(&bytes).map_err(|e| Error::Mismatch(e.to_string())))
+        },
+    };
+    let metadata = BTreeMap::from([("tiny_sd.config".to_owned(), config)]);
+    crate::save::save(path, &metadata, tensors.iter().map(entry).collect()).unwrap();
 }
 
 fn open(path: &Path) -> Arc<LoraSource> {
@@ -248,4 +264,70 @@ fn shapes_that_make_no_difference_change_nothing() {
         let lora = Arc::new(lora);
         assert!(lora.fit(Home::UNet, &Targets::unet(&miniature().unet)).is_empty(), "{tensors:?}");
     }
+}
+
+#[test]
+fn a_text_encoder_with_a_lora_is_the_one_with_changed_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = tiny_sd("tiny-sd.safetensors");
+    let mut weights = candle_core::safetensors::load(&checkpoint, &Device::Cpu).unwrap();
+    let prefix = "cond_stage_model.transformer.text_model.encoder.layers";
+    let mut lora = HashMap::new();
+    for (i, module) in ["0.self_attn.q_proj", "1.mlp.fc1", "2.self_attn.out_proj"].into_iter().enumerate() {
+        let weight = weights.get_mut(&format!("{prefix}.{module}.weight")).unwrap();
+        let base = weight.to_dtype(DType::F32).unwrap();
+        let (rows, columns) = base.dims2().unwrap();
+        let wave = |n: usize| (0..n).map(|k| ((k * 7 + i) as f32).sin() * 0.1).collect::<Vec<_>>();
+        let up = Tensor::from_vec(wave(rows * 2), (rows, 2), &Device::Cpu).unwrap();
+        let down = Tensor::from_vec(wave(2 * columns), (2, columns), &Device::Cpu).unwrap();
+        *weight = (base + (up.matmul(&down).unwrap() * 0.6).unwrap()).unwrap();
+        let name = format!("lora_te_text_model_encoder_layers_{}", module.replace('.', "_"));
+        lora.insert(format!("{name}.lora_up.weight"), up);
+        lora.insert(format!("{name}.lora_down.weight"), down);
+    }
+    // What shapes do not tell is in the metadata of the original.
+    let config = Header::read(&checkpoint).unwrap().metadata["tiny_sd.config"].clone();
+    let path = folder.path().join("changed.safetensors");
+    safetensors_with(&path, &weights, config);
+    let changed = ClipSource::open(&path);
+    let lora = open(&saved(&folder, "lora.safetensors", &lora));
+    let (rt, clip) = (Runtime::cpu(), ClipSource::open(&checkpoint).unwrap());
+    let fits = clip.fit(&lora);
+    assert_eq!(lora.left_over(&[Home::Text], &fits.iter().collect::<Vec<_>>()), Vec::<String>::new());
+    let text = "a (red:1.3) apple";
+    let encoded = |clip: &ClipSource| clip.encode(&rt, text).unwrap().context;
+    let expected = encoded(&changed.unwrap());
+    assert_close(&encoded(&clip.with_lora(&fits, 0.6)), &expected, 1e-5, "with the LoRA");
+    assert_eq!(fixture::max_abs_diff(&encoded(&clip.with_lora(&fits, 0.0)), &encoded(&clip)), 0.0);
+    assert!(fixture::max_abs_diff(&encoded(&clip), &expected) > 0.01);
+}
+
+#[test]
+fn fused_text_towers_are_changed_part_by_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sdxl.safetensors");
+    let rows = ["text_encoder", "text_encoder_2"].map(|section| key_list("sdxl/keys.tsv", section)).concat();
+    let whole = |name: &str, shape: &[usize]| {
+        let fused = name.contains("in_proj_");
+        let name = name.split('[').next().unwrap().trim_end_matches(" T").to_owned();
+        (name, if fused { [&[3 * shape[0]], &shape[1..]].concat() } else { shape.to_vec() })
+    };
+    let tensors: BTreeMap<_, _> = rows.iter().map(|(name, shape)| whole(name, shape)).collect();
+    shapes_only(&path, tensors.iter().map(|(name, shape)| (name.as_str(), shape.clone())));
+    let clip = ClipSource::open(&path).unwrap();
+    let text = std::fs::read_to_string(fixture::path("lora/keys_sdxl.tsv")).unwrap();
+    for (tower, section, count) in [(0, "text_encoder", 72), (1, "text_encoder_2", 192)] {
+        let targets = clip.towers()[tower].targets();
+        let from = text.find(&format!("# {section}\n")).unwrap();
+        let rows = text[from..].lines().skip(1).take_while(|line| !line.starts_with('#'));
+        let known =
+            rows.filter(|row| targets.module(&home(row.split(['\t', ',']).nth(1).unwrap()).1).is_some());
+        assert_eq!(known.count(), count);
+    }
+    let shape = |module: &str| {
+        let name = format!("text_model.encoder.layers.0.{module}.weight");
+        clip.towers()[1].targets().shape(&name).unwrap().to_vec()
+    };
+    assert_eq!(shape("self_attn.k_proj"), [1280, 1280]);
+    assert_eq!(shape("mlp.fc1"), [5120, 1280]);
 }
