@@ -7,6 +7,8 @@ pub mod results;
 mod canny_detect;
 mod clip_set_last_layer;
 mod clip_text_encode;
+mod clip_text_encode_sdxl;
+mod clip_text_encode_sdxl_refiner;
 mod clip_vision_encode;
 mod conditioning_combine;
 mod control_net_apply;
@@ -17,6 +19,8 @@ mod image_invert;
 mod image_resize;
 mod image_scale;
 mod image_size;
+mod inpaint_model_conditioning;
+mod instruct_pix_to_pix_conditioning;
 mod ip_adapter_apply;
 mod k_sampler;
 mod k_sampler_advanced;
@@ -61,6 +65,8 @@ pub fn registry() -> Registry {
         .add::<canny_detect::CannyDetect>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
+        .add::<clip_text_encode_sdxl::CLIPTextEncodeSDXL>()
+        .add::<clip_text_encode_sdxl_refiner::CLIPTextEncodeSDXLRefiner>()
         .add::<clip_vision_encode::CLIPVisionEncode>()
         .add::<conditioning_combine::ConditioningCombine>()
         .add::<control_net_apply::ControlNetApply>()
@@ -70,6 +76,8 @@ pub fn registry() -> Registry {
         .add::<image_resize::ImageResize>()
         .add::<image_scale::ImageScale>()
         .add::<image_size::ImageSize>()
+        .add::<inpaint_model_conditioning::InpaintModelConditioning>()
+        .add::<instruct_pix_to_pix_conditioning::InstructPixToPixConditioning>()
         .add::<ip_adapter_apply::IPAdapterApply>()
         .add::<k_sampler::KSampler>()
         .add::<k_sampler_advanced::KSamplerAdvanced>()

@@ -209,10 +209,13 @@ fn words(parts: &[Part]) -> String {
 pub fn family(cfg: &UNetConfig) -> &'static str {
     match (cfg.context_dim, cfg.add_dim, cfg.model_channels()) {
         (768, None, 320) if cfg.in_channels == 9 => "SD1.x inpainting",
+        (768, None, 320) if cfg.in_channels == 8 => "SD1.x instruct-pix2pix",
         (768, None, 320) => "SD1.x",
         (1024, None, 320) if cfg.in_channels == 9 => "SD2.x inpainting",
         (1024, None, 320) => "SD2.x",
         (1024, Some(_), 320) => "SD2.x unCLIP",
+        (2048, Some(2816), 320) if cfg.in_channels == 9 => "SDXL inpainting",
+        (2048, Some(2816), 320) if cfg.in_channels == 8 => "SDXL instruct-pix2pix",
         (2048, Some(2816), 320) if cfg.mid_depth == 10 => "SDXL",
         (2048, Some(_), 320) => "SDXL, distilled",
         (1280, Some(2560), 384) => "SDXL refiner",

@@ -7,6 +7,7 @@ pub mod clip;
 pub mod clip_encoder;
 pub mod clip_text;
 pub mod clip_vision;
+pub mod concat;
 pub mod conditioning;
 pub mod controlnet;
 pub mod denoise;
