@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use flow_diffusion::{Runtime, conditioning};
+use flow_diffusion::{Runtime, clip::Encoded, conditioning};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
@@ -26,8 +26,8 @@ impl Node for CLIPTextEncode {
 
     fn run(self, cx: &Context) -> Result<Conditioning, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
-        let context = self.clip.encode(&runtime, &self.text)?;
-        Ok(Conditioning(conditioning::Conditioning::text(context, None)))
+        let Encoded { context, pooled } = self.clip.encode(&runtime, &self.text)?;
+        Ok(Conditioning(conditioning::Conditioning::text(context, pooled)))
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use flow_diffusion::{
     Header,
-    clip_text::ClipSource,
+    clip::ClipSource,
     clip_vision::ClipVisionSource,
     ip_adapter::IpAdapterSource,
     kind::{self, Part},
@@ -65,7 +65,7 @@ pub(crate) fn model_facts(model: &Model) -> Facts {
 }
 
 pub(crate) fn clip_facts(clip: &ClipSource) -> Facts {
-    Facts::none().int(CONTEXT, clip.config().encoder.width).text(PATH, clip.path().display().to_string())
+    Facts::none().int(CONTEXT, clip.context_dim()).text(PATH, clip.path().display().to_string())
 }
 
 pub(crate) fn vae_facts(vae: &VaeSource) -> Facts {

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod attn_layers;
 pub mod brownian;
+pub mod clip;
 pub mod clip_encoder;
 pub mod clip_text;
 pub mod clip_vision;
@@ -42,6 +43,9 @@ pub mod weights;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+#[path = "../../tests/fixtures/made.rs"]
+mod made;
 
 pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};
 pub use error::{Error, Result};
