@@ -40,6 +40,15 @@ impl RngChoice {
     }
 }
 
+/// Where ComfyUI draws a sampler's noise; here it makes no difference.
+#[derive(Choice, Clone, Copy, PartialEq, Eq)]
+pub enum NoiseDevice {
+    /// On the device that draws.
+    Gpu,
+    /// On the host.
+    Cpu,
+}
+
 /// One sampling.
 pub(crate) struct Task<'a> {
     pub model: &'a model::Model,
