@@ -280,3 +280,6 @@ impl ControlNetSource {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
