@@ -428,6 +428,8 @@ fn lcm(a: usize, b: usize) -> usize {
 }
 
 #[cfg(test)]
+mod guidance_tests;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod tests;
