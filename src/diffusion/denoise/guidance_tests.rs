@@ -41,8 +41,7 @@ impl Bench {
 
     fn guess(&self, guider: &Guider, batch: usize, sigma: f64) -> Guess {
         let x = self.x(batch, sigma);
-        let mut guided =
-            Guided::new(&self.rt, &self.model, guider, x.dims4().unwrap(), false).unwrap();
+        let mut guided = Guided::new(&self.rt, &self.model, guider, x.dims4().unwrap(), false).unwrap();
         guided.guess(&x, Moment { index: 0, total: 1, sigma }).unwrap()
     }
 
@@ -77,8 +76,7 @@ fn prompts_on_areas_equal_comfyui() {
     b.cfg("area_strong", &with(area(&star, 256, 320, 128, 0, 3.0)), &none, 1);
     b.cfg("area_small", &with(area(&star, 64, 72, 0, 200, 2.0)), &none, 1);
     b.cfg("area_beyond", &with(area(&star, 384, 320, 200, 160, 1.0)), &none, 1);
-    let left_and_right =
-        area(&star, 256, 320, 0, 0, 1.0).combine(&area(&car, 256, 320, 128, 0, 0.5));
+    let left_and_right = area(&star, 256, 320, 0, 0, 1.0).combine(&area(&car, 256, 320, 128, 0, 0.5));
     b.cfg("two_areas", &left_and_right, &none, 1);
     let around = area(&car, 320, 256, 32, 32, 1.0).combine(&none);
     b.cfg("nested_areas", &with(area(&star, 192, 192, 64, 64, 1.0)), &around, 1);
@@ -119,7 +117,8 @@ fn prompts_in_windows_and_mixed_texts_equal_comfyui() {
     b.check("average/long", &shorter.average(&apple, 0.25).unwrap().0[0].context);
     b.cfg("concat", &concat, &none, 1);
     b.cfg("average", &average, &apple.zeroed().unwrap(), 1);
-    let wide = Conditioning::text(Tensor::zeros((1, 77, 5), candle_core::DType::F32, &Device::Cpu).unwrap(), None);
+    let wide =
+        Conditioning::text(Tensor::zeros((1, 77, 5), candle_core::DType::F32, &Device::Cpu).unwrap(), None);
     let message = apple.concat(&wide).unwrap_err().to_string();
     assert_eq!(message, "one text has tokens 96 wide, the other 5: they are for different models");
     assert!(apple.average(&wide, 0.5).is_err());
