@@ -12,6 +12,8 @@ mod canny_detect;
 mod cfg_guider;
 mod clip_set_last_layer;
 mod clip_text_encode;
+mod clip_text_encode_sdxl;
+mod clip_text_encode_sdxl_refiner;
 mod clip_vision_encode;
 mod conditioning_average;
 mod conditioning_combine;
@@ -25,6 +27,7 @@ mod conditioning_zero_out;
 mod control_net_apply;
 mod disable_noise;
 mod dual_cfg_guider;
+mod embeddings;
 mod empty_latent_image;
 mod exponential_scheduler;
 mod flip_sigmas;
@@ -33,6 +36,8 @@ mod image_invert;
 mod image_resize;
 mod image_scale;
 mod image_size;
+mod inpaint_model_conditioning;
+mod instruct_pix_to_pix_conditioning;
 mod ip_adapter_apply;
 mod k_sampler;
 mod k_sampler_advanced;
@@ -48,6 +53,8 @@ mod load_image_mask;
 mod load_ip_adapter;
 mod load_latent;
 mod load_vae;
+mod lora_loader;
+mod lora_loader_model_only;
 mod mask_to_image;
 mod model_file;
 mod model_sampling_continuous_edm;
@@ -107,6 +114,8 @@ pub fn registry() -> Registry {
         .add::<cfg_guider::CFGGuider>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
+        .add::<clip_text_encode_sdxl::CLIPTextEncodeSDXL>()
+        .add::<clip_text_encode_sdxl_refiner::CLIPTextEncodeSDXLRefiner>()
         .add::<clip_vision_encode::CLIPVisionEncode>()
         .add::<conditioning_average::ConditioningAverage>()
         .add::<conditioning_combine::ConditioningCombine>()
@@ -128,6 +137,8 @@ pub fn registry() -> Registry {
         .add::<image_resize::ImageResize>()
         .add::<image_scale::ImageScale>()
         .add::<image_size::ImageSize>()
+        .add::<inpaint_model_conditioning::InpaintModelConditioning>()
+        .add::<instruct_pix_to_pix_conditioning::InstructPixToPixConditioning>()
         .add::<ip_adapter_apply::IPAdapterApply>()
         .add::<k_sampler::KSampler>()
         .add::<k_sampler_advanced::KSamplerAdvanced>()
@@ -143,6 +154,8 @@ pub fn registry() -> Registry {
         .add::<load_ip_adapter::LoadIPAdapter>()
         .add::<load_latent::LoadLatent>()
         .add::<load_vae::LoadVAE>()
+        .add::<lora_loader::LoraLoader>()
+        .add::<lora_loader_model_only::LoraLoaderModelOnly>()
         .add::<mask_to_image::MaskToImage>()
         .add::<model_sampling_continuous_edm::ModelSamplingContinuousEDM>()
         .add::<model_sampling_discrete::ModelSamplingDiscrete>()

@@ -65,11 +65,21 @@ impl Writer {
         Some(())
     }
 
-    /// One prompt; `None` when it has a ControlNet, which is a handle.
+    /// One prompt; `None` when it has a ControlNet, which is a handle, or a picture, which is quicker made than read.
     pub fn cond(&mut self, cond: &Cond) -> Option<()> {
-        let Cond { context, pooled, sizes, controls, control_to_uncond, start_percent, end_percent, region } =
-            cond;
-        if !controls.is_empty() {
+        let Cond {
+            context,
+            pooled,
+            sizes,
+            aesthetic_score,
+            concat,
+            controls,
+            control_to_uncond,
+            start_percent,
+            end_percent,
+            region,
+        } = cond;
+        if !controls.is_empty() || concat.is_some() {
             return None;
         }
         self.tensor(context)?;
@@ -84,6 +94,10 @@ impl Writer {
         self.bytes.push((*control_to_uncond).into());
         self.bytes.extend_from_slice(&start_percent.to_le_bytes());
         self.bytes.extend_from_slice(&end_percent.to_le_bytes());
+        self.optional(*aesthetic_score, |writer, score| {
+            writer.bytes.extend_from_slice(&score.to_le_bytes());
+            Some(())
+        })?;
         self.region(region)
     }
 
@@ -184,10 +198,12 @@ impl<'a> Reader<'a> {
                     target_width: size()?,
                 })
             })?,
+            concat: None,
             controls: Vec::new(),
             control_to_uncond: self.flag()?,
             start_percent: self.float()?,
             end_percent: self.float()?,
+            aesthetic_score: self.optional(|reader| reader.array().map(f32::from_le_bytes))?,
             region: self.region()?,
         })
     }
@@ -304,6 +320,7 @@ mod tests {
             let sizes =
                 Sizes { height: 1, width: 2, crop_top: 3, crop_left: 4, target_height: 5, target_width: 6 };
             (second.pooled, second.sizes, second.end_percent) = (None, Some(sizes), 0.3);
+            second.aesthetic_score = Some(6.5);
             let mask = NoiseMask::new(1, 1, 2, [0.5, 1.0].into()).unwrap();
             second.region = Region {
                 area: Some(Area::Shares { top: 0.1, left: 0.2, height: 0.3, width: 0.4 }),

@@ -14,8 +14,11 @@ use std::sync::Arc;
 use candle_core::{D, DType, Tensor};
 
 use crate::clip_text::{ClipText, ClipTextConfig};
+use crate::embedding::{EmbeddingSource, Embeddings};
 use crate::header::Header;
 use crate::keys::{TextKeys, TextNaming};
+use crate::lora::{Fit, Home, LoraSource, Targets};
+use crate::overlay::Overlay;
 use crate::prompt::{self, CHUNK, Chunk, Padding};
 use crate::store::Recipe;
 use crate::weights::var_builder;
@@ -59,13 +62,14 @@ pub struct Tower {
     keys: TextKeys,
     config: ClipTextConfig,
     reading: Reading,
+    overlay: Overlay,
 }
 
 impl Tower {
     fn new(header: &Arc<Header>, keys: TextKeys, reading: Reading) -> Result<Self> {
         let sections = if reading.pooled { ["text_2", "text_config"] } else { ["text", "text_config"] };
         let config = ClipTextConfig::detect(header, &keys, &sections)?;
-        Ok(Self { header: header.clone(), keys, config, reading })
+        Ok(Self { header: header.clone(), keys, config, reading, overlay: Overlay::default() })
     }
 
     /// The sizes of the tower.
@@ -78,17 +82,55 @@ impl Tower {
     /// # Errors
     /// If a tensor is missing, has another shape, or does not fit into memory.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ClipText>> {
-        let recipe = Recipe::new(&self.header, self.reading.part, DType::F32, &rt.device);
+        let recipe = Recipe::new(&self.header, self.reading.part, DType::F32, &rt.device).with(&self.overlay);
         let bytes = self.header.parameters(self.keys.prefix()) * DType::F32.size_in_bytes() as u64;
         rt.store.lease(&recipe, bytes, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |name| keys.place(name), DType::F32, &rt.device)?;
-            ClipText::new(&self.config, vb)
+            ClipText::new(&self.config, self.overlay.onto(vb)?)
         })
     }
 
-    fn chunks(&self, text: &str) -> Result<Vec<Chunk>> {
-        prompt::chunks(text, self.reading.padding)
+    /// The weights that a LoRA may change, by transformers' names, whatever the file has.
+    pub fn targets(&self) -> Targets {
+        let linears = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"];
+        let modules = linears.into_iter().chain(["mlp.fc1", "mlp.fc2", "layer_norm1", "layer_norm2"]);
+        let modules: Vec<_> = modules.collect();
+        let layers = (0..self.config.encoder.layers).flat_map(|i| {
+            modules.iter().map(move |module| format!("text_model.encoder.layers.{i}.{module}"))
+        });
+        let others =
+            ["text_model.final_layer_norm", "text_model.embeddings.token_embedding", "text_projection"];
+        let modules = layers.chain(others.map(str::to_owned));
+        let names = modules.flat_map(|module| [format!("{module}.weight"), format!("{module}.bias")]);
+        let shape = |name: String| {
+            let place = self.keys.place(&name);
+            let mut shape = self.header.shape(&place.name)?.to_vec();
+            if let (Some((_, parts)), Some(rows)) = (place.part, shape.first_mut()) {
+                *rows /= parts;
+            }
+            if place.transposed {
+                shape.reverse();
+            }
+            Some((name, shape))
+        };
+        Targets::of(names.filter_map(shape), |_| None)
+    }
+
+    /// Refuses an embedding whose vectors are not as wide as this tower's tokens.
+    ///
+    /// # Errors
+    /// `Error::File` with both widths.
+    pub fn check_embedding(&self, embedding: &EmbeddingSource) -> Result<()> {
+        embedding.check(self.reading.part, self.config.encoder.width)
+    }
+
+    fn chunks(&self, text: &str, embeddings: &Embeddings) -> Result<Vec<Chunk>> {
+        let vectors = |(name, source): (&String, &EmbeddingSource)| {
+            Ok((name.clone(), source.vectors(self.reading.part, self.config.encoder.width)?))
+        };
+        let vectors = embeddings.iter().map(vectors).collect::<Result<_>>()?;
+        prompt::chunks(text, self.reading.padding, &vectors)
     }
 
     /// Leases the weights and encodes chunks, by ComfyUI's rules: each chunk of 77 tokens on its own, and a token of weight
@@ -117,7 +159,10 @@ impl Reading {
         let empty = weighted.then(|| Chunk::empty(self.padding));
         let ids: Vec<u32> = chunks.iter().chain(&empty).flat_map(|chunk| chunk.ids).collect();
         let ids = Tensor::from_vec(ids, ((), CHUNK), device)?;
-        let states = tower.hidden_states(&ids)?;
+        let places = chunks.iter().enumerate().flat_map(|(row, chunk)| {
+            chunk.vectors.iter().map(move |(place, vector)| (row * CHUNK + place, vector.clone()))
+        });
+        let states = tower.hidden_states(&ids, &places.collect::<Vec<_>>())?;
         let last = tower.layers();
         let z = &states[last + 1 - layer.unwrap_or(self.layer).min(last)];
         let z = if self.normalized { tower.normalized(z)? } else { z.clone() }.to_dtype(DType::F32)?;
@@ -149,6 +194,7 @@ pub struct ClipSource {
     towers: Towers,
     /// Counted from the end; each tower's own if there is none.
     layer: Option<usize>,
+    embeddings: Arc<Embeddings>,
 }
 
 #[derive(Debug, Clone)]
@@ -193,7 +239,7 @@ impl ClipSource {
                 return Err(Error::file(path, message));
             }
         };
-        Ok(Self { towers, layer: None })
+        Ok(Self { towers, layer: None, embeddings: Arc::default() })
     }
 
     /// Reads the headers of SDXL's two text encoders in files of their own, in any order.
@@ -215,7 +261,7 @@ impl ClipSource {
             }
         };
         let towers = [Tower { reading: SDXL_L, ..l }, Tower { reading: CLIP_G, ..g }];
-        Ok(Self { towers: Towers::Two(Box::new(towers)), layer: None })
+        Ok(Self { towers: Towers::Two(Box::new(towers)), layer: None, embeddings: Arc::default() })
     }
 
     /// The same encoder, read out at the `layer`-th layer from the end (1 is the last) of each tower.
@@ -245,13 +291,40 @@ impl ClipSource {
         &self.towers()[0].header.path
     }
 
+    /// Lays a LoRA onto each tower, by headers alone.
+    pub fn fit(&self, lora: &Arc<LoraSource>) -> Vec<Fit> {
+        let homes = [Home::Text, Home::SecondText];
+        self.towers().iter().zip(homes).map(|(tower, home)| lora.fit(home, &tower.targets())).collect()
+    }
+
+    /// This encoder with `strength` times the differences of a LoRA, laid onto its towers; 0 is the encoder as it is.
+    #[must_use]
+    pub fn with_lora(&self, fits: &[Fit], strength: f64) -> Self {
+        let mut changed = self.clone();
+        let towers = match &mut changed.towers {
+            Towers::One(tower) => std::slice::from_mut(&mut **tower),
+            Towers::Two(towers) => towers.as_mut_slice(),
+        };
+        for (tower, fit) in towers.iter_mut().zip(fits).filter(|(_, fit)| strength != 0.0 && !fit.is_empty())
+        {
+            tower.overlay = tower.overlay.with_lora(fit.clone(), strength);
+        }
+        changed
+    }
+
+    /// This encoder, knowing what the `embedding:name` of prompts stand for; names it does not know are words.
+    #[must_use]
+    pub fn with_embeddings(&self, embeddings: Embeddings) -> Self {
+        Self { embeddings: Arc::new(embeddings), ..self.clone() }
+    }
+
     /// Encodes a prompt.
     ///
     /// # Errors
-    /// If the prompt is too long, a weight is missing or misshapen, or memory runs out.
+    /// If the prompt is too long, an embedding has another width, a weight is missing or misshapen, or memory runs out.
     pub fn encode(&self, rt: &Runtime, text: &str) -> Result<Encoded> {
         match &self.towers {
-            Towers::One(tower) => tower.encode(rt, &tower.chunks(text)?, self.layer),
+            Towers::One(tower) => tower.encode(rt, &tower.chunks(text, &self.embeddings)?, self.layer),
             Towers::Two(_) => self.encode_two(rt, text, text),
         }
     }
@@ -266,8 +339,8 @@ impl ClipSource {
             let message = format!("`{file}` has one text encoder; expected the two of SDXL");
             return Err(Error::Mismatch(message));
         };
-        let [l, g] = &**towers;
-        let (mut chunks_l, mut chunks_g) = (l.chunks(text_l)?, g.chunks(text_g)?);
+        let ([l, g], embeddings) = (&**towers, &self.embeddings);
+        let (mut chunks_l, mut chunks_g) = (l.chunks(text_l, embeddings)?, g.chunks(text_g, embeddings)?);
         let count = chunks_l.len().max(chunks_g.len());
         chunks_l.resize(count, Chunk::empty(l.reading.padding));
         chunks_g.resize(count, Chunk::empty(g.reading.padding));

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use serde_json::Value;
 
 use crate::clip_encoder::{Activation, EPS, Encoder, EncoderConfig};
+use crate::embedding::Vector;
 use crate::header::Header;
 use crate::keys::{TextKeys, TextNaming};
 use crate::ops::{LayerNorm, Linear};
@@ -132,14 +133,15 @@ impl ClipText {
     /// # Errors
     /// If there are more tokens than positions, or an id is not in the vocabulary.
     pub fn forward(&self, ids: &Tensor) -> Result<TextOutput> {
-        let hidden = self.hidden_states(ids)?;
+        let hidden = self.hidden_states(ids, &[])?;
         let last = self.normalized(&hidden[self.layers])?;
         let pooled = self.pooled(ids, &last)?;
         Ok(TextOutput { pooled, last, hidden })
     }
 
-    /// The embeddings of token ids `[B, T]`, then the output of each layer, `[B, T, width]` each.
-    pub(crate) fn hidden_states(&self, ids: &Tensor) -> Result<Vec<Tensor>> {
+    /// The embeddings of token ids `[B, T]`, then the output of each layer, `[B, T, width]` each. `vectors` take the places
+    /// of tokens, counted through all rows, in order.
+    pub(crate) fn hidden_states(&self, ids: &Tensor, vectors: &[(usize, Vector)]) -> Result<Vec<Tensor>> {
         let (batch, tokens) = ids.dims2()?;
         let (positions, width) = self.position_embedding.dims2()?;
         if tokens == 0 || tokens > positions {
@@ -147,7 +149,8 @@ impl ClipText {
                 "{tokens} tokens for a text encoder of {positions} positions"
             )));
         }
-        let x = self.token_embedding.index_select(&ids.flatten_all()?, 0)?.reshape((batch, tokens, width))?;
+        let x = self.token_embedding.index_select(&ids.flatten_all()?, 0)?;
+        let x = replaced(&x, vectors)?.reshape((batch, tokens, width))?;
         let x = x.broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
         Ok(self.encoder.hidden_states(x, Some(&causal_mask(tokens, ids.device())?))?)
     }
@@ -174,6 +177,27 @@ impl ClipText {
     pub(crate) fn device(&self) -> &Device {
         self.token_embedding.device()
     }
+}
+
+/// Rows of `[N, width]` replaced by vectors at their places.
+fn replaced(rows: &Tensor, vectors: &[(usize, Vector)]) -> Result<Tensor> {
+    if vectors.is_empty() {
+        return Ok(rows.clone());
+    }
+    let (count, width) = rows.dims2()?;
+    let mut pieces = Vec::with_capacity(2 * vectors.len() + 1);
+    let mut next = 0;
+    for (place, vector) in vectors {
+        if *place > next {
+            pieces.push(rows.narrow(0, next, place - next)?);
+        }
+        pieces.push(Tensor::from_slice(vector, (1, width), rows.device())?.to_dtype(rows.dtype())?);
+        next = place + 1;
+    }
+    if next < count {
+        pieces.push(rows.narrow(0, next, count - next)?);
+    }
+    Ok(Tensor::cat(&pieces, 0)?)
 }
 
 fn first_max(row: &[u32]) -> usize {

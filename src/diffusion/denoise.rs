@@ -10,9 +10,11 @@ use candle_core::{Device, Tensor};
 
 use self::prompts::Placed;
 use crate::attention::{Patches, Row, Step};
-use crate::conditioning::{Cond, Control, Rect};
+use crate::concat::{Concat, Sees};
+use crate::conditioning::{Cond, Control, EMBEDDED, Rect};
 use crate::controlnet::ControlNet;
 use crate::guidance::{CfgRule, Guider, Role, guided, perp_neg, rescaled};
+use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
 use crate::samplers::Guess;
 use crate::sampling::Moment;
@@ -55,6 +57,9 @@ struct Prompt {
     context: Tensor,
     /// `[B, P]`
     y: Option<Tensor>,
+    concat: Option<Concat>,
+    /// What the model sees beside the latent, `[B, C, H, W]`.
+    beside: Option<Tensor>,
     window: Window,
     /// Its ControlNets, by place in `Guided::nets`.
     controls: Vec<usize>,
@@ -74,6 +79,7 @@ struct Inputs {
     /// `[rows, T, C]`
     context: Tensor,
     y: Option<Tensor>,
+    beside: Option<Tensor>,
     rows: Vec<Row>,
 }
 
@@ -149,12 +155,37 @@ impl<'a> Guided<'a> {
                 crop,
                 weights: cond.region.weights(crop, batch, (height, width), &rt.device)?,
                 context: cycle(&cond.context, batch, &rt.device)?,
-                y: added(&cond, model, height, width)?.map(|y| cycle(&y, batch, &rt.device)).transpose()?,
+                y: added(&cond, role, model, height, width)?
+                    .map(|y| cycle(&y, batch, &rt.device))
+                    .transpose()?,
+                concat: cond.concat,
+                beside: None,
                 window: Window::new(&model.schedule, cond.start_percent, cond.end_percent),
                 controls,
             });
         }
         Ok(guided)
+    }
+
+    /// Shows a model that sees more than a noisy latent the latents `[B, 4, H, W]` the sampling starts from, not scaled, and
+    /// what of them is made anew, unless prompts have their own.
+    ///
+    /// # Errors
+    /// If the model takes other channels than any that is known.
+    pub fn show(&mut self, latents: &Tensor, mask: Option<&NoiseMask>) -> Result<()> {
+        let (sees, scale) = (Sees::of(&self.model.unet.config)?, self.model.latent.scale);
+        let start = (latents * scale)?;
+        for prompt in &mut self.prompts {
+            let beside = sees.beside(prompt.concat.as_ref(), &start, mask, scale)?;
+            prompt.beside = match (beside, prompt.crop) {
+                (Some(beside), Some(Rect { top, left, height, width })) => {
+                    Some(beside.narrow(2, top, height)?.narrow(3, left, width)?)
+                }
+                (beside, _) => beside,
+            };
+        }
+        self.inputs.clear();
+        Ok(())
     }
 
     /// What the model takes `x` `[B, 4, H, W]`, at noise level `at.sigma`, for: in f32.
@@ -287,7 +318,7 @@ impl<'a> Guided<'a> {
 
     /// One pass of the model for a group: the denoised latents of its prompts, one after the other.
     fn call(&mut self, group: &[usize], patches: Option<&Patches>, x: &Tensor, at: Moment) -> Result<Tensor> {
-        let Inputs { context, y, rows } = self.inputs(group)?;
+        let Inputs { context, y, beside, rows } = self.inputs(group)?;
         let (sigma, copies) = (at.sigma, group.len());
         let (prediction, timestep) = (self.model.prediction, self.model.schedule.timestep(sigma));
         let data = prediction.sigma_data();
@@ -311,6 +342,10 @@ impl<'a> Guided<'a> {
             }
         }
         let residuals = residuals.as_ref();
+        let input = match &beside {
+            Some(beside) => Tensor::cat(&[&input, beside], 1)?,
+            None => input,
+        };
         let patches = patches.unwrap_or(&self.patches);
         let output = self.unet.forward(&input, timestep, &context, y.as_ref(), residuals, patches, &step)?;
         Ok(match prediction {
@@ -346,9 +381,11 @@ impl<'a> Guided<'a> {
         let longer = |p: &Prompt| p.context.repeat((1, length / p.context.dim(1)?, 1));
         let contexts = prompts().map(longer).collect::<candle_core::Result<Vec<_>>>()?;
         let y: Option<Vec<&Tensor>> = prompts().map(|p| p.y.as_ref()).collect();
+        let beside: Option<Vec<&Tensor>> = prompts().map(|p| p.beside.as_ref()).collect();
         let inputs = Inputs {
             context: Tensor::cat(&contexts, 0)?,
             y: y.map(|y| Tensor::cat(&y, 0)).transpose()?,
+            beside: beside.map(|beside| Tensor::cat(&beside, 0)).transpose()?,
             rows: prompts().flat_map(|p| std::iter::repeat_n(p.row, self.shape.0)).collect(),
         };
         self.inputs.insert(group.to_vec(), inputs.clone());
@@ -370,12 +407,19 @@ impl Prompt {
 }
 
 /// The vector beside the text, if the model takes one.
-fn added(cond: &Cond, model: &Model, height: usize, width: usize) -> Result<Option<Tensor>> {
-    if model.unet.config.add_dim.is_none() {
-        return Ok(None);
+fn added(cond: &Cond, role: Role, model: &Model, height: usize, width: usize) -> Result<Option<Tensor>> {
+    let Some(wanted) = model.unet.config.add_dim else { return Ok(None) };
+    let Some(pooled) = &cond.pooled else {
+        return Err(Error::Mismatch("the model takes a pooled text, the conditioning has none".into()));
+    };
+    let (height, width, pooled) = (8 * height, 8 * width, pooled.dim(1)?);
+    match wanted.checked_sub(pooled) {
+        Some(n) if n == 6 * EMBEDDED => cond.added(height, width),
+        Some(n) if n == 5 * EMBEDDED => cond.added_scored(height, width, role == Role::Negative),
+        _ => Err(Error::Mismatch(format!(
+            "the model takes a vector of {wanted} beside the text, a pooled text of {pooled} does not fit; use the text encoder of the same checkpoint"
+        ))),
     }
-    let missing = || Error::Mismatch("the model takes a pooled text, the conditioning has none".into());
-    cond.added(8 * height, 8 * width)?.ok_or_else(missing).map(Some)
 }
 
 impl Net {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -32,24 +33,24 @@ pub fn var_builder<P: Into<Place>>(
     device: &Device,
 ) -> Result<VarBuilder<'static>> {
     let place = Box::new(move |name: &str| place(name).into());
-    let backend = MappedFile { header: header.clone(), map: map(header)?, place };
+    let backend = MappedFile { header: header.clone(), map: map_file(&header.path, header.length)?, place };
     Ok(VarBuilder::from_backend(Box::new(backend), dtype, device.clone()))
 }
 
-/// Maps the file a header was read from.
+/// Maps a file that had so many bytes when it was looked at.
 #[expect(unsafe_code, reason = "a memory map is the weights' host tier; no safe interface exists")]
-fn map(header: &Header) -> Result<Mmap> {
-    let unreadable = |source| Error::Read { path: header.path.clone(), source };
-    let file = File::open(&header.path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.len() != header.length {
-        return Err(Error::file(&header.path, "the file changed while it was being read; run again"));
+pub(crate) fn map_file(path: &Path, length: u64) -> Result<Mmap> {
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() != length {
+        return Err(Error::file(path, "the file changed while it was being read; run again"));
     }
     // SAFETY: the mapping is read-only and private to this process. The contract, which the operating system
     // cannot enforce: nobody truncates or rewrites a model file in place while it is in use (downloads and
     // conversions write a new file and rename it).
     let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-    if map.len() as u64 != header.length {
-        return Err(Error::file(&header.path, "the file changed while it was being read; run again"));
+    if map.len() as u64 != length {
+        return Err(Error::file(path, "the file changed while it was being read; run again"));
     }
     Ok(map)
 }

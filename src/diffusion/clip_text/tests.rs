@@ -27,7 +27,7 @@ fn pooled_is_the_first_end_of_text() {
     let prompts: Vec<String> = serde_json::from_str(metadata["prompts"].as_str().unwrap()).unwrap();
     let clip = clip.towers()[0].load(&rt).unwrap();
     for (i, text) in prompts.iter().enumerate() {
-        let chunk = &prompt::chunks(text, Padding::EndOfText).unwrap()[0];
+        let chunk = &prompt::chunks(text, Padding::EndOfText, &Default::default()).unwrap()[0];
         let ids = Tensor::new(&[chunk.ids], &Device::Cpu).unwrap();
         let name = format!("pooled/{i}");
         assert_close(&clip.forward(&ids).unwrap().pooled, &expected[&name], 1e-4, &name);

@@ -52,8 +52,9 @@ fn counterpart(others: &[Placed], prompt: &Placed) -> Option<Placed> {
         }
     }
     let smallest = smallest.filter(|s| s.crop != Some(area))?;
-    let Cond { context, pooled, sizes, .. } = smallest.cond.clone();
-    Some(Placed { cond: Cond { context, pooled, sizes, ..prompt.cond.clone() }, crop: prompt.crop })
+    let Cond { context, pooled, sizes, aesthetic_score, concat, .. } = smallest.cond.clone();
+    let cond = Cond { context, pooled, sizes, aesthetic_score, concat, ..prompt.cond.clone() };
+    Some(Placed { cond, crop: prompt.crop })
 }
 
 /// Gives the prompts on the whole picture the ControlNets the positive ones lend, unless they have their own.
