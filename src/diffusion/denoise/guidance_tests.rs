@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use candle_core::Device;
+
 use super::*;
 use crate::conditioning::{Area, Conditioning, RegionMask};
 use crate::fixture;
@@ -10,6 +12,7 @@ use crate::inpaint::NoiseMask;
 use crate::noise::{Noise, Rng};
 use crate::samplers::{self, SamplerSpec};
 use crate::sampling::{Sampling, Settings};
+use crate::schedule::Schedule;
 
 struct Bench {
     rt: Runtime,
