@@ -25,6 +25,9 @@ impl Node for KarrasScheduler {
     type Output = Sigmas;
 
     fn run(self, _cx: &Context) -> Result<Sigmas, NodeError> {
+        if self.rho == 0.0 {
+            return Err(NodeError::on("rho", "there is no root of order 0: expected more"));
+        }
         checked(curves::karras(self.steps, self.sigma_min, self.sigma_max, self.rho), "rho")
     }
 }

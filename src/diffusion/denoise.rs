@@ -1,24 +1,24 @@
 //! The guided denoiser: what a model with prompts and ControlNets takes a noisy latent for.
 
+mod net;
 mod perturbed;
 mod prompts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
+use self::net::{Net, Window, cycle};
 use self::prompts::Placed;
 use crate::attention::{Patches, Row, Step};
 use crate::concat::{Concat, Sees};
 use crate::conditioning::{Cond, Control, EMBEDDED, Rect};
-use crate::controlnet::ControlNet;
 use crate::guidance::{CfgRule, Guider, Role, guided, perp_neg, rescaled};
 use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
 use crate::samplers::Guess;
 use crate::sampling::Moment;
-use crate::schedule::Schedule;
 use crate::unet::{Residuals, UNet};
 use crate::{Error, Result, Runtime};
 
@@ -65,15 +65,6 @@ struct Prompt {
     controls: Vec<usize>,
 }
 
-/// A ControlNet made ready for a run.
-struct Net {
-    net: Arc<ControlNet>,
-    /// Features of the hint, NHWC, one for each picture.
-    hint: Tensor,
-    strength: f64,
-    window: Window,
-}
-
 #[derive(Clone)]
 struct Inputs {
     /// `[rows, T, C]`
@@ -81,24 +72,6 @@ struct Inputs {
     y: Option<Tensor>,
     beside: Option<Tensor>,
     rows: Vec<Row>,
-}
-
-/// The noise levels between which something is active, both included.
-#[derive(Clone, Copy)]
-struct Window {
-    start: f64,
-    end: f64,
-}
-
-impl Window {
-    fn new(schedule: &Schedule, start_percent: f64, end_percent: f64) -> Self {
-        let (start, end) = (schedule.percent_to_sigma(start_percent), schedule.percent_to_sigma(end_percent));
-        Self { start, end }
-    }
-
-    fn has(self, sigma: f64) -> bool {
-        self.end <= sigma && sigma <= self.start
-    }
 }
 
 impl<'a> Guided<'a> {
@@ -422,45 +395,6 @@ fn added(cond: &Cond, role: Role, model: &Model, height: usize, width: usize) ->
     }
 }
 
-impl Net {
-    fn new(rt: &Runtime, schedule: &Schedule, control: &Control, latent: (usize, usize)) -> Result<Self> {
-        let net = control.net.load(rt)?;
-        let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
-        Ok(Self {
-            hint: net.embed_hint(&pixels)?,
-            net,
-            strength: control.strength,
-            window: Window::new(schedule, control.start_percent, control.end_percent),
-        })
-    }
-
-    /// For `copies` batches one after the other; the hint's pictures go through each in turn.
-    fn residuals(
-        &self,
-        input: &Tensor,
-        timestep: f64,
-        context: &Tensor,
-        y: Option<&Tensor>,
-        copies: usize,
-    ) -> Result<Residuals> {
-        let hint = cycle(&self.hint, input.dim(0)? / copies, input.device())?;
-        let hint = Tensor::cat(&vec![hint; copies], 0)?;
-        let residuals = self.net.forward(input, timestep, context, y, &hint)?;
-        if self.strength == 1.0 { Ok(residuals) } else { residuals.scale(self.strength) }
-    }
-}
-
-/// The first `count` rows of a tensor whose rows are repeated without end.
-fn cycle(tensor: &Tensor, count: usize, device: &Device) -> Result<Tensor> {
-    let rows = tensor.dim(0)?;
-    let repeated = if rows == count { tensor.clone() } else { repeat(tensor, count.div_ceil(rows))? };
-    Ok(repeated.narrow(0, 0, count)?.to_device(device)?)
-}
-
-fn repeat(tensor: &Tensor, times: usize) -> Result<Tensor> {
-    Ok(Tensor::cat(&vec![tensor.clone(); times], 0)?)
-}
-
 fn lcm(a: usize, b: usize) -> usize {
     let gcd = |mut a: usize, mut b: usize| {
         while b != 0 {
@@ -471,6 +405,8 @@ fn lcm(a: usize, b: usize) -> usize {
     a / gcd(a, b) * b
 }
 
+#[cfg(test)]
+mod guidance_tests;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

@@ -176,7 +176,8 @@ pub(crate) fn perp_neg(
     neg_scale: f64,
 ) -> Result<Tensor> {
     let (pos, neg) = ((positive - empty)?, (negative - empty)?);
-    let along = ((&neg * &pos)?.sum_all()? / pos.sqr()?.sum_all()?)?;
+    // A positive prompt that is the empty one has no direction.
+    let along = ((&neg * &pos)?.sum_all()? / pos.sqr()?.sum_all()?.affine(1.0, 1e-37)?)?;
     let perpendicular = (neg - pos.broadcast_mul(&along)?)?;
     Ok((empty + ((pos - (perpendicular * neg_scale)?)? * cfg)?)?)
 }

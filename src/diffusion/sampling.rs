@@ -96,7 +96,7 @@ impl<'a> Sampling<'a> {
         let (shape, device) = (latent.dims(), latent.device());
         let mut sampling = Self {
             model,
-            sampler: sampler.new(&Setup { sigmas, schedule, noise, shape, device }),
+            sampler: sampler.sampler(&Setup { sigmas, schedule, noise, shape, device }),
             sigmas: sigmas.to_vec(),
             index: 0,
             x: latent.clone(),

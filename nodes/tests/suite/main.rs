@@ -8,6 +8,7 @@ mod files;
 mod inpaint;
 mod registry;
 mod resize;
+mod sampling;
 
 use std::{
     collections::HashMap,

@@ -1,10 +1,13 @@
 //! What guidance does with prompts, windows and ControlNets, one model call at a time.
 
+use candle_core::Device;
+
 use super::*;
 use crate::clip::ClipSource;
 use crate::conditioning::{Conditioning, Hint};
 use crate::fixture::{self, Tensors};
 use crate::model::ControlNetSource;
+use crate::schedule::Schedule;
 
 struct Bench {
     rt: Runtime,

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use candle_core::Device;
+
 use super::*;
 use crate::clip::ClipSource;
 use crate::conditioning::{Conditioning, Hint};
@@ -15,6 +17,7 @@ use crate::noise::{Noise, Rng};
 use crate::samplers::{self, SamplerSpec};
 use crate::sampling::{Sampling, Settings, window};
 use crate::schedule;
+use crate::schedule::Schedule;
 
 /// The shipped family and what the references make with it.
 struct Family {

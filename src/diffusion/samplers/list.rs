@@ -146,7 +146,7 @@ impl SamplerSpec {
     }
 
     /// Makes one for a run.
-    pub fn new(&self, setup: &Setup) -> Box<dyn Sampler> {
+    pub fn sampler(&self, setup: &Setup) -> Box<dyn Sampler> {
         match *self {
             Self::Named(kind) => (kind.new)(setup),
             Self::EulerAncestral(renoise) => euler_ancestral::new(setup, renoise),

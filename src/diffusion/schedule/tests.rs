@@ -78,3 +78,36 @@ fn a_tiny_denoise_does_not_ask_for_a_huge_schedule() {
     let error = sigmas(&Schedule::default(), "kerras", 20, 1.0, false).unwrap_err();
     assert!(error.to_string().starts_with("no scheduler `kerras`: there are normal, karras"), "{error}");
 }
+
+#[test]
+fn schedules_of_their_ends_alone_equal_the_references() {
+    let json = fixture::json("sampling/settings.json");
+    let (min, max) = (0.029_167_5, 14.614_642);
+    let model = Schedule::default();
+    let mut seen = 0;
+    for (name, want) in json["schedules"].as_object().unwrap() {
+        let parts: Vec<&str> = name.split('/').collect();
+        let number = |i: usize| parts[i].parse::<f64>().unwrap();
+        let steps = parts[1].parse().unwrap_or(0);
+        let got = match parts[0] {
+            "karras" => curves::karras(steps, min, max, number(2)),
+            "exponential" => curves::exponential(steps, min, max),
+            "polyexponential" => curves::polyexponential(steps, min, max, number(2)),
+            "vp" if steps == 9 => curves::vp(steps, 19.9, 0.1, 1e-3),
+            "vp" => curves::vp(steps, 10.0, 0.3, 0.01),
+            "laplace" if steps == 9 => curves::laplace(steps, min, max, 0.0, 0.5),
+            "laplace" => curves::laplace(steps, min, max, 0.7, 1.5),
+            "beta" => beta(&model, steps, number(2), number(3)),
+            // Their levels are the node's.
+            "ays" => continue,
+            name => panic!("{name}"),
+        };
+        let want: Vec<f64> = want.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        assert_eq!(got.len(), want.len(), "{name}");
+        for (g, w) in got.iter().zip(&want) {
+            assert!((g - w).abs() <= 2e-6 * w, "{name}: {got:?} is not {want:?}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 11);
+}
