@@ -5,6 +5,8 @@ pub mod ports;
 pub mod results;
 
 mod canny_detect;
+mod checkpoint_loader;
+mod clip_loader;
 mod clip_set_last_layer;
 mod clip_text_encode;
 mod clip_text_encode_sdxl;
@@ -12,6 +14,8 @@ mod clip_text_encode_sdxl_refiner;
 mod clip_vision_encode;
 mod conditioning_combine;
 mod control_net_apply;
+mod diffusers_loader;
+mod dual_clip_loader;
 mod embeddings;
 mod empty_latent_image;
 mod image_batch;
@@ -43,6 +47,7 @@ mod sampler;
 mod save_image;
 mod save_latent;
 mod set_latent_noise_mask;
+mod unet_loader;
 mod vae_decode;
 mod vae_decode_tiled;
 mod vae_encode;
@@ -63,6 +68,8 @@ pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry
         .add::<canny_detect::CannyDetect>()
+        .add::<checkpoint_loader::CheckpointLoader>()
+        .add::<clip_loader::CLIPLoader>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
         .add::<clip_text_encode_sdxl::CLIPTextEncodeSDXL>()
@@ -70,6 +77,8 @@ pub fn registry() -> Registry {
         .add::<clip_vision_encode::CLIPVisionEncode>()
         .add::<conditioning_combine::ConditioningCombine>()
         .add::<control_net_apply::ControlNetApply>()
+        .add::<diffusers_loader::DiffusersLoader>()
+        .add::<dual_clip_loader::DualCLIPLoader>()
         .add::<empty_latent_image::EmptyLatentImage>()
         .add::<image_batch::ImageBatch>()
         .add::<image_invert::ImageInvert>()
@@ -97,6 +106,7 @@ pub fn registry() -> Registry {
         .add::<save_image::SaveImage>()
         .add::<save_latent::SaveLatent>()
         .add::<set_latent_noise_mask::SetLatentNoiseMask>()
+        .add::<unet_loader::UNETLoader>()
         .add::<vae_decode::VAEDecode>()
         .add::<vae_decode_tiled::VAEDecodeTiled>()
         .add::<vae_encode::VAEEncode>()
