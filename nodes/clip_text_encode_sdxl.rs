@@ -5,9 +5,10 @@ use flow_diffusion::{
     clip::Encoded,
     conditioning::{self, Sizes},
 };
-use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Mention, Node, NodeError};
 
 use crate::{
+    embeddings::{check_embeddings, mentions, with_embeddings},
     model_file::passed_on,
     ports::{Clip, Conditioning},
 };
@@ -50,7 +51,8 @@ impl Node for CLIPTextEncodeSDXL {
 
     fn run(self, cx: &Context) -> Result<Conditioning, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
-        let encoded = self.clip.encode_two(&runtime, &self.text_l, &self.text_g);
+        let clip = with_embeddings(&self.clip, &[("text_l", &self.text_l), ("text_g", &self.text_g)], cx)?;
+        let encoded = clip.encode_two(&runtime, &self.text_l, &self.text_g);
         let Encoded { context, pooled } = encoded.map_err(|error| NodeError::from(error).at("clip"))?;
         let sizes = Sizes {
             height: self.height,
@@ -63,7 +65,12 @@ impl Node for CLIPTextEncodeSDXL {
         Ok(Conditioning(conditioning::Conditioning::text(context, pooled).with_sizes(sizes, None)))
     }
 
+    fn mentions(text: &str) -> Vec<Mention> {
+        mentions(text)
+    }
+
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        check_embeddings(known, "text_g")?;
         Ok(vec![passed_on(known, "clip")])
     }
 }

@@ -5,9 +5,10 @@ use flow_diffusion::{
     clip::Encoded,
     conditioning::{self, Sizes},
 };
-use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Mention, Node, NodeError};
 
 use crate::{
+    embeddings::{check_embeddings, mentions, with_embeddings},
     model_file::passed_on,
     ports::{Clip, Conditioning},
 };
@@ -36,13 +37,19 @@ impl Node for CLIPTextEncodeSDXLRefiner {
 
     fn run(self, cx: &Context) -> Result<Conditioning, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
-        let Encoded { context, pooled } = self.clip.encode(&runtime, &self.text)?;
+        let clip = with_embeddings(&self.clip, &[("text", &self.text)], cx)?;
+        let Encoded { context, pooled } = clip.encode(&runtime, &self.text)?;
         let sizes = Sizes::of(self.height, self.width);
         let text = conditioning::Conditioning::text(context, pooled);
         Ok(Conditioning(text.with_sizes(sizes, Some(self.ascore))))
     }
 
+    fn mentions(text: &str) -> Vec<Mention> {
+        mentions(text)
+    }
+
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        check_embeddings(known, "text")?;
         Ok(vec![passed_on(known, "clip")])
     }
 }

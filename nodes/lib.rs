@@ -10,6 +10,8 @@ mod basic_scheduler;
 mod beta_sampling_scheduler;
 mod canny_detect;
 mod cfg_guider;
+mod checkpoint_loader;
+mod clip_loader;
 mod clip_set_last_layer;
 mod clip_text_encode;
 mod clip_text_encode_sdxl;
@@ -25,8 +27,10 @@ mod conditioning_set_mask;
 mod conditioning_set_timestep_range;
 mod conditioning_zero_out;
 mod control_net_apply;
+mod diffusers_loader;
 mod disable_noise;
 mod dual_cfg_guider;
+mod dual_clip_loader;
 mod embeddings;
 mod empty_latent_image;
 mod exponential_scheduler;
@@ -86,6 +90,7 @@ mod set_latent_noise_mask;
 mod sigmas;
 mod split_sigmas;
 mod split_sigmas_denoise;
+mod unet_loader;
 mod vae_decode;
 mod vae_decode_tiled;
 mod vae_encode;
@@ -112,6 +117,8 @@ pub fn registry() -> Registry {
         .add::<beta_sampling_scheduler::BetaSamplingScheduler>()
         .add::<canny_detect::CannyDetect>()
         .add::<cfg_guider::CFGGuider>()
+        .add::<checkpoint_loader::CheckpointLoader>()
+        .add::<clip_loader::CLIPLoader>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
         .add::<clip_text_encode_sdxl::CLIPTextEncodeSDXL>()
@@ -127,8 +134,10 @@ pub fn registry() -> Registry {
         .add::<conditioning_set_timestep_range::ConditioningSetTimestepRange>()
         .add::<conditioning_zero_out::ConditioningZeroOut>()
         .add::<control_net_apply::ControlNetApply>()
+        .add::<diffusers_loader::DiffusersLoader>()
         .add::<disable_noise::DisableNoise>()
         .add::<dual_cfg_guider::DualCFGGuider>()
+        .add::<dual_clip_loader::DualCLIPLoader>()
         .add::<empty_latent_image::EmptyLatentImage>()
         .add::<exponential_scheduler::ExponentialScheduler>()
         .add::<flip_sigmas::FlipSigmas>()
@@ -183,6 +192,7 @@ pub fn registry() -> Registry {
         .add::<set_latent_noise_mask::SetLatentNoiseMask>()
         .add::<split_sigmas::SplitSigmas>()
         .add::<split_sigmas_denoise::SplitSigmasDenoise>()
+        .add::<unet_loader::UNETLoader>()
         .add::<vae_decode::VAEDecode>()
         .add::<vae_decode_tiled::VAEDecodeTiled>()
         .add::<vae_encode::VAEEncode>()

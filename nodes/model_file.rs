@@ -42,10 +42,11 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
         Part::IpAdapter => (&["ipadapter_file"], "LoadIPAdapter"),
         Part::ControlNet => (&["control_net_name"], "LoadControlNet"),
         Part::Lora => (&["lora_name"], "LoraLoader"),
-        Part::UNet => (&["ckpt_name", "vae_name"], "LoadCheckpoint"),
+        Part::UNet => (&["ckpt_name", "vae_name", "unet_name", "clip_name"], "LoadCheckpoint"),
         Part::Vae => (&["vae_name"], "LoadVAE"),
         Part::ClipVision => (&["clip_name"], "LoadCLIPVision"),
         Part::ClipText if parts.contains(&Part::ClipVision) => (&["clip_name"], "LoadCLIPVision"),
+        Part::ClipText => (&["clip_name1", "clip_name2"], "CLIPLoader"),
         _ => return None,
     })
 }
@@ -148,7 +149,7 @@ pub(crate) fn note_left_over(cx: &Context, lora: &LoraSource, homes: &[Home], fi
     if left.is_empty() {
         return;
     }
-    let file = lora.header.path.file_name().unwrap_or_default().to_string_lossy();
+    let file = lora.header.file_name();
     let names = left.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let more = if left.len() > SHOWN { " …" } else { "" };
     cx.note(format!(

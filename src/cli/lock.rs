@@ -88,6 +88,9 @@ type Stamp = (u64, Option<SystemTime>);
 fn whole(path: &Path) -> io::Result<Hash> {
     static KNOWN: LazyLock<Mutex<HashMap<PathBuf, (Stamp, Hash)>>> = LazyLock::new(Mutex::default);
     let meta = fs::metadata(path)?;
+    if meta.is_dir() {
+        return all_of(path);
+    }
     let stamp = (meta.len(), meta.modified().ok());
     let known = KNOWN.lock().ok().and_then(|known| known.get(path).copied());
     if let Some((_, hash)) = known.filter(|(known, _)| *known == stamp) {
@@ -101,4 +104,17 @@ fn whole(path: &Path) -> io::Result<Hash> {
         known.insert(path.to_owned(), (stamp, hash));
     }
     Ok(hash)
+}
+
+/// The hash of the files of a pipeline: those in its folder and in the folders of its parts.
+fn all_of(folder: &Path) -> io::Result<Hash> {
+    let mut paths: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    paths.sort();
+    let mut hash = Hash::builder();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hash = hash.part(name).part(whole(&path)?.as_bytes());
+    }
+    Ok(hash.finish())
 }

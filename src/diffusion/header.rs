@@ -5,6 +5,7 @@
 //! then the tensors (<https://github.com/huggingface/safetensors>). A header comes from a stranger, so every
 //! number in it is checked before it is used: nothing is allocated by it and nothing outside the file is read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -175,6 +176,11 @@ impl Header {
         let config = read_config(path, &BTreeMap::new())?;
         let (path, modified, metadata) = (path.to_owned(), meta.modified().ok(), BTreeMap::new());
         Ok(Self { path, length: meta.len(), modified, tensors, metadata, config })
+    }
+
+    /// The file's name, for messages.
+    pub fn file_name(&self) -> Cow<'_, str> {
+        self.path.file_name().unwrap_or_default().to_string_lossy()
     }
 
     /// Whether both were read from one file, unchanged in between.

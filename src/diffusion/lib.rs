@@ -11,6 +11,7 @@ pub mod concat;
 pub mod conditioning;
 pub mod controlnet;
 pub mod denoise;
+pub mod diffusers;
 pub mod embedding;
 pub mod error;
 pub mod guidance;

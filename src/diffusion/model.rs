@@ -161,8 +161,8 @@ impl Model {
         let family = lora.family().unwrap_or("another family");
         Err(Error::Mismatch(format!(
             "the LoRA `{}` is made for {family}, the model `{}` is {}",
-            lora.header.path.display(),
-            self.unet.header.path.display(),
+            lora.header.file_name(),
+            self.unet.header.file_name(),
             kind::family(&self.unet.config)
         )))
     }

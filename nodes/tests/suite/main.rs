@@ -6,6 +6,7 @@ mod checks;
 mod diffusion;
 mod files;
 mod inpaint;
+mod loaders;
 mod registry;
 mod resize;
 mod sampling;
