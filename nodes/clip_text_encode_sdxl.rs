@@ -9,7 +9,7 @@ use flow_graph::{Context, Facts, Inputs, Known, Mention, Node, NodeError};
 
 use crate::{
     embeddings::{check_embeddings, mentions, with_embeddings},
-    model_file::passed_on,
+    model_file::{check_pair, passed_on},
     ports::{Clip, Conditioning},
 };
 
@@ -71,6 +71,7 @@ impl Node for CLIPTextEncodeSDXL {
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         check_embeddings(known, "text_g")?;
+        check_pair(known)?;
         Ok(vec![passed_on(known, "clip")])
     }
 }

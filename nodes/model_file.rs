@@ -53,6 +53,8 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
 
 /// Width of the text tokens a model, encoder, adapter or conditioning is made for.
 pub const CONTEXT: &str = "context";
+/// How many towers a text encoder has.
+const TOWERS: &str = "towers";
 /// The file a model comes from.
 const PATH: &str = "path";
 /// The family in words: `SD1.x`, `SDXL`, ….
@@ -71,7 +73,22 @@ pub(crate) fn model_facts(model: &Model) -> Facts {
 }
 
 pub(crate) fn clip_facts(clip: &ClipSource) -> Facts {
-    Facts::none().int(CONTEXT, clip.context_dim()).text(PATH, clip.path().display().to_string())
+    let facts = Facts::none().int(CONTEXT, clip.context_dim()).int(TOWERS, clip.towers().len());
+    facts.text(PATH, clip.path().display().to_string())
+}
+
+/// Refuses, before anything runs, a text encoder of one tower where two are given a text each.
+///
+/// # Errors
+/// On `clip`.
+pub(crate) fn check_pair(known: &Known) -> Result<(), NodeError> {
+    match known.facts("clip") {
+        Some(clip) if clip.get_int(TOWERS) == Some(1) => {
+            let message = format!("{} has one text encoder; expected the two of SDXL", file_of(clip, "clip"));
+            Err(NodeError::on("clip", message).hint("use CLIPTextEncode, which takes any"))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn vae_facts(vae: &VaeSource) -> Facts {

@@ -226,7 +226,7 @@ fn instruct_pix2pix_draws_as_in_comfyui() {
 }
 
 #[test]
-fn a_text_for_each_tower_needs_two_towers() {
+fn a_text_for_each_tower_needs_two_towers_which_a_check_says() {
     let studio = Studio::new();
     studio.checkpoint("sd2", false);
     let workflow = "flow: 1\nname: one\nnodes:\n  ckpt: { type: LoadCheckpoint, file: sd2 }\n  \
@@ -237,7 +237,7 @@ fn a_text_for_each_tower_needs_two_towers() {
         save: { type: SaveImage, images: image, path: out/one.png }\n";
     fs::write(studio.folder.path().join("one.yaml"), workflow).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
-    command.current_dir(studio.folder.path()).args(["run", "one.yaml", "--models", "models"]);
+    command.current_dir(studio.folder.path()).args(["check", "one.yaml", "--models", "models"]);
     let output = command.env("FLOW_CACHE", "off").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
