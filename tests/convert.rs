@@ -275,3 +275,23 @@ fn nodes_of_our_own_are_told_when_comfyui_is_to_run_them() {
     let api: Value = serde_json::from_str(&said.out).expect("JSON");
     assert_eq!(api["small"]["class_type"], "ImageResize");
 }
+
+#[test]
+fn weights_of_pytorch_become_safetensors_and_nothing_is_run() {
+    let place = Place::new(&[]);
+    let fixture = |name: &str| root().join("tests/fixtures").join(name);
+    fs::copy(fixture("embeddings/small.pt"), place.path("small.pt")).expect("a copy");
+    let said = place.flow(&["convert", "small.pt"]).ok();
+    assert!(said.err.contains("wrote small.safetensors: 2 tensors, "), "{}", said.err);
+    assert!(fs::read(place.path("small.safetensors")).expect("the file").len() > 3 * 96 * 4);
+    let again = place.flow(&["convert", "small.pt"]);
+    assert_eq!(again.code, 2, "{}", again.err);
+    assert!(again.err.contains("is there already"), "{}", again.err);
+    place.flow(&["convert", "small.pt", "other.safetensors"]).ok();
+    let hostile = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00echo\x85R.";
+    fs::write(place.path("hostile.ckpt"), hostile).expect("a file");
+    let said = place.flow(&["convert", "hostile.ckpt"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("it would have `os.system` called"), "{}", said.err);
+    assert!(!place.path("hostile.safetensors").exists());
+}

@@ -1,91 +1,109 @@
-"""Writes models of full size with random weights: the names, shapes and number types of the published files.
+"""Models of full size with made weights, for comparisons of speed and memory where no published weights are at hand.
 
-    python benches/compare/models.py FOLDER [sd15 controlnet ip_adapter vision]
+    python benches/compare/models.py FOLDER [sd15] [sdxl] [ip_adapter] [vit_h] [controlnet]
 
-FOLDER gets ComfyUI's sub-folders. Weights are drawn so that activations stay of order one: a matrix by 1/sqrt of what it
-sums, norms one, biases zero. Needs numpy, torch and safetensors; sd15 takes 2 GB of disk.
+writes the named ones (all, if none is named) into ComfyUI's folders below FOLDER: names, shapes and number types are those of the published files, taken from the
+key lists in tests/fixtures. Weights are random, f16, the same on every run, and scaled so that activations stay near 1 and the UNet's guess has the spread of noise:
+a sampling runs through every layer with sane numbers, and draws nothing.
+
+| name | file | size |
+| --- | --- | --- |
+| sd15 | checkpoints/sd15.safetensors | 2.1 GB |
+| sdxl | checkpoints/sdxl.safetensors | 6.9 GB |
+| ip_adapter | ipadapter/ip-adapter_sd15.safetensors | 45 MB |
+| vit_h | clip_vision/vit-h.safetensors | 1.3 GB |
+| controlnet | controlnet/control_sd15_canny.safetensors | 720 MB |
+
+Needs numpy alone.
 """
+import json, os, re, struct, sys, zlib
 
-import json
-import pathlib
-import sys
+import numpy as np
 
-import torch
-from safetensors.torch import save_file
+FIXTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "fixtures")
+# What is added to a residual stream is small, so that a deep stack of them stays near 1.
+BRANCH_ENDS = re.compile(r"(out_layers\.3|to_out\.0|proj_out|ff\.net\.2|conv2|out_proj|fc2|c_proj|attn_1\.proj_out)\.weight$")
+ZERO_CONVS = re.compile(r"(zero_convs|middle_block_out)\.")
+TABLES = re.compile(r"(token_embedding|position_embedding|positional_embedding|class_embedding|\.latents)")
 
-KEYS = pathlib.Path(__file__).parents[2] / "tests/fixtures/keys"
 
-
-def rows(path):
-    """(section, name in the file, shape) of each line of a list of keys."""
-    section = ""
-    for line in path.read_text().splitlines():
-        if line.startswith("#"):
+def key_list(file, *sections):
+    """{name: shape} of the first column of sections of a key list; the parts of a fused tensor are one again."""
+    found, section = {}, None
+    for line in open(os.path.join(FIXTURES, file), encoding="utf-8"):
+        line = line.rstrip("\n")
+        if line.startswith("# "):
             section = line[2:]
-            continue
-        columns = line.split("\t")
-        shape = columns[-1]
-        yield section, columns[0], [int(n) for n in shape.split(",")] if shape else []
+        elif not sections or section in sections:
+            columns = line.split("\t")
+            name, shape = columns[0], [int(d) for d in columns[-1].split(",") if d]
+            if "[" in name:
+                name, shape = name.split("[")[0], [3 * shape[0]] + shape[1:]
+            found[name] = shape
+    return found
 
 
-def draw(name, shape, generator):
+def vit_h():
+    w, n = 1280, "vision_model."
+    norms = {n + k: [w] for norm in ("pre_layrnorm", "post_layernorm") for k in (norm + ".weight", norm + ".bias")}
+    found = {n + "embeddings.class_embedding": [w], n + "embeddings.patch_embedding.weight": [w, 3, 14, 14], n + "embeddings.position_embedding.weight": [257, w], **norms}
+    for i in range(32):
+        b = f"{n}encoder.layers.{i}."
+        for k, shape in [(f"self_attn.{x}_proj", [w, w]) for x in ("q", "k", "v", "out")] + [("mlp.fc1", [4 * w, w]), ("mlp.fc2", [w, 4 * w]), ("layer_norm1", [w]), ("layer_norm2", [w])]:
+            found[f"{b}{k}.weight"], found[f"{b}{k}.bias"] = shape, shape[:1]
+    return {**found, "visual_projection.weight": [1024, w]}
+
+
+def sdxl():
+    vae = key_list("keys/sd15.tsv", "vae")
+    return {**key_list("sdxl/keys.tsv", "unet", "text_encoder", "text_encoder_2"), "conditioner.embedders.1.model.logit_scale": [], **vae}
+
+
+MODELS = {
+    "sd15": ("checkpoints/sd15.safetensors", lambda: key_list("keys/sd15.tsv", "unet", "vae", "text_encoder")),
+    "sdxl": ("checkpoints/sdxl.safetensors", sdxl),
+    "ip_adapter": ("ipadapter/ip-adapter_sd15.safetensors", lambda: json.load(open(os.path.join(FIXTURES, "keys", "ip_adapter.json")))["sd15"]),
+    "vit_h": ("clip_vision/vit-h.safetensors", vit_h),
+    "controlnet": ("controlnet/control_sd15_canny.safetensors", lambda: key_list("keys/controlnet_sd15.tsv")),
+}
+
+
+def weights(name, shape):
     if name.endswith("position_ids"):
-        return torch.arange(shape[-1]).reshape(shape)
-    if len(shape) < 2:
-        # A norm's weight scales, every other vector is a bias.
-        is_scale = name.endswith("weight")
-        return torch.full(shape, 1.0 if is_scale else 0.0, dtype=torch.float16)
-    fan = 1
-    for n in shape[1:]:
-        fan *= n
-    scale = 0.02 if "embedding" in name else fan**-0.5
-    return (torch.randn(shape, generator=generator) * scale).half()
+        return np.arange(shape[-1], dtype=np.int64).reshape(shape)
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    values = random.standard_normal(shape, dtype=np.float32)
+    if len(shape) < 2 and not TABLES.search(name):
+        values = 1 + 0.05 * values if name.endswith("weight") else 0.02 * values
+    elif TABLES.search(name):
+        values = 0.02 * values
+    else:
+        inputs = int(np.prod(shape[1:]))
+        gain = 0.02 if ZERO_CONVS.search(name) else 0.25 if BRANCH_ENDS.search(name) else 1.7 if name.endswith("out.2.weight") else 1.0
+        values *= np.float32(gain / inputs**0.5)
+    return values.astype(np.float16)
 
 
-def write(path, entries, metadata=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(1)
-    tensors = {name: draw(name, shape, generator) for name, shape in entries}
-    save_file(tensors, path, metadata=metadata)
-    print(path, sum(t.numel() for t in tensors.values()), "weights")
+def write(path, tensors):
+    end, header = 0, {"__metadata__": {"format": "pt"}}
+    for name, shape in tensors.items():
+        kind, size = ("I64", 8) if name.endswith("position_ids") else ("F16", 2)
+        start, end = end, end + size * int(np.prod(shape, dtype=np.int64))
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".part", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in tensors.items():
+            weights(name, shape).tofile(file)
+    os.replace(path + ".part", path)
+    print(f"{path}: {len(tensors)} tensors, {os.path.getsize(path) / 1e9:.2f} GB", flush=True)
 
 
-def vision():
-    """CLIP ViT-H/14 as transformers names it."""
-    wide, inner, layers = 1280, 5120, 32
-    yield "vision_model.embeddings.class_embedding", [wide]
-    yield "vision_model.embeddings.patch_embedding.weight", [wide, 3, 14, 14]
-    yield "vision_model.embeddings.position_embedding.weight", [257, wide]
-    norms = ["pre_layrnorm", "post_layernorm"]
-    for layer in range(layers):
-        at = f"encoder.layers.{layer}"
-        norms += [f"{at}.layer_norm1", f"{at}.layer_norm2"]
-        for part in ["q_proj", "k_proj", "v_proj", "out_proj"]:
-            yield f"vision_model.{at}.self_attn.{part}.weight", [wide, wide]
-            yield f"vision_model.{at}.self_attn.{part}.bias", [wide]
-        for part, shape in [("fc1", [inner, wide]), ("fc2", [wide, inner])]:
-            yield f"vision_model.{at}.mlp.{part}.weight", shape
-            yield f"vision_model.{at}.mlp.{part}.bias", shape[:1]
-    for norm in norms:
-        yield f"vision_model.{norm}.weight", [wide]
-        yield f"vision_model.{norm}.bias", [wide]
-    yield "visual_projection.weight", [1024, wide]
-
-
-def main():
-    folder = pathlib.Path(sys.argv[1])
-    wanted = sys.argv[2:] or ["sd15"]
-    if "sd15" in wanted:
-        entries = [(name, shape) for _, name, shape in rows(KEYS / "sd15.tsv")]
-        write(folder / "checkpoints/sd15-random.safetensors", entries)
-    if "controlnet" in wanted:
-        entries = [(name, shape) for _, name, shape in rows(KEYS / "controlnet_sd15.tsv")]
-        write(folder / "controlnet/canny-random.safetensors", entries)
-    if "ip_adapter" in wanted:
-        entries = json.loads((KEYS / "ip_adapter.json").read_text())["sd15"].items()
-        write(folder / "ipadapter/ip-adapter-random.safetensors", entries)
-    if "vision" in wanted:
-        write(folder / "clip_vision/vit-h-random.safetensors", vision())
-
-
-main()
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or any(name not in MODELS for name in sys.argv[2:]):
+        sys.exit(__doc__)
+    for name in sys.argv[2:] or MODELS:
+        file, tensors = MODELS[name]
+        write(os.path.join(sys.argv[1], file), tensors())

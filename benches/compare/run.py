@@ -2,7 +2,7 @@
 
     python benches/compare/models.py MODELS sd15
     cargo bench --bench compare --no-run
-    python benches/compare/run.py MODELS/checkpoints/sd15-random.safetensors unet:256 unet:512 vae:512 clip:0 \
+    python benches/compare/run.py MODELS/checkpoints/sd15.safetensors unet:256 unet:512 vae:512 clip:0 \
         --threads 1 2 --rounds 3
 
 Every contender loads its models once and waits; in each round each runs once, one after the other, so that whatever else

@@ -1,4 +1,6 @@
-//! `flow convert`: a workflow in the other format.
+//! `flow convert`: a workflow in the other format, or PyTorch's weights as safetensors.
+
+mod weights;
 
 use std::path::{Path, PathBuf};
 
@@ -16,15 +18,20 @@ use crate::{
     runtime, write,
 };
 
-/// Writes a workflow in the other format: ComfyUI's JSON or a picture as YAML, YAML as ComfyUI's API JSON
+/// Writes a workflow in the other format, or PyTorch's weights as safetensors
 ///
-/// Every problem is reported, and a graph with problems is not written; missing models and pictures are none.
+/// ComfyUI's JSON or a picture becomes YAML, YAML becomes ComfyUI's API JSON. Every problem is reported, and a graph with
+/// problems is not written; missing models and pictures are none. Weights (.ckpt, .pt, .pth, .bin) become safetensors;
+/// nothing in the file is run.
 #[derive(Debug, clap::Args)]
 pub struct Convert {
-    /// What ComfyUI saves or exports, a PNG that carries a workflow, or YAML
+    /// What ComfyUI saves or exports, a PNG that carries a workflow, YAML, or a file of weights
     file: PathBuf,
-    /// File to write [default: standard output]
-    #[arg(short, long, value_name = "FILE")]
+    /// File to write [default: standard output; of weights the same name with another ending]
+    #[arg(value_name = "OUT")]
+    to_file: Option<PathBuf>,
+    /// File to write
+    #[arg(short, long, value_name = "FILE", conflicts_with = "to_file")]
     out: Option<PathBuf>,
     /// Format to write [default: API JSON for a YAML file, else YAML]
     #[arg(long, value_enum)]
@@ -53,6 +60,9 @@ impl Convert {
     /// # Errors
     /// When a file cannot be read or written.
     pub fn run(&self) -> Result<Ending> {
+        if weights::is_meant(&self.file) {
+            return weights::convert(&self.file, self.out());
+        }
         let files = self.roots.files(&self.file, None)?;
         let registry = runtime::registry();
         let (workflow, problems) = load::workflow(&self.file, &files, &registry)?;
@@ -72,7 +82,7 @@ impl Convert {
             Format::Api => api(checked),
         };
         let Some(text) = text else { return Ok(Ending::Refused) };
-        match &self.out {
+        match self.out() {
             Some(path) => {
                 write::text(path, &text).with_context(|| format!("cannot write `{}`", path.display()))?;
                 output::note(format_args!("wrote {}", path.display()));
@@ -82,13 +92,17 @@ impl Convert {
         Ok(Ending::Done)
     }
 
+    fn out(&self) -> Option<&PathBuf> {
+        self.to_file.as_ref().or(self.out.as_ref())
+    }
+
     fn format(&self, workflow: &Workflow) -> Result<Format> {
         let of_name = |path: &Path| match path.extension()?.to_str()? {
             "yaml" | "yml" => Some(Format::Yaml),
             "json" => Some(Format::Api),
             _ => None,
         };
-        if let Some(format) = self.to.or(self.out.as_deref().and_then(of_name)) {
+        if let Some(format) = self.to.or(self.out().and_then(|path| of_name(path))) {
             return Ok(format);
         }
         let yaml = workflow.dialect() == Dialect::Comfy || recipe::carried(&self.file)?.is_some();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{LazyLock, Mutex},
@@ -84,6 +84,9 @@ const LONG: u64 = 1 << 30;
 /// The hash of a whole file. A process that checks a workflow again and again reads its models once.
 fn whole(path: &Path) -> io::Result<Hash> {
     static KNOWN: LazyLock<Mutex<HashMap<PathBuf, (Stamp, Hash)>>> = LazyLock::new(Mutex::default);
+    if path.is_dir() {
+        return all_of(path);
+    }
     let stamp = Stamp::of(path)?;
     let known = KNOWN.lock().ok().and_then(|known| known.get(path).copied());
     if let Some((_, hash)) = known.filter(|(known, _)| *known == stamp) {
@@ -97,4 +100,17 @@ fn whole(path: &Path) -> io::Result<Hash> {
         known.insert(path.to_owned(), (stamp, hash));
     }
     Ok(hash)
+}
+
+/// The hash of the files of a pipeline: those in its folder and in the folders of its parts.
+fn all_of(folder: &Path) -> io::Result<Hash> {
+    let mut paths: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    paths.sort();
+    let mut hash = Hash::builder();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hash = hash.part(name).part(whole(&path)?.as_bytes());
+    }
+    Ok(hash.finish())
 }

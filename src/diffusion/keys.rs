@@ -4,12 +4,14 @@
 //! (`weight`, `bias`, everything inside a transformer block) have the same names in both.
 
 mod controlnet;
+mod text;
 mod unet;
 mod vae;
 
 use std::collections::BTreeMap;
 
 pub use controlnet::controlnet;
+pub use text::{TextKeys, TextNaming};
 pub use unet::unet;
 pub use vae::{detect_vae, vae};
 
@@ -20,6 +22,24 @@ pub enum Naming {
     Ldm,
     /// diffusers: `down_blocks.0.resnets.0.norm1.weight`.
     Diffusers,
+}
+
+/// Where a file has a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file's name of it.
+    pub name: String,
+    /// Which of so many equal parts of its rows, where a file has several tensors in one.
+    pub part: Option<(usize, usize)>,
+    /// Whether the file has rows for columns.
+    pub transposed: bool,
+}
+
+impl From<String> for Place {
+    /// The whole tensor, as it is.
+    fn from(name: String) -> Self {
+        Self { name, part: None, transposed: false }
+    }
 }
 
 /// Module names inside (diffusers') ↔ module names in a file, all below one prefix of the file.
@@ -133,6 +153,22 @@ mod tests {
     fn every_unet_tensor_of_sdxl_has_its_two_names() {
         let map = unet(&UNetConfig::sdxl()).below("model.diffusion_model.");
         assert_eq!(agree(&map, &fixture("sdxl/keys.tsv"), Some("unet")), 1680);
+    }
+
+    #[test]
+    fn every_unet_tensor_of_sd21_and_the_refiner_has_its_two_names() {
+        let sd21 = UNetConfig::regular(&[320, 640, 1280, 1280], 2, &[1, 1, 1, 0], 1, 1024);
+        let refiner = UNetConfig::regular(&[384, 768, 1536, 1536], 2, &[0, 4, 4, 0], 4, 1280);
+        for (list, cfg, count) in [("keys/sd21.tsv", sd21, 686), ("keys/sdxl_refiner.tsv", refiner, 1220)] {
+            let map = unet(&cfg).below("model.diffusion_model.");
+            assert_eq!(agree(&map, &fixture(list), Some("unet")), count);
+        }
+    }
+
+    #[test]
+    fn every_controlnet_tensor_of_sdxl_has_its_two_names() {
+        let map = controlnet(&UNetConfig::sdxl(), 8).below("control_model.");
+        assert_eq!(agree(&map, &fixture("keys/controlnet_sdxl.tsv"), Some("controlnet")), 844);
     }
 
     #[test]

@@ -7,10 +7,14 @@ use candle_core::{DType, Device};
 
 use crate::attention::Patches;
 use crate::controlnet::ControlNet;
+use crate::guidance::Guidance;
 use crate::header::Header;
 use crate::keys::KeyMap;
+use crate::lora::{Fit, Home, LoraSource, Targets};
+use crate::overlay::Overlay;
 use crate::preview::LatentRgb;
 use crate::runtime::Runtime;
+use crate::schedule::Schedule;
 use crate::store::Recipe;
 use crate::unet::UNet;
 use crate::unet_config::UNetConfig;
@@ -24,6 +28,19 @@ pub enum Prediction {
     Epsilon,
     /// Velocity (Salimans & Ho 2022): a mixture of noise and picture.
     V,
+    /// The picture.
+    X0,
+    /// The noise, of which a consistency model makes less where there is little (Luo et al. 2023).
+    Lcm,
+    /// What Karras et al. (2022) let a network predict, for pictures of deviation 0.5.
+    Edm,
+}
+
+impl Prediction {
+    /// Deviation of the pictures the model was trained on.
+    pub(crate) fn sigma_data(self) -> f64 {
+        if self == Self::Edm { 0.5 } else { 1.0 }
+    }
 }
 
 /// The numbers between an autoencoder's latents and a model's.
@@ -35,14 +52,15 @@ pub struct LatentFormat {
     pub rgb: LatentRgb,
 }
 
-/// A UNet's weights in a file.
-#[derive(Debug)]
+/// A UNet's weights in a file, and what is added to them.
+#[derive(Debug, Clone)]
 pub struct UNetSource {
     /// The file's header.
     pub header: Arc<Header>,
     /// The UNet's structure.
     pub config: UNetConfig,
     keys: KeyMap,
+    overlay: Overlay,
 }
 
 impl UNetSource {
@@ -61,7 +79,12 @@ impl UNetSource {
     pub fn from_header(header: Arc<Header>) -> Result<Self> {
         kind::expect(&header, "a checkpoint or UNet", |part| part == kind::Part::UNet)?;
         let (config, keys) = UNetConfig::detect(&header)?;
-        Ok(Self { header, config, keys })
+        Ok(Self { header, config, keys, overlay: Overlay::default() })
+    }
+
+    /// How its weights are named in the file.
+    pub fn keys(&self) -> &KeyMap {
+        &self.keys
     }
 
     /// The weights, loaded unless they are.
@@ -69,11 +92,11 @@ impl UNetSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<UNet>> {
-        let recipe = Recipe::new(&self.header, "unet", rt.dtype, &rt.device);
+        let recipe = Recipe::new(&self.header, "unet", rt.dtype, &rt.device).with(&self.overlay);
         rt.store.lease(&recipe, self.parameters() * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            UNet::new(&self.config, vb)
+            UNet::new(&self.config, self.overlay.onto(vb)?)
         })
     }
 
@@ -92,6 +115,10 @@ pub struct Model {
     pub patches: Patches,
     /// What it predicts.
     pub prediction: Prediction,
+    /// The noise levels it knows.
+    pub schedule: Schedule,
+    /// How its guesses are joined.
+    pub guidance: Guidance,
     /// How its latents are scaled.
     pub latent: LatentFormat,
 }
@@ -112,7 +139,42 @@ impl Model {
     pub fn new(unet: UNetSource) -> Result<Self> {
         let prediction = prediction(&unet)?;
         let latent = LatentFormat { scale: latent_scale(&unet), rgb: LatentRgb::of(&unet.config) };
-        Ok(Self { unet: Arc::new(unet), patches: Patches::default(), prediction, latent })
+        Ok(Self {
+            unet: Arc::new(unet),
+            patches: Patches::default(),
+            prediction,
+            schedule: Schedule::default(),
+            guidance: Guidance::default(),
+            latent,
+        })
+    }
+
+    /// Lays a LoRA onto the UNet, by headers alone.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if nothing of it fits, with both families.
+    pub fn fit(&self, lora: &Arc<LoraSource>) -> Result<Fit> {
+        let fit = lora.fit(Home::UNet, &Targets::unet(&self.unet));
+        if !fit.is_empty() || !lora.has(Home::UNet) {
+            return Ok(fit);
+        }
+        let family = lora.family().unwrap_or("another family");
+        Err(Error::Mismatch(format!(
+            "the LoRA `{}` is made for {family}, the model `{}` is {}",
+            lora.header.file_name(),
+            self.unet.header.file_name(),
+            kind::family(&self.unet.config)
+        )))
+    }
+
+    /// This model with `strength` times the differences of a LoRA; 0 is the model as it is.
+    #[must_use]
+    pub fn with_lora(&self, lora: Fit, strength: f64) -> Self {
+        if strength == 0.0 || lora.is_empty() {
+            return self.clone();
+        }
+        let overlay = self.unet.overlay.with_lora(lora, strength);
+        Self { unet: Arc::new(UNetSource { overlay, ..UNetSource::clone(&self.unet) }), ..self.clone() }
     }
 
     /// This model with other patches; shares everything else.
@@ -218,3 +280,6 @@ impl ControlNetSource {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

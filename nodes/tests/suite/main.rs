@@ -6,8 +6,10 @@ mod checks;
 mod diffusion;
 mod files;
 mod inpaint;
+mod loaders;
 mod registry;
 mod resize;
+mod sampling;
 
 use std::{
     collections::HashMap,

@@ -102,6 +102,7 @@ impl Draft<'_> {
                     known.facts.insert(link.input, outputs.get(link.output).cloned().unwrap_or_default());
                 }
             }
+            known.mentioned = draftee.mentioned.iter().map(|(_, file)| file.clone()).collect();
             match (def.infer)(&known) {
                 Ok(outputs) => facts[node] = Some(outputs),
                 Err(error) => {
@@ -139,11 +140,13 @@ impl Draft<'_> {
                     files.insert(file.path.clone());
                 }
             }
+            files.extend(draftee.mentioned.iter().map(|(_, file)| file.path.clone()));
             links[node] = draftee.links;
             index[node] = graph.add_node(Job {
                 id: draftee.id,
                 def,
                 args: draftee.args,
+                mentioned: draftee.mentioned,
                 span: draftee.span,
                 input_spans: draftee.input_spans,
             });
