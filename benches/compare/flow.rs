@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use flow_diffusion::{
     Runtime,
     attention::{Patches, Step},
-    clip_text::ClipSource,
+    clip::ClipSource,
     model::Model,
     noise::TorchRng,
     vae::VaeSource,
@@ -76,7 +76,7 @@ fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part>
             let clip = ClipSource::open(file)?;
             let text = "a kettle on a marble table, morning light, best quality";
             clip.encode(&rt, text)?;
-            Box::new(move || Ok(clip.encode(&rt, text)?))
+            Box::new(move || Ok(clip.encode(&rt, text)?.context))
         }
         other => bail!("there is no part `{other}`"),
     })
