@@ -6,6 +6,7 @@ pub mod results;
 
 mod canny_detect;
 mod checkpoint_loader;
+mod checkpoint_save;
 mod clip_loader;
 mod clip_set_last_layer;
 mod clip_text_encode;
@@ -41,6 +42,9 @@ mod lora_loader;
 mod lora_loader_model_only;
 mod mask_to_image;
 mod model_file;
+mod model_merge_add;
+mod model_merge_simple;
+mod model_merge_subtract;
 mod names;
 mod preview_image;
 mod sampler;
@@ -69,6 +73,7 @@ pub fn registry() -> Registry {
     registry
         .add::<canny_detect::CannyDetect>()
         .add::<checkpoint_loader::CheckpointLoader>()
+        .add::<checkpoint_save::CheckpointSave>()
         .add::<clip_loader::CLIPLoader>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
@@ -102,6 +107,9 @@ pub fn registry() -> Registry {
         .add::<lora_loader::LoraLoader>()
         .add::<lora_loader_model_only::LoraLoaderModelOnly>()
         .add::<mask_to_image::MaskToImage>()
+        .add::<model_merge_add::ModelMergeAdd>()
+        .add::<model_merge_simple::ModelMergeSimple>()
+        .add::<model_merge_subtract::ModelMergeSubtract>()
         .add::<preview_image::PreviewImage>()
         .add::<save_image::SaveImage>()
         .add::<save_latent::SaveLatent>()

@@ -20,7 +20,7 @@ pub use self::names::{Home, Targets};
 use self::names::{Parts, Role, home, split};
 use crate::header::Header;
 use crate::weights::var_builder;
-use crate::{Error, Result, kind};
+use crate::{Result, kind};
 
 /// A LoRA's file.
 #[derive(Debug)]
@@ -213,14 +213,6 @@ impl Fit {
         match &module.magnitude {
             None => Ok((weight + (difference * strength)?)?),
             Some(magnitude) => decomposed(&weight, &difference, &file.get_unchecked(magnitude)?, strength),
-        }
-    }
-
-    /// Where the file is damaged, not the model.
-    pub(crate) fn blame(&self, error: Error) -> Error {
-        match error {
-            Error::Tensor(inner) => Error::file(&self.lora.header.path, inner.to_string()),
-            other => other,
         }
     }
 }

@@ -219,10 +219,14 @@ impl Files {
             let own = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
             for name in listing(&root, 4) {
                 let Some(inside) = name.strip_suffix(PIPELINE) else { continue };
-                match inside.strip_suffix('/') {
-                    Some(name) => found.push((name.to_owned(), root.join(name))),
-                    None if inside.is_empty() => found.push((own.clone(), root.clone())),
-                    None => {}
+                let (name, path) = match inside.strip_suffix('/') {
+                    Some(name) => (name.to_owned(), root.join(name)),
+                    None if inside.is_empty() => (own.clone(), root.clone()),
+                    None => continue,
+                };
+                // One without weights is only the description of a checkpoint beside it.
+                if listing(&path.join("unet"), 0).iter().any(|name| has_model_ending(name)) {
+                    found.push((name, path));
                 }
             }
         }

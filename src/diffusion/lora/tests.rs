@@ -7,7 +7,7 @@ use crate::fixture::{self, Tensors, assert_close, key_list, project, shapes_only
 use crate::keys;
 use crate::model::{Model, UNetSource};
 use crate::unet_config::UNetConfig;
-use crate::{Overlay, Runtime};
+use crate::{Error, Overlay, Runtime};
 
 /// A file of these tensors.
 fn saved(folder: &tempfile::TempDir, name: &str, tensors: &HashMap<String, Tensor>) -> std::path::PathBuf {
