@@ -185,3 +185,6 @@ fn written(
     };
     Entry { name, dtype, shape, write: Box::new(write) }
 }
+
+#[cfg(test)]
+mod tests;
