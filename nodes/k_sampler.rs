@@ -1,16 +1,19 @@
 use std::sync::Arc;
 
-use flow_diffusion::{samplers, schedule};
+use flow_diffusion::{
+    samplers::{self, SamplerSpec},
+    schedule,
+};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
     ports::{Conditioning, Latent, Model},
-    sampler::{Task, infer},
+    sampler::{RngChoice, Steps, Task, cfg_guider, infer},
 };
 
 /// Draws: turns noise into a latent that fits the prompts, step by step.
 ///
-/// The same inputs give the same picture; noise comes from `seed` alone and is ComfyUI's, on every device.
+/// The same inputs give the same picture; noise comes from `seed` alone and is the same on every device.
 #[derive(Inputs)]
 #[node(category = "sampling", lane = "device")]
 pub struct KSampler {
@@ -41,28 +44,33 @@ pub struct KSampler {
     /// How much is drawn anew: 1 starts from noise alone, less keeps more of the latent.
     #[input(default = 1.0, range = 0.0..=1.0)]
     denoise: f64,
+    /// The kind of noise: `torch-cpu` is ComfyUI's, seed by seed; `flow` is independent for every seed and every step.
+    #[input(default = "torch-cpu")]
+    rng: RngChoice,
 }
 
 impl Node for KSampler {
     type Output = Latent;
 
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
-        let task = Task {
-            model: &self.model,
-            positive: &self.positive,
-            negative: &self.negative,
-            latent: &self.latent_image,
-            seed: self.seed,
-            steps: self.steps,
-            cfg: self.cfg,
-            sampler: &self.sampler_name,
+        let kind = samplers::find(&self.sampler_name)?;
+        let steps = Steps {
             scheduler: &self.scheduler,
+            steps: self.steps,
             denoise: self.denoise,
-            steps_taken: 0..usize::MAX,
-            add_noise: true,
+            taken: 0..usize::MAX,
             leftover: false,
         };
-        task.run(cx)
+        let task = Task {
+            model: &self.model,
+            guider: &cfg_guider(&self.positive, &self.negative, self.cfg)?,
+            sampler: SamplerSpec::Named(kind),
+            sigmas: &steps.sigmas(&self.model, kind)?,
+            noise: self.rng.noise(self.seed),
+            add_noise: true,
+            latent: &self.latent_image,
+        };
+        Ok(task.run(cx)?.0)
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

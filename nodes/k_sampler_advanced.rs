@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
-use flow_diffusion::{samplers, schedule};
+use flow_diffusion::{
+    samplers::{self, SamplerSpec},
+    schedule,
+};
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
     ports::{Conditioning, Latent, Model},
-    sampler::{Task, infer},
+    sampler::{RngChoice, Steps, Task, cfg_guider, infer},
 };
 
 /// Yes or no, in ComfyUI's words.
@@ -57,28 +60,33 @@ pub struct KSamplerAdvanced {
     /// Whether the noise of steps not taken stays in the latent, for another sampler to go on.
     #[input(default = "disable")]
     return_with_leftover_noise: Switch,
+    /// The kind of noise: `torch-cpu` is ComfyUI's, seed by seed; `flow` is independent for every seed and every step.
+    #[input(default = "torch-cpu")]
+    rng: RngChoice,
 }
 
 impl Node for KSamplerAdvanced {
     type Output = Latent;
 
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
-        let task = Task {
-            model: &self.model,
-            positive: &self.positive,
-            negative: &self.negative,
-            latent: &self.latent_image,
-            seed: self.noise_seed,
-            steps: self.steps,
-            cfg: self.cfg,
-            sampler: &self.sampler_name,
+        let kind = samplers::find(&self.sampler_name)?;
+        let steps = Steps {
             scheduler: &self.scheduler,
+            steps: self.steps,
             denoise: 1.0,
-            steps_taken: self.start_at_step..self.end_at_step,
-            add_noise: self.add_noise == Switch::Enable,
+            taken: self.start_at_step..self.end_at_step,
             leftover: self.return_with_leftover_noise == Switch::Enable,
         };
-        task.run(cx)
+        let task = Task {
+            model: &self.model,
+            guider: &cfg_guider(&self.positive, &self.negative, self.cfg)?,
+            sampler: SamplerSpec::Named(kind),
+            sigmas: &steps.sigmas(&self.model, kind)?,
+            noise: self.rng.noise(self.noise_seed),
+            add_noise: self.add_noise == Switch::Enable,
+            latent: &self.latent_image,
+        };
+        Ok(task.run(cx)?.0)
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

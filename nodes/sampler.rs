@@ -1,94 +1,158 @@
-//! What KSampler and KSamplerAdvanced have in common.
+//! What all samplers have in common.
 
 use candle_core::{Device, Tensor};
 use flow_diffusion::{
     Runtime,
     denoise::Guided,
+    guidance::Guider,
     inpaint::NoiseMask,
-    samplers,
+    model,
+    noise::{Noise, Rng},
+    samplers::{self, SamplerSpec},
     sampling::{Sampling, Settings, window},
     schedule,
 };
-use flow_graph::{Context, Facts, Known, NodeError, Progress};
+use flow_graph::{Choice, Context, Facts, Known, NodeError, Progress};
 
 use crate::{
     model_file::{check_context, passed_on},
-    ports::{Conditioning, Latent, Model},
+    ports::{Conditioning, Latent},
 };
 
-/// One sampling, in the words of the nodes.
+/// Kinds of noise, in the words of files.
+#[derive(Choice, Clone, Copy, PartialEq, Eq)]
+pub enum RngChoice {
+    /// ComfyUI's, that of torch on the CPU.
+    #[choice("torch-cpu")]
+    TorchCpu,
+    /// flow's own, independent for every seed and every step.
+    Flow,
+}
+
+impl RngChoice {
+    /// Noise of this kind.
+    pub(crate) fn noise(self, seed: u64) -> Noise {
+        let rng = match self {
+            Self::TorchCpu => Rng::TorchCpu,
+            Self::Flow => Rng::Flow,
+        };
+        Noise { rng, seed }
+    }
+}
+
+/// Where ComfyUI draws a sampler's noise; here it makes no difference.
+#[derive(Choice, Clone, Copy, PartialEq, Eq)]
+pub enum NoiseDevice {
+    /// On the device that draws.
+    Gpu,
+    /// On the host.
+    Cpu,
+}
+
+/// One sampling.
 pub(crate) struct Task<'a> {
-    pub model: &'a Model,
-    pub positive: &'a Conditioning,
-    pub negative: &'a Conditioning,
-    pub latent: &'a Latent,
-    pub seed: u64,
-    pub steps: usize,
-    pub cfg: f64,
-    pub sampler: &'a str,
-    pub scheduler: &'a str,
-    pub denoise: f64,
-    /// The part of the steps that is taken.
-    pub steps_taken: std::ops::Range<usize>,
+    pub model: &'a model::Model,
+    pub guider: &'a Guider,
+    pub sampler: SamplerSpec,
+    pub sigmas: &'a [f64],
+    pub noise: Noise,
+    /// Whether the latent is noised first.
     pub add_noise: bool,
-    /// Whether the noise of steps not taken stays.
-    pub leftover: bool,
+    pub latent: &'a Latent,
 }
 
 impl Task<'_> {
-    /// Samples, reporting each step; stops between steps when the run is cancelled.
+    /// Samples, reporting each step; stops between steps when the run is cancelled. Gives the latent, and what the model
+    /// took it for in the last step.
     ///
     /// # Errors
     /// When weights cannot be loaded, parts do not go together, or the run is cancelled.
-    pub fn run(&self, cx: &Context) -> Result<Latent, NodeError> {
-        if self.negative.0.0.is_empty() || self.positive.0.0.is_empty() {
-            let input = if self.positive.0.0.is_empty() { "positive" } else { "negative" };
-            let error = NodeError::on(
-                input,
-                "this conditioning is empty: a ControlNetApply without `negative` made it",
-            );
-            return Err(error.hint("link a CLIPTextEncode here, or give that node a `negative`"));
-        }
+    pub fn run(&self, cx: &Context) -> Result<(Latent, Latent), NodeError> {
         let runtime = cx.resource::<Runtime>()?;
-        let kind = samplers::find(self.sampler)?;
-        let mut guided = Guided::new(
-            &runtime,
-            self.model,
-            self.positive,
-            self.negative,
-            self.cfg,
-            self.latent.samples.dims4()?,
-        )?;
-        let schedule = guided.schedule().clone();
-        let all =
-            schedule::sigmas(&schedule, self.scheduler, self.steps, self.denoise, kind.drops_penultimate)?;
-        let sigmas = window(all, self.steps_taken.start, self.steps_taken.end, self.leftover);
+        let (format, samples) = (&self.model.latent, &self.latent.samples);
+        let uncond = self.sampler.needs_uncond();
+        let mut guided = Guided::new(&runtime, self.model, self.guider, samples.dims4()?, uncond)?;
         let settings = Settings {
-            sampler: self.sampler,
-            sigmas: &sigmas,
-            seed: self.seed,
+            sampler: &self.sampler,
+            sigmas: self.sigmas,
+            noise: self.noise,
             add_noise: self.add_noise,
-            schedule: &schedule,
-            latent_scale: self.model.latent.scale,
+            schedule: &self.model.schedule,
+            latent_scale: format.scale,
         };
         let mask = self.latent.noise_mask.as_ref();
         let mask = mask.map(|mask| NoiseMask::new(mask.frames, mask.height, mask.width, mask.values.clone()));
         let mask = mask.transpose()?;
-        let latent = self.latent.samples.to_device(&runtime.device)?;
-        guided.show(self.model, &latent, mask.as_ref())?;
-        let (rt, size) = (&runtime, self.latent.samples.dims().to_vec());
+        let latent = samples.to_device(&runtime.device)?;
+        guided.show(&latent, mask.as_ref())?;
+        let (rt, size) = (&runtime, samples.dims().to_vec());
         let what = format!("a step on {} latents of {}×{}", size[0], size[3], size[2]);
-        let model = Box::new(move |x: &Tensor, at| rt.retried(&what, || guided.denoised(x, at)));
+        let model = Box::new(move |x: &Tensor, at| rt.retried(&what, || guided.guess(x, at)));
         let mut sampling = Sampling::new(model, &settings, &latent, mask.as_ref())?;
         cx.check()?;
         for step in sampling.by_ref() {
             let step = step?;
-            let preview = Some(self.model.latent.rgb.picture(&step.denoised)?);
+            let preview = Some(format.rgb.picture(&step.denoised)?);
             cx.progress_with(Progress { done: step.index + 1, total: step.total, preview })?;
         }
-        let samples = sampling.finish()?.to_device(&Device::Cpu)?;
-        Ok(Latent { samples, noise_mask: self.latent.noise_mask.clone() })
+        let (samples, denoised) = sampling.finish()?;
+        let latent = |samples: Tensor| -> Result<Latent, NodeError> {
+            let samples = samples.to_device(&Device::Cpu)?;
+            Ok(Latent { samples, noise_mask: self.latent.noise_mask.clone() })
+        };
+        Ok((latent(samples)?, latent(denoised)?))
     }
+}
+
+/// A schedule and the part of its steps that is taken.
+pub(crate) struct Steps<'a> {
+    pub scheduler: &'a str,
+    pub steps: usize,
+    pub denoise: f64,
+    pub taken: std::ops::Range<usize>,
+    /// Whether the noise of steps not taken stays.
+    pub leftover: bool,
+}
+
+impl Steps<'_> {
+    /// The noise levels of a sampler's steps for a model.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn sigmas(&self, model: &model::Model, sampler: &samplers::Kind) -> Result<Vec<f64>, NodeError> {
+        let drop = sampler.drops_penultimate;
+        let all = schedule::sigmas(&model.schedule, self.scheduler, self.steps, self.denoise, drop)?;
+        Ok(window(all, self.taken.start, self.taken.end, self.leftover))
+    }
+}
+
+/// Classifier-free guidance.
+///
+/// # Errors
+/// When a prompt is empty.
+pub(crate) fn cfg_guider(
+    positive: &Conditioning,
+    negative: &Conditioning,
+    cfg: f64,
+) -> Result<Guider, NodeError> {
+    let (positive, negative) = (prompt("positive", positive)?, prompt("negative", negative)?);
+    Ok(Guider::Cfg { positive, negative, cfg })
+}
+
+/// The prompt of an input.
+///
+/// # Errors
+/// On the input, when there is none.
+pub(crate) fn prompt(
+    input: &'static str,
+    conditioning: &Conditioning,
+) -> Result<flow_diffusion::conditioning::Conditioning, NodeError> {
+    if !conditioning.0.0.is_empty() {
+        return Ok(conditioning.0.clone());
+    }
+    let error =
+        NodeError::on(input, "this conditioning is empty: a ControlNetApply without `negative` made it");
+    Err(error.hint("link a CLIPTextEncode here, or give that node a `negative`"))
 }
 
 /// What can be said of a sampling before it runs.

@@ -79,6 +79,13 @@ impl Studio {
         made::write(&path, &parts.concat(), &config);
     }
 
+    /// Writes a ControlNet for SDXL.
+    fn control_net(&self) {
+        let folder = self.folder.path().join("models/controlnet");
+        fs::create_dir_all(&folder).unwrap();
+        made::write(&folder.join("control.safetensors"), &key_list("families/keys.tsv", "control"), "{}");
+    }
+
     /// Draws a case with `nodes` between the loader `ckpt` and the sampler, whose inputs `start` names, and holds latent
     /// and picture to ComfyUI's.
     fn draws(&self, name: &str, nodes: &str, start: &str) {
@@ -162,6 +169,16 @@ fn sdxl_draws_as_in_comfyui() {
         texts[0][0], texts[0][1]
     );
     studio.draws("sdxl_sizes", &nodes, PLAIN);
+}
+
+#[test]
+fn sdxl_is_held_by_a_controlnet_as_in_comfyui() {
+    let studio = Studio::new();
+    studio.control_net();
+    let held = "  net: { type: LoadControlNet, file: control }\n  held: { type: ControlNetApply, positive: pos, \
+        negative: neg, control_net: net, image: photo, strength: 0.5 }\n";
+    let start = "positive: held.positive, negative: held.negative, latent: empty";
+    studio.draws("sdxl_control", &[PROMPTS, EMPTY, PICTURE, held].concat(), start);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use flow_diffusion::conditioning::{Cond, Sizes};
+use flow_diffusion::conditioning::{Area, Cond, Rect, Region, RegionMask, Sizes};
+use flow_diffusion::inpaint::NoiseMask;
 use flow_graph::Hash;
 
 use super::Mask;
@@ -76,6 +77,7 @@ impl Writer {
             control_to_uncond,
             start_percent,
             end_percent,
+            region,
         } = cond;
         if !controls.is_empty() || concat.is_some() {
             return None;
@@ -95,7 +97,36 @@ impl Writer {
         self.optional(*aesthetic_score, |writer, score| {
             writer.bytes.extend_from_slice(&score.to_le_bytes());
             Some(())
+        })?;
+        self.region(region)
+    }
+
+    fn region(&mut self, Region { area, strength, mask }: &Region) -> Option<()> {
+        self.optional(*area, |writer, area| {
+            match area {
+                Area::Cells(Rect { top, left, height, width }) => {
+                    writer.bytes.push(0);
+                    [top, left, height, width].into_iter().for_each(|side| writer.size(side));
+                }
+                Area::Shares { top, left, height, width } => {
+                    writer.bytes.push(1);
+                    [top, left, height, width].into_iter().for_each(|side| writer.float(side));
+                }
+            }
+            Some(())
+        })?;
+        self.float(*strength);
+        self.optional(mask.as_ref(), |writer, RegionMask { mask, strength, bounds }| {
+            let (dims, values) = mask.parts();
+            writer.grid(dims, values);
+            writer.float(*strength);
+            writer.bytes.push((*bounds).into());
+            Some(())
         })
+    }
+
+    pub fn float(&mut self, float: f64) {
+        self.bytes.extend_from_slice(&float.to_le_bytes());
     }
 
     fn floats(&mut self, values: &[f32]) {
@@ -170,10 +201,40 @@ impl<'a> Reader<'a> {
             concat: None,
             controls: Vec::new(),
             control_to_uncond: self.flag()?,
-            start_percent: self.array().map(f64::from_le_bytes)?,
-            end_percent: self.array().map(f64::from_le_bytes)?,
+            start_percent: self.float()?,
+            end_percent: self.float()?,
             aesthetic_score: self.optional(|reader| reader.array().map(f32::from_le_bytes))?,
+            region: self.region()?,
         })
+    }
+
+    fn region(&mut self) -> Option<Region> {
+        let area = self.optional(|reader| match reader.array()? {
+            [0] => Some(Area::Cells(Rect {
+                top: reader.size()?,
+                left: reader.size()?,
+                height: reader.size()?,
+                width: reader.size()?,
+            })),
+            [1] => Some(Area::Shares {
+                top: reader.float()?,
+                left: reader.float()?,
+                height: reader.float()?,
+                width: reader.float()?,
+            }),
+            _ => None,
+        })?;
+        let strength = self.float()?;
+        let mask = self.optional(|reader| {
+            let ([frames, height, width], values) = reader.grid()?;
+            let mask = NoiseMask::new(frames, height, width, values.into()).ok()?;
+            Some(RegionMask { mask, strength: reader.float()?, bounds: reader.flag()? })
+        })?;
+        Some(Region { area, strength, mask })
+    }
+
+    pub fn float(&mut self) -> Option<f64> {
+        self.array().map(f64::from_le_bytes)
     }
 
     /// Nothing may follow.
@@ -260,6 +321,13 @@ mod tests {
                 Sizes { height: 1, width: 2, crop_top: 3, crop_left: 4, target_height: 5, target_width: 6 };
             (second.pooled, second.sizes, second.end_percent) = (None, Some(sizes), 0.3);
             second.aesthetic_score = Some(6.5);
+            let mask = NoiseMask::new(1, 1, 2, [0.5, 1.0].into()).unwrap();
+            second.region = Region {
+                area: Some(Area::Shares { top: 0.1, left: 0.2, height: 0.3, width: 0.4 }),
+                strength: 0.5,
+                mask: Some(RegionMask { mask, strength: 0.7, bounds: true }),
+            };
+            prompts.0[0].region.area = Some(Area::Cells(Rect { top: 1, left: 2, height: 3, width: 4 }));
             let wanted = format!("{prompts:?}");
             let back = again(&Conditioning(prompts.clone()));
             assert_eq!(format!("{:?}", back.0), wanted);

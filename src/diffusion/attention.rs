@@ -178,6 +178,14 @@ impl Attention {
         Ok(self.to_q.forward(x)?)
     }
 
+    /// The values of hidden states or text `[B, M, D]`, `[B, M, C]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn values(&self, context: &Tensor) -> Result<Tensor> {
+        Ok(self.to_v.forward(context)?)
+    }
+
     /// The layer with its processors: hidden states `[B, N, C]` → `[B, N, C]`; `context` absent means
     /// self-attention.
     ///

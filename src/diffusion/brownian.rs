@@ -7,7 +7,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::{Result, noise::TorchRng};
+use crate::{Result, noise::Noise};
 
 /// Times are resolved to this many decimals, which bounds the depth of the tree.
 const DECIMALS: usize = 6;
@@ -17,6 +17,7 @@ const POOL: usize = 24;
 /// Normalised Brownian increments between noise levels.
 #[derive(Debug, Clone)]
 pub struct Brownian {
+    noise: Noise,
     entropy: Vec<u32>,
     shape: Vec<usize>,
     device: Device,
@@ -26,17 +27,17 @@ pub struct Brownian {
 }
 
 impl Brownian {
-    /// The motion of `seed` over the positive noise levels of `sigmas`, for tensors of `shape` on `device`.
-    pub fn new(seed: u64, sigmas: &[f64], shape: &[usize], device: &Device) -> Self {
+    /// The motion of `noise` over the positive noise levels of `sigmas`, for tensors of `shape` on `device`.
+    pub fn new(noise: Noise, sigmas: &[f64], shape: &[usize], device: &Device) -> Self {
         let positive = sigmas.iter().copied().filter(|&s| s > 0.0);
         let (start, end) =
             positive.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), s| (a.min(s), b.max(s)));
-        let entropy = words(seed);
-        let first = seed_of(&entropy, None);
+        let entropy = words(noise.seed);
         let scale = (end - start).max(0.0).sqrt() as f32;
-        let whole = normals(first, shape).into_iter().map(|x| x * scale).collect();
+        let normals = noise.brownian(seed_of(&entropy, None), 0, shape.iter().product());
+        let whole = normals.into_iter().map(|x| x * scale).collect();
         let (start, end) = (round(start), round(end));
-        Self { entropy, shape: shape.to_vec(), device: device.clone(), start, end, whole }
+        Self { noise, entropy, shape: shape.to_vec(), device: device.clone(), start, end, whole }
     }
 
     /// The increment from `sigma` to `next`, divided by the root of their distance: standard normal, f32.
@@ -82,7 +83,10 @@ impl Brownian {
         let middle = round(0.5 * (node.end + node.start));
         let reciprocal = 1.0 / (node.end - node.start);
         let (before, after) = (middle - node.start, node.end - middle);
-        let noise = normals(seed_of(&self.entropy, Some((node.key, node.depth))), &self.shape);
+        // Places of the tree counted level by level; a depth of DECIMALS and the highest level leaves room.
+        let place = (1 << node.depth) + node.key;
+        let seed = seed_of(&self.entropy, Some((node.key, node.depth)));
+        let noise = self.noise.brownian(seed, place, self.whole.len());
         let (weight, deviation) = (before as f32, (before * after * reciprocal).sqrt() as f32);
         let left: Vec<f32> = node
             .increment
@@ -111,10 +115,6 @@ struct Node {
 /// To the nearest multiple of 10^-6, ties by the exact decimal value, as Python's `round` does.
 fn round(t: f64) -> f64 {
     format!("{t:.DECIMALS$}").parse().unwrap_or(t)
-}
-
-fn normals(seed: u32, shape: &[usize]) -> Vec<f32> {
-    TorchRng::new(u64::from(seed)).randn(shape.iter().product())
 }
 
 /// The 32-bit words of a number, low first; at least one.
@@ -166,6 +166,11 @@ fn seed_of(entropy: &[u32], place: Option<(u64, u64)>) -> u32 {
 mod tests {
     use super::*;
     use crate::fixture;
+    use crate::noise::Rng;
+
+    fn torch_noise(seed: u64) -> Noise {
+        Noise { rng: Rng::TorchCpu, seed }
+    }
 
     fn numbers(v: &serde_json::Value) -> Vec<f64> {
         v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
@@ -181,7 +186,7 @@ mod tests {
             let Some(want) = torch.get(&format!("noise/{run}")) else { continue };
             let as_f32 = |s: f64| f64::from(s as f32);
             let sigmas: Vec<f64> = numbers(&facts["sigmas"]).into_iter().map(as_f32).collect();
-            let motion = Brownian::new(seed, &sigmas, &[1, 4, 8, 8], &Device::Cpu);
+            let motion = Brownian::new(torch_noise(seed), &sigmas, &[1, 4, 8, 8], &Device::Cpu);
             for (k, call) in facts["noise_calls"].as_array().unwrap().iter().enumerate() {
                 let call = numbers(call);
                 let got = motion.between(as_f32(call[0]), as_f32(call[1])).unwrap();
@@ -195,17 +200,20 @@ mod tests {
 
     #[test]
     fn neighbouring_increments_add_up() {
-        let motion = Brownian::new(7, &[14.6, 0.03, 0.0], &[1, 4, 8, 8], &Device::Cpu);
-        let raw =
-            |a: f64, b: f64| motion.between(a, b).unwrap() * f64::from((b as f32 - a as f32).abs()).sqrt();
-        let sum = (raw(9.0, 4.0).unwrap() + raw(4.0, 1.5).unwrap()).unwrap();
-        assert!(fixture::max_abs_diff(&sum, &raw(9.0, 1.5).unwrap()) < 1e-5);
+        for noise in [torch_noise(7), Noise { rng: Rng::Flow, seed: 7 }] {
+            let motion = Brownian::new(noise, &[14.6, 0.03, 0.0], &[1, 4, 8, 8], &Device::Cpu);
+            let raw = |a: f64, b: f64| {
+                motion.between(a, b).unwrap() * f64::from((b as f32 - a as f32).abs()).sqrt()
+            };
+            let sum = (raw(9.0, 4.0).unwrap() + raw(4.0, 1.5).unwrap()).unwrap();
+            assert!(fixture::max_abs_diff(&sum, &raw(9.0, 1.5).unwrap()) < 1e-5);
+        }
     }
 
     #[test]
     fn both_halves_of_a_64_bit_seed_matter() {
         let draw = |seed| {
-            let motion = Brownian::new(seed, &[14.6, 0.03], &[1, 4, 8, 8], &Device::Cpu);
+            let motion = Brownian::new(torch_noise(seed), &[14.6, 0.03], &[1, 4, 8, 8], &Device::Cpu);
             motion.between(9.0, 4.0).unwrap()
         };
         assert!(fixture::max_abs_diff(&draw(42), &draw((1 << 32) + 42)) > 0.1);

@@ -31,11 +31,13 @@ pub fn entries(model: &Model, clip: &ClipSource, vae: &VaeSource) -> Result<Vec<
 /// What a checkpoint says of itself beside its shapes: what it predicts, and the sizes of a miniature.
 pub fn metadata(model: &Model) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
+    // The others are how a model is sampled and not what it was trained to.
     let prediction = match model.prediction {
-        Prediction::V => "v",
-        Prediction::Epsilon => "epsilon",
+        Prediction::V => Some("v"),
+        Prediction::Epsilon => Some("epsilon"),
+        Prediction::X0 | Prediction::Lcm | Prediction::Edm => None,
     };
-    all.insert("modelspec.prediction_type".to_owned(), prediction.to_owned());
+    all.extend(prediction.map(|said| ("modelspec.prediction_type".to_owned(), said.to_owned())));
     if let Some(config) = model.unet.header.metadata.get(SIZES) {
         all.insert(SIZES.to_owned(), config.clone());
     }

@@ -1,8 +1,12 @@
 //! What guides a sampling: texts, ControlNets, and when each is active.
 
+mod region;
+
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+
+pub use self::region::{Area, Rect, Region, RegionMask};
 
 use crate::concat::Concat;
 use crate::model::ControlNetSource;
@@ -33,6 +37,8 @@ pub struct Cond {
     pub start_percent: f64,
     /// Share of the sampling after which it no longer counts.
     pub end_percent: f64,
+    /// Where it counts, and how much.
+    pub region: Region,
 }
 
 /// The sizes SDXL is conditioned on, in pixels.
@@ -84,25 +90,115 @@ impl Conditioning {
             control_to_uncond: false,
             start_percent: 0.0,
             end_percent: 1.0,
+            region: Region::default(),
         }])
+    }
+
+    /// Every prompt changed by `f`.
+    fn map(&self, f: impl Fn(&mut Cond)) -> Self {
+        let mut conditioning = self.clone();
+        conditioning.0.iter_mut().for_each(f);
+        conditioning
     }
 
     /// Every prompt told these sizes, and a score if there is one.
     #[must_use]
     pub fn with_sizes(&self, sizes: Sizes, aesthetic_score: Option<f32>) -> Self {
-        let mut conditioning = self.clone();
-        for cond in &mut conditioning.0 {
-            (cond.sizes, cond.aesthetic_score) = (Some(sizes), aesthetic_score);
-        }
-        conditioning
+        self.map(|cond| (cond.sizes, cond.aesthetic_score) = (Some(sizes), aesthetic_score))
     }
 
     /// Every prompt with something to see beside the latent.
     #[must_use]
     pub fn with_concat(&self, concat: &Concat) -> Self {
+        self.map(|cond| cond.concat = Some(concat.clone()))
+    }
+
+    /// Every prompt on a part of the picture alone, weighing `strength` against others.
+    #[must_use]
+    pub fn with_area(&self, area: Area, strength: f64) -> Self {
+        self.map(|cond| {
+            cond.region.area = Some(area);
+            cond.region.strength = strength;
+            // An area said is not the mask's.
+            if let Some(mask) = &mut cond.region.mask {
+                mask.bounds = false;
+            }
+        })
+    }
+
+    /// Every prompt weighing `strength` against others.
+    #[must_use]
+    pub fn with_strength(&self, strength: f64) -> Self {
+        self.map(|cond| cond.region.strength = strength)
+    }
+
+    /// Every prompt where a mask is, as much as it is.
+    #[must_use]
+    pub fn with_mask(&self, mask: &RegionMask) -> Self {
+        self.map(|cond| cond.region.mask = Some(mask.clone()))
+    }
+
+    /// Every prompt from a share of the sampling to another.
+    #[must_use]
+    pub fn with_window(&self, start_percent: f64, end_percent: f64) -> Self {
+        self.map(|cond| (cond.start_percent, cond.end_percent) = (start_percent, end_percent))
+    }
+
+    /// Every prompt with nothing in its text, which is not the same as an empty text.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn zeroed(&self) -> Result<Self> {
         let mut conditioning = self.clone();
-        conditioning.0.iter_mut().for_each(|cond| cond.concat = Some(concat.clone()));
-        conditioning
+        for cond in &mut conditioning.0 {
+            cond.context = cond.context.zeros_like()?;
+            cond.pooled = cond.pooled.as_ref().map(Tensor::zeros_like).transpose()?;
+        }
+        Ok(conditioning)
+    }
+
+    /// Every prompt mixed with the first of `other`, of which it keeps `strength`; a shorter text of the other counts as
+    /// followed by zeros, a longer one is cut.
+    ///
+    /// # Errors
+    /// If they were encoded for models of different families.
+    pub fn average(&self, other: &Self, strength: f64) -> Result<Self> {
+        let Some(other) = other.0.first() else { return Ok(self.clone()) };
+        let mix = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
+            let b = b.to_dtype(a.dtype())?.to_device(a.device())?;
+            Ok((a * strength)?.broadcast_add(&(b * (1.0 - strength))?)?)
+        };
+        let mut conditioning = self.clone();
+        for cond in &mut conditioning.0 {
+            let (length, found) = (cond.context.dim(1)?, other.context.dim(1)?);
+            check_widths(&cond.context, &other.context)?;
+            let text = other.context.narrow(1, 0, found.min(length))?;
+            cond.context = mix(&cond.context, &text.pad_with_zeros(1, 0, length.saturating_sub(found))?)?;
+            cond.pooled = match (&cond.pooled, &other.pooled) {
+                (Some(to), Some(from)) => Some(mix(to, from)?),
+                (to, from) => to.clone().or_else(|| from.clone()),
+            };
+        }
+        Ok(conditioning)
+    }
+
+    /// Every prompt with the text of the first of `other` behind its own.
+    ///
+    /// # Errors
+    /// If they were encoded for models of different families.
+    pub fn concat(&self, other: &Self) -> Result<Self> {
+        let Some(other) = other.0.first() else { return Ok(self.clone()) };
+        let mut conditioning = self.clone();
+        for cond in &mut conditioning.0 {
+            check_widths(&cond.context, &other.context)?;
+            let more = other.context.to_dtype(cond.context.dtype())?.to_device(cond.context.device())?;
+            let (ours, theirs) = (cond.context.dims3()?, more.dims3()?);
+            let rows = ours.0.max(theirs.0);
+            let ours = cond.context.broadcast_as((rows, ours.1, ours.2))?;
+            let more = more.broadcast_as((rows, theirs.1, theirs.2))?;
+            cond.context = Tensor::cat(&[&ours.contiguous()?, &more.contiguous()?], 1)?;
+        }
+        Ok(conditioning)
     }
 
     /// Both lists: their guesses are averaged.
@@ -124,20 +220,16 @@ impl Conditioning {
         }
         conditioning
     }
+}
 
-    /// This negative conditioning with the ControlNets the positive one lends it.
-    pub(crate) fn with_lent_controls(&self, positive: &Self) -> Self {
-        let mut negative = self.clone();
-        if negative.0.is_empty() || negative.0.iter().any(|cond| !cond.controls.is_empty()) {
-            return negative;
-        }
-        let count = negative.0.len();
-        let lenders = positive.0.iter().filter(|cond| cond.control_to_uncond && !cond.controls.is_empty());
-        for (i, lender) in lenders.enumerate() {
-            negative.0[i % count].controls = lender.controls.clone();
-        }
-        negative
+fn check_widths(a: &Tensor, b: &Tensor) -> Result<()> {
+    let (a, b) = (a.dim(2)?, b.dim(2)?);
+    if a == b {
+        return Ok(());
     }
+    Err(Error::Mismatch(format!(
+        "one text has tokens {a} wide, the other {b}: they are for different models"
+    )))
 }
 
 impl Control {
@@ -250,70 +342,4 @@ fn nearest(start: usize, from: usize, to: usize) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
-
-    fn hint(height: usize, width: usize) -> Hint {
-        let rgb: Vec<f32> = (0..height * width * 3).map(|i| i as f32).collect();
-        Hint::new(1, height, width, rgb.into()).unwrap()
-    }
-
-    #[test]
-    fn a_wide_hint_is_cut_left_and_right() {
-        let got = hint(2, 6).at(2, 2, &Device::Cpu).unwrap();
-        assert_eq!(got.dims(), [1, 3, 2, 2]);
-        let red = fixture::values(&got.narrow(1, 0, 1).unwrap());
-        assert_eq!(red, [6.0, 9.0, 24.0, 27.0]);
-    }
-
-    #[test]
-    fn a_tall_hint_is_cut_above_and_below_and_enlarged() {
-        let red = |t: Tensor| fixture::values(&t.narrow(1, 0, 1).unwrap());
-        let got = hint(6, 2).at(4, 4, &Device::Cpu).unwrap();
-        let row = |y: f32| [6.0 * y, 6.0 * y, 6.0 * y + 3.0, 6.0 * y + 3.0];
-        assert_eq!(red(got), [row(2.0), row(2.0), row(3.0), row(3.0)].concat());
-    }
-
-    #[test]
-    fn a_hint_one_pixel_wide_survives_the_cut() {
-        for (h, w) in [(2, 1000), (1000, 2), (1, 1)] {
-            assert_eq!(hint(h, w).at(8, 8, &Device::Cpu).unwrap().dims(), [1, 3, 8, 8]);
-        }
-    }
-
-    #[test]
-    fn a_hint_of_the_wrong_number_of_values_is_refused() {
-        let error = Hint::new(1, 2, 2, [0.0; 4].into()).unwrap_err();
-        assert_eq!(error.to_string(), "4 values for 1 hint pictures of 2x2 in RGB");
-        assert!(Hint::new(usize::MAX, 2, 2, [0.0; 4].into()).is_err());
-        assert!(Hint::new(0, 2, 2, [].into()).is_err());
-    }
-
-    #[test]
-    fn sdxl_is_told_sizes_as_the_reference_tells_them() {
-        let torch = fixture::tensors("sdxl/adm.safetensors");
-        let text = fixture::metadata("sdxl/adm.safetensors")["sizes"].as_str().unwrap().to_owned();
-        let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let pooled = Tensor::zeros((1, 1280), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let mut cond = Conditioning::text(torch["y/0"].clone(), Some(pooled)).0.remove(0);
-        let cases = cases.as_array().unwrap();
-        assert!(!cases.is_empty());
-        for (k, case) in cases.iter().enumerate() {
-            let n = |key: &str| case[key].as_u64().unwrap() as u32;
-            cond.sizes = case.get("crop_w").map(|_| Sizes {
-                height: n("height"),
-                width: n("width"),
-                crop_top: n("crop_h"),
-                crop_left: n("crop_w"),
-                target_height: n("target_height"),
-                target_width: n("target_width"),
-            });
-            let y = cond.added(n("height") as usize, n("width") as usize).unwrap().unwrap();
-            assert_eq!(y.dims(), [1, 2816]);
-            let diff = fixture::max_abs_diff(&y.narrow(1, 1280, 1536).unwrap(), &torch[&format!("y/{k}")]);
-            // An ulp of a frequency, times the size.
-            assert!(diff < 1e-4, "{k}: {diff}");
-        }
-    }
-}
+mod tests;

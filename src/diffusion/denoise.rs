@@ -1,43 +1,58 @@
 //! The guided denoiser: what a model with prompts and ControlNets takes a noisy latent for.
 
+mod net;
+mod perturbed;
+mod prompts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
+use self::net::{Net, Window, cycle};
+use self::prompts::Placed;
 use crate::attention::{Patches, Row, Step};
 use crate::concat::{Concat, Sees};
-use crate::conditioning::{Cond, Conditioning, Control, EMBEDDED};
-use crate::controlnet::ControlNet;
+use crate::conditioning::{Cond, Control, EMBEDDED, Rect};
+use crate::guidance::{CfgRule, Guider, Role, guided, perp_neg, rescaled};
 use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
+use crate::samplers::Guess;
 use crate::sampling::Moment;
-use crate::schedule::Discrete;
 use crate::unet::{Residuals, UNet};
 use crate::{Error, Result, Runtime};
 
 /// Texts of more than this many times the length of the shortest are not batched with it.
 const MOST_REPEATS: usize = 4;
+/// Where no prompt counts, the guess is 0: ComfyUI divides by this.
+const NOTHING: f64 = 1e-37;
 
-/// A model under classifier-free guidance (Ho & Salimans 2022), with its weights leased. Whatever does not
-/// change from step to step is computed when it is made.
-pub struct Guided {
+/// A model under guidance, with its weights leased. Whatever does not change from step to step is computed when it is
+/// made.
+pub struct Guided<'a> {
     unet: Arc<UNet>,
+    model: &'a Model,
+    guider: &'a Guider,
+    /// The model's patches, and with those of perturbed-attention guidance if it is asked for.
     patches: Patches,
-    prediction: Prediction,
-    schedule: Discrete,
-    cfg: f64,
-    /// The negative prompts, then the positive ones; of the first none if `cfg` is 1.
+    perturbed: Option<Patches>,
+    /// The prompts that are run, the negative ones before the positive.
     prompts: Vec<Prompt>,
     nets: Vec<Net>,
-    batch: usize,
+    /// `[B, 4, H, W]`
+    shape: (usize, usize, usize, usize),
     /// What a model call of these prompts is given.
     inputs: BTreeMap<Vec<usize>, Inputs>,
 }
 
 /// A prompt made ready for a run.
 struct Prompt {
+    role: Role,
     row: Row,
+    /// The part of the latent it is shown.
+    crop: Option<Rect>,
+    /// What its guess weighs, `[B or 1, 1, H, W]`; absent where it is 1 everywhere.
+    weights: Option<Tensor>,
     /// `[B, T, C]`
     context: Tensor,
     /// `[B, P]`
@@ -50,15 +65,6 @@ struct Prompt {
     controls: Vec<usize>,
 }
 
-/// A ControlNet made ready for a run.
-struct Net {
-    net: Arc<ControlNet>,
-    /// Features of the hint, NHWC, one for each picture.
-    hint: Tensor,
-    strength: f64,
-    window: Window,
-}
-
 #[derive(Clone)]
 struct Inputs {
     /// `[rows, T, C]`
@@ -68,75 +74,66 @@ struct Inputs {
     rows: Vec<Row>,
 }
 
-/// The noise levels between which something is active, both included.
-#[derive(Clone, Copy)]
-struct Window {
-    start: f64,
-    end: f64,
-}
-
-impl Window {
-    fn new(schedule: &Discrete, start_percent: f64, end_percent: f64) -> Self {
-        let (start, end) = (schedule.percent_to_sigma(start_percent), schedule.percent_to_sigma(end_percent));
-        Self { start, end }
-    }
-
-    fn has(self, sigma: f64) -> bool {
-        self.end <= sigma && sigma <= self.start
-    }
-}
-
-impl Guided {
-    /// Leases the model and the ControlNets and prepares prompts and hints for latents `[B, 4, H, W]` of
-    /// `shape`.
+impl<'a> Guided<'a> {
+    /// Leases the model and the ControlNets and prepares prompts and hints for latents `[B, 4, H, W]` of `shape`.
+    /// `uncond` asks for the unguided guess also where guidance does without.
     ///
     /// # Errors
-    /// If weights cannot be loaded, or a prompt does not fit the model.
+    /// If weights cannot be loaded, or a prompt does not fit the model or lies outside the picture.
     pub fn new(
         rt: &Runtime,
-        model: &Model,
-        positive: &Conditioning,
-        negative: &Conditioning,
-        cfg: f64,
+        model: &'a Model,
+        guider: &'a Guider,
         shape: (usize, usize, usize, usize),
+        uncond: bool,
     ) -> Result<Self> {
         let (batch, _, height, width) = shape;
+        let perturbed = (model.guidance.perturbed_attention != 0.0)
+            .then(|| perturbed::patches(&model.patches, &model.unet.config));
         let mut guided = Self {
             unet: model.unet.load(rt)?,
+            model,
+            guider,
             patches: model.patches.clone(),
-            prediction: model.prediction,
-            schedule: Discrete::default(),
-            cfg,
+            perturbed,
             prompts: Vec::new(),
             nets: Vec::new(),
-            batch,
+            shape,
             inputs: BTreeMap::new(),
         };
-        let negative = negative.with_lent_controls(positive);
-        let uncond = if cfg == 1.0 { &[][..] } else { &negative.0 };
-        let mut known: Vec<&Control> = Vec::new();
-        for (row, cond) in
-            uncond.iter().map(|c| (Row::Uncond, c)).chain(positive.0.iter().map(|c| (Row::Cond, c)))
+        let rule = &model.guidance.rule;
+        let roles = prompts::place(guider.prompts(rule), (height, width))?;
+        let run = roles.into_iter().rev().filter(|(role, _)| uncond || !guider.skips(*role, rule));
+        let mut known: Vec<(Control, (usize, usize))> = Vec::new();
+        for (role, Placed { cond, crop }) in run.flat_map(|(role, ps)| ps.into_iter().map(move |p| (role, p)))
         {
+            let crop = crop.map(|crop| crop.on((height, width))).transpose()?;
+            let size = crop.map_or((height, width), |crop| (crop.height, crop.width));
             let mut controls = Vec::new();
             for control in &cond.controls {
-                let place = known.iter().position(|k| k.same(control)).unwrap_or(known.len());
-                if place == known.len() {
-                    known.push(control);
+                let place = known.iter().position(|(k, s)| k.same(control) && *s == size);
+                controls.push(place.unwrap_or(known.len()));
+                if place.is_none() {
+                    known.push((control.clone(), size));
                     control.net.check(model)?;
-                    guided.nets.push(Net::new(rt, &guided.schedule, control, (height, width))?);
+                    guided.nets.push(Net::new(rt, &model.schedule, control, size)?);
                 }
-                controls.push(place);
             }
             guided.prompts.push(Prompt {
-                row,
+                role,
+                row: match role {
+                    Role::Positive | Role::Middle => Row::Cond,
+                    Role::Negative | Role::Empty => Row::Uncond,
+                },
+                crop,
+                weights: cond.region.weights(crop, batch, (height, width), &rt.device)?,
                 context: cycle(&cond.context, batch, &rt.device)?,
-                y: added(cond, row, model, height, width)?
+                y: added(&cond, role, model, height, width)?
                     .map(|y| cycle(&y, batch, &rt.device))
                     .transpose()?,
-                concat: cond.concat.clone(),
+                concat: cond.concat,
                 beside: None,
-                window: Window::new(&guided.schedule, cond.start_percent, cond.end_percent),
+                window: Window::new(&model.schedule, cond.start_percent, cond.end_percent),
                 controls,
             });
         }
@@ -148,59 +145,141 @@ impl Guided {
     ///
     /// # Errors
     /// If the model takes other channels than any that is known.
-    pub fn show(&mut self, model: &Model, latents: &Tensor, mask: Option<&NoiseMask>) -> Result<()> {
-        let (sees, scale) = (Sees::of(&model.unet.config)?, model.latent.scale);
+    pub fn show(&mut self, latents: &Tensor, mask: Option<&NoiseMask>) -> Result<()> {
+        let (sees, scale) = (Sees::of(&self.model.unet.config)?, self.model.latent.scale);
         let start = (latents * scale)?;
         for prompt in &mut self.prompts {
-            prompt.beside = sees.beside(prompt.concat.as_ref(), &start, mask, scale)?;
+            let beside = sees.beside(prompt.concat.as_ref(), &start, mask, scale)?;
+            prompt.beside = match (beside, prompt.crop) {
+                (Some(beside), Some(Rect { top, left, height, width })) => {
+                    Some(beside.narrow(2, top, height)?.narrow(3, left, width)?)
+                }
+                (beside, _) => beside,
+            };
         }
         self.inputs.clear();
         Ok(())
-    }
-
-    /// The levels the model was trained on.
-    pub fn schedule(&self) -> &Discrete {
-        &self.schedule
     }
 
     /// What the model takes `x` `[B, 4, H, W]`, at noise level `at.sigma`, for: in f32.
     ///
     /// # Errors
     /// Those of the models.
-    pub fn denoised(&mut self, x: &Tensor, at: Moment) -> Result<Tensor> {
-        let mut sums: [(Option<Tensor>, usize); 2] = Default::default();
-        for group in self.groups(at.sigma) {
-            let guesses = self.call(&group, x, at)?;
-            for (k, &prompt) in group.iter().enumerate() {
-                let guess = guesses.narrow(0, k * self.batch, self.batch)?;
-                let (sum, count) = &mut sums[(self.prompts[prompt].row == Row::Cond) as usize];
-                *sum = Some(match sum.take() {
-                    None => guess,
-                    Some(sum) => (sum + guess)?,
-                });
-                *count += 1;
-            }
-        }
+    pub fn guess(&mut self, x: &Tensor, at: Moment) -> Result<Guess> {
+        let guesses = self.guesses(None, x, at)?;
         // With no prompt active the guess is 0, as in ComfyUI.
-        let mean = |(sum, count): (Option<Tensor>, usize)| match sum {
+        let of = |role: Role| match &guesses[role as usize] {
+            Some(guess) => Ok(guess.clone()),
             None => x.zeros_like(),
-            Some(sum) if count == 1 => Ok(sum),
-            Some(sum) => sum / count as f64,
         };
-        let [uncond, cond] = sums;
-        let cond = mean(cond)?;
-        if self.cfg == 1.0 {
-            return Ok(cond);
-        }
-        let uncond = mean(uncond)?;
-        Ok((&uncond + ((cond - &uncond)? * self.cfg)?)?)
+        let runs = |role: Role| self.prompts.iter().any(|p| p.role == role);
+        let cond = of(Role::Positive)?;
+        let uncond = if runs(Role::Negative) { of(Role::Negative)? } else { cond.clone() };
+        let joined = |to: &Tensor, from: &Tensor, cfg: f64| match &self.model.guidance.rule {
+            CfgRule::Rescaled(share) => rescaled(x, at.sigma, [to, from], cfg, *share),
+            _ => guided(from, to, cfg),
+        };
+        let guided = match *self.guider {
+            Guider::Basic { .. } => cond.clone(),
+            Guider::Cfg { cfg, .. } => match &self.model.guidance.rule {
+                CfgRule::PerpNeg(_, neg_scale) => {
+                    perp_neg([&cond, &uncond, &of(Role::Empty)?], cfg, *neg_scale)?
+                }
+                _ if !runs(Role::Negative) => cond.clone(),
+                _ => joined(&cond, &uncond, cfg)?,
+            },
+            Guider::Dual { cfg_conds, cfg_cond2_negative, nested, .. } => {
+                let middle = if runs(Role::Middle) { of(Role::Middle)? } else { cond.clone() };
+                if nested {
+                    let both = joined(&cond, &middle, cfg_conds)?;
+                    guided(&uncond, &both, cfg_cond2_negative)?
+                } else if runs(Role::Negative) {
+                    (joined(&middle, &uncond, cfg_cond2_negative)? + ((&cond - &middle)? * cfg_conds)?)?
+                } else {
+                    guided(&middle, &cond, cfg_conds)?
+                }
+            }
+            Guider::PerpNeg { cfg, neg_scale, .. } => {
+                let empty = if runs(Role::Empty) { of(Role::Empty)? } else { cond.zeros_like()? };
+                let negative = if runs(Role::Negative) { uncond.clone() } else { empty.clone() };
+                perp_neg([&cond, &negative, &empty], cfg, neg_scale)?
+            }
+        };
+        let scale = self.model.guidance.perturbed_attention;
+        let guided = match &self.guesses_perturbed(x, at)? {
+            Some(perturbed) => (guided + ((cond - perturbed)? * scale)?)?,
+            None => guided,
+        };
+        Ok(Guess { guided, uncond })
     }
 
-    /// The active prompts, those that share a model call together: with the same ControlNets and texts of
-    /// similar length.
-    fn groups(&self, sigma: f64) -> Vec<Vec<usize>> {
+    fn guesses_perturbed(&mut self, x: &Tensor, at: Moment) -> Result<Option<Tensor>> {
+        let Some(patches) = self.perturbed.clone() else { return Ok(None) };
+        let [positive, ..] = self.guesses(Some(&patches), x, at)?;
+        Ok(positive)
+    }
+
+    /// The guess for the prompts of each role, weighed at each place; of the positive ones alone under other patches.
+    fn guesses(
+        &mut self,
+        patches: Option<&Patches>,
+        x: &Tensor,
+        at: Moment,
+    ) -> Result<[Option<Tensor>; Role::COUNT]> {
+        let batch = self.shape.0;
+        let mut found: [Vec<(usize, Tensor)>; Role::COUNT] = Default::default();
+        let active = |p: &Prompt| p.window.has(at.sigma) && (patches.is_none() || p.role == Role::Positive);
+        for group in self.groups(active) {
+            let guesses = self.call(&group, patches, x, at)?;
+            for (k, &prompt) in group.iter().enumerate() {
+                let guess = guesses.narrow(0, k * batch, batch)?;
+                found[self.prompts[prompt].role as usize].push((prompt, guess));
+            }
+        }
+        let mut guesses: [Option<Tensor>; Role::COUNT] = Default::default();
+        for (guess, found) in guesses.iter_mut().zip(found) {
+            *guess = self.mean(found)?;
+        }
+        Ok(guesses)
+    }
+
+    /// The mean of prompts' guesses by their weights.
+    fn mean(&self, guesses: Vec<(usize, Tensor)>) -> Result<Option<Tensor>> {
+        let (_, _, height, width) = self.shape;
+        let count = guesses.len();
+        if guesses.iter().all(|(prompt, _)| self.prompts[*prompt].weights.is_none()) {
+            let sum = guesses.into_iter().map(|(_, guess)| Ok(guess)).reduce(|sum, guess| sum? + guess?);
+            let mean = |sum: Tensor| if count == 1 { Ok(sum) } else { sum / count as f64 };
+            return Ok(sum.transpose()?.map(mean).transpose()?);
+        }
+        let mut sums: Option<(Tensor, Tensor)> = None;
+        for (prompt, guess) in guesses {
+            let Prompt { crop, weights, .. } = &self.prompts[prompt];
+            let guess = match crop {
+                None => guess,
+                Some(Rect { top, left, height: h, width: w }) => guess
+                    .pad_with_zeros(2, *top, height - top - h)?
+                    .pad_with_zeros(3, *left, width - left - w)?,
+            };
+            let weights = match weights {
+                Some(weights) => weights.clone(),
+                None => Tensor::ones((1, 1, height, width), guess.dtype(), guess.device())?,
+            };
+            let guess = guess.broadcast_mul(&weights)?;
+            sums = Some(match sums {
+                None => (guess, weights),
+                Some((sum, whole)) => ((sum + guess)?, whole.broadcast_add(&weights)?),
+            });
+        }
+        let mean = |(sum, whole): (Tensor, Tensor)| Ok(sum.broadcast_div(&whole.affine(1.0, NOTHING)?)?);
+        sums.map(mean).transpose()
+    }
+
+    /// The active prompts, those that share a model call together: with the same ControlNets, on parts of one size, and
+    /// with texts of similar length.
+    fn groups(&self, active: impl Fn(&Prompt) -> bool) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for (i, prompt) in self.prompts.iter().enumerate().filter(|(_, p)| p.window.has(sigma)) {
+        for (i, prompt) in self.prompts.iter().enumerate().filter(|(_, p)| active(p)) {
             let fits = |group: &Vec<usize>| group.iter().all(|&k| self.prompts[k].batches_with(prompt));
             match groups.iter_mut().find(|group| fits(group)) {
                 Some(group) => group.push(i),
@@ -210,13 +289,18 @@ impl Guided {
         groups
     }
 
-    /// One pass of the model for a group: the denoised latents of its prompts, `[prompts * B, 4, H, W]`.
-    fn call(&mut self, group: &[usize], x: &Tensor, at: Moment) -> Result<Tensor> {
+    /// One pass of the model for a group: the denoised latents of its prompts, one after the other.
+    fn call(&mut self, group: &[usize], patches: Option<&Patches>, x: &Tensor, at: Moment) -> Result<Tensor> {
         let Inputs { context, y, beside, rows } = self.inputs(group)?;
         let (sigma, copies) = (at.sigma, group.len());
-        let timestep = self.schedule.timestep(sigma) as f64;
-        let variance = sigma * sigma + 1.0;
-        let x = x.repeat((copies, 1, 1, 1))?;
+        let (prediction, timestep) = (self.model.prediction, self.model.schedule.timestep(sigma));
+        let data = prediction.sigma_data();
+        let variance = sigma * sigma + data * data;
+        let shown = |&prompt: &usize| match self.prompts[prompt].crop {
+            None => Ok(x.clone()),
+            Some(Rect { top, left, height, width }) => x.narrow(2, top, height)?.narrow(3, left, width),
+        };
+        let x = Tensor::cat(&group.iter().map(shown).collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         let input = (&x / variance.sqrt())?;
         let step = Step { index: at.index, total: at.total, sigma, rows };
 
@@ -235,11 +319,24 @@ impl Guided {
             Some(beside) => Tensor::cat(&[&input, beside], 1)?,
             None => input,
         };
-        let output =
-            self.unet.forward(&input, timestep, &context, y.as_ref(), residuals, &self.patches, &step)?;
-        Ok(match self.prediction {
+        let patches = patches.unwrap_or(&self.patches);
+        let output = self.unet.forward(&input, timestep, &context, y.as_ref(), residuals, patches, &step)?;
+        Ok(match prediction {
             Prediction::Epsilon => (x - (output * sigma)?)?,
-            Prediction::V => ((x / variance)? - (output * (sigma / variance.sqrt()))?)?,
+            Prediction::X0 => output,
+            Prediction::V => {
+                ((x * (data * data / variance))? - (output * (sigma * data / variance.sqrt()))?)?
+            }
+            Prediction::Edm => {
+                ((x * (data * data / variance))? + (output * (sigma * data / variance.sqrt()))?)?
+            }
+            Prediction::Lcm => {
+                // The network's own scaling of time, and its deviation of 0.5.
+                let time = 10.0 * timestep;
+                let whole = time * time + 0.25;
+                let denoised = (&x - (output * sigma)?)?;
+                ((denoised * (time / whole.sqrt()))? + (x * (0.25 / whole))?)?
+            }
         })
     }
 
@@ -262,7 +359,7 @@ impl Guided {
             context: Tensor::cat(&contexts, 0)?,
             y: y.map(|y| Tensor::cat(&y, 0)).transpose()?,
             beside: beside.map(|beside| Tensor::cat(&beside, 0)).transpose()?,
-            rows: prompts().flat_map(|p| std::iter::repeat_n(p.row, self.batch)).collect(),
+            rows: prompts().flat_map(|p| std::iter::repeat_n(p.row, self.shape.0)).collect(),
         };
         self.inputs.insert(group.to_vec(), inputs.clone());
         Ok(inputs)
@@ -273,7 +370,9 @@ impl Prompt {
     fn batches_with(&self, other: &Self) -> bool {
         let (a, b) = (self.context.dims(), other.context.dims());
         let repeats = lcm(a[1], b[1]) / a[1].min(b[1]);
+        let size = |p: &Self| p.crop.map(|crop| (crop.height, crop.width));
         self.controls == other.controls
+            && size(self) == size(other)
             && self.y.is_some() == other.y.is_some()
             && a[2] == b[2]
             && repeats <= MOST_REPEATS
@@ -281,7 +380,7 @@ impl Prompt {
 }
 
 /// The vector beside the text, if the model takes one.
-fn added(cond: &Cond, row: Row, model: &Model, height: usize, width: usize) -> Result<Option<Tensor>> {
+fn added(cond: &Cond, role: Role, model: &Model, height: usize, width: usize) -> Result<Option<Tensor>> {
     let Some(wanted) = model.unet.config.add_dim else { return Ok(None) };
     let Some(pooled) = &cond.pooled else {
         return Err(Error::Mismatch("the model takes a pooled text, the conditioning has none".into()));
@@ -289,50 +388,11 @@ fn added(cond: &Cond, row: Row, model: &Model, height: usize, width: usize) -> R
     let (height, width, pooled) = (8 * height, 8 * width, pooled.dim(1)?);
     match wanted.checked_sub(pooled) {
         Some(n) if n == 6 * EMBEDDED => cond.added(height, width),
-        Some(n) if n == 5 * EMBEDDED => cond.added_scored(height, width, row == Row::Uncond),
+        Some(n) if n == 5 * EMBEDDED => cond.added_scored(height, width, role == Role::Negative),
         _ => Err(Error::Mismatch(format!(
             "the model takes a vector of {wanted} beside the text, a pooled text of {pooled} does not fit; use the text encoder of the same checkpoint"
         ))),
     }
-}
-
-impl Net {
-    fn new(rt: &Runtime, schedule: &Discrete, control: &Control, latent: (usize, usize)) -> Result<Self> {
-        let net = control.net.load(rt)?;
-        let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
-        Ok(Self {
-            hint: net.embed_hint(&pixels)?,
-            net,
-            strength: control.strength,
-            window: Window::new(schedule, control.start_percent, control.end_percent),
-        })
-    }
-
-    /// For `copies` batches one after the other; the hint's pictures go through each in turn.
-    fn residuals(
-        &self,
-        input: &Tensor,
-        timestep: f64,
-        context: &Tensor,
-        y: Option<&Tensor>,
-        copies: usize,
-    ) -> Result<Residuals> {
-        let hint = cycle(&self.hint, input.dim(0)? / copies, input.device())?;
-        let hint = Tensor::cat(&vec![hint; copies], 0)?;
-        let residuals = self.net.forward(input, timestep, context, y, &hint)?;
-        if self.strength == 1.0 { Ok(residuals) } else { residuals.scale(self.strength) }
-    }
-}
-
-/// The first `count` rows of a tensor whose rows are repeated without end.
-fn cycle(tensor: &Tensor, count: usize, device: &Device) -> Result<Tensor> {
-    let rows = tensor.dim(0)?;
-    let repeated = if rows == count { tensor.clone() } else { repeat(tensor, count.div_ceil(rows))? };
-    Ok(repeated.narrow(0, 0, count)?.to_device(device)?)
-}
-
-fn repeat(tensor: &Tensor, times: usize) -> Result<Tensor> {
-    Ok(Tensor::cat(&vec![tensor.clone(); times], 0)?)
 }
 
 fn lcm(a: usize, b: usize) -> usize {
@@ -345,6 +405,8 @@ fn lcm(a: usize, b: usize) -> usize {
     a / gcd(a, b) * b
 }
 
+#[cfg(test)]
+mod guidance_tests;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

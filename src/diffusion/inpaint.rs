@@ -29,6 +29,16 @@ impl NoiseMask {
         Ok(Self { frames, height, width, values })
     }
 
+    /// How many pictures the mask has.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Its pictures, their height and width, and all their values.
+    pub fn parts(&self) -> ([usize; 3], &Arc<[f32]>) {
+        ([self.frames, self.height, self.width], &self.values)
+    }
+
     /// The mask at its own size, `[frames, 1, height, width]`, on the host.
     pub(crate) fn tensor(&self) -> Result<Tensor> {
         Ok(Tensor::from_slice(&self.values, (self.frames, 1, self.height, self.width), &Device::Cpu)?)

@@ -17,7 +17,6 @@ use crate::attention::AttnProcessor;
 use crate::attn_layers::{AttnLayer, attn_layers};
 use crate::model::Model;
 use crate::runtime::Runtime;
-use crate::schedule::Discrete;
 use crate::{Error, Result};
 
 pub use embeds::{Combine, ImageEmbeds};
@@ -111,7 +110,7 @@ pub fn apply(
     }
     let weights_of = adapter.load(rt)?;
     let tokens = embeds.combine(options.combine)?.tokens(&weights_of, rt)?;
-    let schedule = Discrete::default();
+    let schedule = &model.schedule;
     let window = (schedule.percent_to_sigma(options.start_at), schedule.percent_to_sigma(options.end_at));
     let mask = options.mask.as_ref().map(Mask::new).transpose()?.map(Arc::new);
     let mut patches = vec![];

@@ -156,6 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn every_unet_tensor_of_sd21_and_the_refiner_has_its_two_names() {
+        let sd21 = UNetConfig::regular(&[320, 640, 1280, 1280], 2, &[1, 1, 1, 0], 1, 1024);
+        let refiner = UNetConfig::regular(&[384, 768, 1536, 1536], 2, &[0, 4, 4, 0], 4, 1280);
+        for (list, cfg, count) in [("keys/sd21.tsv", sd21, 686), ("keys/sdxl_refiner.tsv", refiner, 1220)] {
+            let map = unet(&cfg).below("model.diffusion_model.");
+            assert_eq!(agree(&map, &fixture(list), Some("unet")), count);
+        }
+    }
+
+    #[test]
+    fn every_controlnet_tensor_of_sdxl_has_its_two_names() {
+        let map = controlnet(&UNetConfig::sdxl(), 8).below("control_model.");
+        assert_eq!(agree(&map, &fixture("keys/controlnet_sdxl.tsv"), Some("controlnet")), 844);
+    }
+
+    #[test]
     fn every_controlnet_tensor_of_sd15_has_its_two_names() {
         let map = controlnet(&UNetConfig::sd15(), 8).below("control_model.");
         assert_eq!(agree(&map, &fixture("keys/controlnet_sd15.tsv"), None), 340);

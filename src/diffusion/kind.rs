@@ -119,6 +119,7 @@ const SIGNS: &[(Part, &[&str])] = &[
         &[
             "*text_model.encoder.layers.0.self_attn.q_proj.weight",
             "cond_stage_model.model.positional_embedding",
+            "*embedders.0.model.positional_embedding",
             "*embedders.1.model.positional_embedding",
         ],
     ),

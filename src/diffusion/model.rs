@@ -7,12 +7,14 @@ use candle_core::{DType, Device};
 
 use crate::attention::Patches;
 use crate::controlnet::ControlNet;
+use crate::guidance::Guidance;
 use crate::header::Header;
 use crate::keys::KeyMap;
 use crate::lora::{Fit, Home, LoraSource, Targets};
 use crate::overlay::{Overlay, Weights};
 use crate::preview::LatentRgb;
 use crate::runtime::Runtime;
+use crate::schedule::Schedule;
 use crate::store::Recipe;
 use crate::unet::UNet;
 use crate::unet_config::UNetConfig;
@@ -26,6 +28,19 @@ pub enum Prediction {
     Epsilon,
     /// Velocity (Salimans & Ho 2022): a mixture of noise and picture.
     V,
+    /// The picture.
+    X0,
+    /// The noise, of which a consistency model makes less where there is little (Luo et al. 2023).
+    Lcm,
+    /// What Karras et al. (2022) let a network predict, for pictures of deviation 0.5.
+    Edm,
+}
+
+impl Prediction {
+    /// Deviation of the pictures the model was trained on.
+    pub(crate) fn sigma_data(self) -> f64 {
+        if self == Self::Edm { 0.5 } else { 1.0 }
+    }
 }
 
 /// The numbers between an autoencoder's latents and a model's.
@@ -105,6 +120,10 @@ pub struct Model {
     pub patches: Patches,
     /// What it predicts.
     pub prediction: Prediction,
+    /// The noise levels it knows.
+    pub schedule: Schedule,
+    /// How its guesses are joined.
+    pub guidance: Guidance,
     /// How its latents are scaled.
     pub latent: LatentFormat,
 }
@@ -125,7 +144,14 @@ impl Model {
     pub fn new(unet: UNetSource) -> Result<Self> {
         let prediction = prediction(&unet)?;
         let latent = LatentFormat { scale: latent_scale(&unet), rgb: LatentRgb::of(&unet.config) };
-        Ok(Self { unet: Arc::new(unet), patches: Patches::default(), prediction, latent })
+        Ok(Self {
+            unet: Arc::new(unet),
+            patches: Patches::default(),
+            prediction,
+            schedule: Schedule::default(),
+            guidance: Guidance::default(),
+            latent,
+        })
     }
 
     /// Lays a LoRA onto the UNet, by headers alone.
@@ -287,3 +313,6 @@ impl ControlNetSource {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,127 @@
-//! Noise equal to torch's CPU generator, so that a seed gives the picture it gives elsewhere, on every device.
+//! Noise: equal to torch's CPU generator, so that a seed gives the picture it gives elsewhere, or flow's own.
+//! Both are the same on every device.
 //!
-//! The generator is the MT19937 of Matsumoto and Nishimura (1998); what turns its words into normals is
+//! torch's generator is the MT19937 of Matsumoto and Nishimura (1998); what turns its words into normals is
 //! torch's: Box–Muller on blocks of 16 values in f32, and below 16 values a scalar path in f64.
 
 use std::f32::consts::PI;
 
 use candle_core::{Device, Shape, Tensor};
 
-use crate::Result;
+use crate::{Result, philox};
+
+/// A kind of noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rng {
+    /// torch's CPU generator, as ComfyUI uses it. Seeds that differ by 2^32 are the same to it, and the first noise a
+    /// sampler adds on the way is the initial noise again.
+    #[default]
+    TorchCpu,
+    /// flow's own: Philox 4x32-10, see `philox.rs`. Independent noise for every seed and every use of it.
+    Flow,
+}
+
+/// All the noise of a sampling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noise {
+    /// Its kind.
+    pub rng: Rng,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// What noise is used for: each has streams of its own.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    Initial,
+    Step(u64),
+    Brownian(u64),
+    Kept,
+}
+
+impl Use {
+    fn stream(self) -> u64 {
+        const SIZE: u64 = 1 << 56;
+        match self {
+            Self::Initial => 0,
+            Self::Step(number) => SIZE + number,
+            Self::Brownian(place) => 2 * SIZE + place,
+            Self::Kept => 3 * SIZE,
+        }
+    }
+}
+
+impl Noise {
+    /// The noise a sampling starts from: one draw over the whole batch.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn initial(self, shape: &[usize], device: &Device) -> Result<Tensor> {
+        self.tensor(Use::Initial, self.seed, shape, device)
+    }
+
+    /// Noise that fills the kept part of a picture, other than the initial one.
+    pub(crate) fn kept(self, shape: &[usize], device: &Device) -> Result<Tensor> {
+        self.tensor(Use::Kept, self.seed.wrapping_add(1), shape, device)
+    }
+
+    /// Independent noise for a sampler's steps.
+    pub(crate) fn draws(self, shape: &[usize], device: &Device) -> Draws {
+        let source = match self.rng {
+            Rng::TorchCpu => Source::Torch(TorchRng::new(self.seed)),
+            Rng::Flow => Source::Flow { seed: self.seed, next: 0 },
+        };
+        Draws { source, shape: shape.to_vec(), device: device.clone() }
+    }
+
+    /// Normals for a place in a Brownian tree, which torch's kind numbers by a seed of the place.
+    pub(crate) fn brownian(self, torch_seed: u32, place: u64, count: usize) -> Vec<f32> {
+        match self.rng {
+            Rng::TorchCpu => TorchRng::new(u64::from(torch_seed)).randn(count),
+            Rng::Flow => philox::normals(self.seed, Use::Brownian(place).stream(), count),
+        }
+    }
+
+    fn tensor(self, purpose: Use, torch_seed: u64, shape: &[usize], device: &Device) -> Result<Tensor> {
+        match self.rng {
+            Rng::TorchCpu => TorchRng::new(torch_seed).randn_tensor(shape, device),
+            Rng::Flow => flow_tensor(self.seed, purpose, shape, device),
+        }
+    }
+}
+
+fn flow_tensor(seed: u64, purpose: Use, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let values = philox::normals(seed, purpose.stream(), shape.iter().product());
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?)
+}
+
+/// Successive independent noise of one shape.
+pub(crate) struct Draws {
+    source: Source,
+    shape: Vec<usize>,
+    device: Device,
+}
+
+enum Source {
+    /// A new generator of the seed: the first draw is the initial noise, as in ComfyUI.
+    Torch(TorchRng),
+    Flow {
+        seed: u64,
+        next: u64,
+    },
+}
+
+impl Draws {
+    pub(crate) fn next(&mut self) -> Result<Tensor> {
+        match &mut self.source {
+            Source::Torch(rng) => rng.randn_tensor(self.shape.as_slice(), &self.device),
+            Source::Flow { seed, next } => {
+                *next += 1;
+                flow_tensor(*seed, Use::Step(*next), &self.shape, &self.device)
+            }
+        }
+    }
+}
 
 /// torch's CPU random generator: `torch.Generator().manual_seed(seed)`.
 #[derive(Debug, Clone)]
@@ -126,94 +240,4 @@ impl Mt19937 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
-
-    /// Distance in representable f32 values.
-    fn ulps(a: f32, b: f32) -> u32 {
-        let order = |x: f32| {
-            let bits = x.to_bits() as i32;
-            if bits < 0 { i64::from(i32::MIN) - i64::from(bits) } else { i64::from(bits) }
-        };
-        order(a).abs_diff(order(b)) as u32
-    }
-
-    fn seeds() -> Vec<(String, u64)> {
-        let text = fixture::metadata("noise/noise.safetensors")["seeds"].clone();
-        let map: std::collections::BTreeMap<String, String> =
-            serde_json::from_str(text.as_str().unwrap()).unwrap();
-        map.into_iter().map(|(k, v)| (k, v.parse().unwrap())).collect()
-    }
-
-    fn assert_close(name: &str, got: &[f32], want: &[f32]) {
-        assert_eq!(got.len(), want.len(), "{name}");
-        let limit = if got.len() < 16 { 0 } else { 3 };
-        for (i, (&a, &b)) in got.iter().zip(want).enumerate() {
-            assert!(ulps(a, b) <= limit, "{name}[{i}]: {a} differs from torch's {b} by {} ulp", ulps(a, b));
-        }
-    }
-
-    #[test]
-    fn one_draw_equals_torch_for_every_size_and_seed() {
-        let torch = fixture::tensors("noise/noise.safetensors");
-        let mut checked = 0;
-        for (k, seed) in seeds() {
-            for n in [1, 5, 15, 16, 17, 50, 64, 1000] {
-                let name = format!("{k}/n{n}");
-                let Some(want) = torch.get(&name) else { continue };
-                assert_close(&name, &TorchRng::new(seed).randn(n), &fixture::values(want));
-                checked += 1;
-            }
-        }
-        assert!(checked > 40, "only {checked} draws in the fixture");
-    }
-
-    #[test]
-    fn a_large_draw_equals_torch_at_both_ends_and_in_sum() {
-        let torch = fixture::tensors("noise/noise.safetensors");
-        for (k, seed) in seeds() {
-            let got = TorchRng::new(seed).randn(2 * 4 * 64 * 64);
-            let name = |part| format!("{k}/2x4x64x64/{part}");
-            assert_close(&name("first"), &got[..64], &fixture::values(&torch[&name("first")]));
-            assert_close(&name("last"), &got[got.len() - 64..], &fixture::values(&torch[&name("last")]));
-            let sum: f64 = got.iter().map(|&x| f64::from(x)).sum();
-            let want = torch[&name("sum")].to_vec1::<f64>().unwrap()[0];
-            assert!((sum - want).abs() < 1e-3, "{k}: sum {sum}, torch has {want}");
-        }
-    }
-
-    #[test]
-    fn draws_follow_one_another_as_torchs_do() {
-        let torch = fixture::tensors("noise/noise.safetensors");
-        for (k, seed) in seeds() {
-            for shape in [[1, 4, 16, 16], [1, 4, 9, 7], [1, 4, 1, 3]] {
-                let mut rng = TorchRng::new(seed);
-                for i in 0..3 {
-                    let name = format!("seq/{k}/{}/{i}", shape.map(|d| d.to_string()).join("x"));
-                    let Some(want) = torch.get(&name) else { continue };
-                    let got = rng.randn_tensor(&shape[..], &Device::Cpu).unwrap();
-                    assert_eq!(got.dims(), want.dims());
-                    assert_close(&name, &fixture::values(&got), &fixture::values(want));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn small_draws_keep_the_second_of_a_pair_across_large_ones() {
-        let torch = fixture::tensors("noise/noise.safetensors");
-        let mut rng = TorchRng::new(42);
-        for (i, n) in [3, 1, 16, 5, 20].into_iter().enumerate() {
-            let name = format!("mixed/s1/{i}_n{n}");
-            assert_close(&name, &rng.randn(n), &fixture::values(&torch[&name]));
-        }
-    }
-
-    #[test]
-    fn a_batch_is_one_draw() {
-        let torch = fixture::tensors("noise/noise.safetensors");
-        let got = TorchRng::new(42).randn(3 * 4 * 8 * 8);
-        assert_close("batch", &got, &fixture::values(&torch["batch/s1/size_3"]));
-    }
-}
+mod tests;

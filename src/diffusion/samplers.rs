@@ -3,34 +3,62 @@
 //! Levels are k-diffusion's sigmas; names are ComfyUI's. One file each; what a sampler remembers is its own.
 
 mod ddpm;
+mod deis;
 mod dpm_2;
 mod dpm_2_ancestral;
+mod dpm_adaptive;
+mod dpm_fast;
+mod dpm_solver;
 mod dpmpp_2m;
+mod dpmpp_2m_cfg_pp;
 mod dpmpp_2m_sde;
 mod dpmpp_2s_ancestral;
+mod dpmpp_2s_ancestral_cfg_pp;
 mod dpmpp_3m_sde;
 mod dpmpp_sde;
+mod er_sde;
 mod euler;
 mod euler_ancestral;
+mod euler_ancestral_cfg_pp;
+mod gauss;
+mod gradient_estimation;
 mod heun;
 mod heunpp2;
+mod ipndm;
+mod ipndm_v;
 mod lcm;
+mod list;
 mod lms;
+mod res_multistep;
+mod sa_solver;
+mod seeds;
 mod uni_pc;
 
 use candle_core::{Device, Tensor};
 
+pub use self::dpm_adaptive::Adaptive;
+pub use self::dpmpp_2m_sde::Solver;
+pub use self::list::{Kind, NAMES, SAMPLERS, SamplerSpec, find};
+use crate::Result;
 use crate::brownian::Brownian;
-use crate::noise::TorchRng;
-use crate::{Error, Result};
+use crate::noise::{Draws, Noise};
+use crate::schedule::Schedule;
 
-/// What a model takes a noisy latent for: `(x, sigma)` to the denoised latent, of `x`'s shape.
-pub type Denoise<'a> = dyn FnMut(&Tensor, f64) -> Result<Tensor> + 'a;
+/// What a model takes a noisy latent for.
+#[derive(Debug, Clone)]
+pub struct Guess {
+    /// Under guidance, of the latent's shape.
+    pub guided: Tensor,
+    /// Without the prompt. Where that is not computed, the guided guess again; see [`SamplerSpec::needs_uncond`].
+    pub uncond: Tensor,
+}
+
+/// A model under guidance: a latent and its noise level to what it takes it for.
+pub type Denoise<'a> = dyn FnMut(&Tensor, f64) -> Result<Guess> + 'a;
 
 /// Walks a latent along noise levels, one step at a time and in order.
 pub trait Sampler {
-    /// Takes `x` from noise level `sigma` to `next`, which is lower and 0 at the end. The first call of
-    /// `denoise` is at `sigma`.
+    /// Takes `x` from noise level `sigma` to `next`, which is 0 at the end.
     ///
     /// # Errors
     /// Those of `denoise` and of the device.
@@ -42,8 +70,10 @@ pub trait Sampler {
 pub struct Setup<'a> {
     /// The noise levels it will be walked along, the last one included.
     pub sigmas: &'a [f64],
-    /// Seed of the noise it adds: the same as the initial noise's.
-    pub seed: u64,
+    /// The levels the model was trained on.
+    pub schedule: &'a Schedule,
+    /// Where the noise it adds comes from.
+    pub noise: Noise,
     /// Shape of the latent, `[B, 4, H, W]`.
     pub shape: &'a [usize],
     /// Where the latent is.
@@ -51,94 +81,41 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Successive draws of a new generator of the seed. The first equals the initial noise, as in ComfyUI.
     fn draws(&self) -> Draws {
-        Draws { rng: TorchRng::new(self.seed), shape: self.shape.to_vec(), device: self.device.clone() }
+        self.noise.draws(self.shape, self.device)
     }
 
     fn brownian(&self) -> Brownian {
-        Brownian::new(self.seed, self.sigmas, self.shape, self.device)
+        Brownian::new(self.noise, self.sigmas, self.shape, self.device)
     }
 }
 
-/// Independent noise of one shape.
-struct Draws {
-    rng: TorchRng,
-    shape: Vec<usize>,
-    device: Device,
+/// How much noise a sampler adds back on the way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Renoise {
+    /// Share of the noise that is taken away and added anew: 0 for none, 1 for as much as the process has.
+    pub eta: f64,
+    /// What the noise added is multiplied by.
+    pub s_noise: f64,
 }
 
-impl Draws {
-    fn next(&mut self) -> Result<Tensor> {
-        self.rng.randn_tensor(self.shape.as_slice(), &self.device)
+impl Renoise {
+    /// As much as the process has.
+    pub const FULL: Self = Self { eta: 1.0, s_noise: 1.0 };
+
+    /// `x` with noise of deviation `level`, if any is to be added.
+    fn add(self, x: &Tensor, level: f64, noise: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        if self.eta > 0.0 && self.s_noise > 0.0 {
+            mix(1.0, x, level * self.s_noise, &noise()?)
+        } else {
+            Ok(x.clone())
+        }
     }
-}
 
-/// A sampler by name.
-#[derive(Debug, Clone, Copy)]
-pub struct Kind {
-    /// ComfyUI's name.
-    pub name: &'static str,
-    /// Makes one for a run.
-    pub new: fn(&Setup) -> Box<dyn Sampler>,
-    /// Whether KSampler schedules one step more and leaves out the last level above 0.
-    pub drops_penultimate: bool,
-    /// Whether inpainting fills the kept part with noise of `seed + 1` instead of the initial noise.
-    pub fresh_inpaint_noise: bool,
-}
-
-const fn kind(name: &'static str, new: fn(&Setup) -> Box<dyn Sampler>) -> Kind {
-    Kind { name, new, drops_penultimate: false, fresh_inpaint_noise: false }
-}
-
-const fn second_order(name: &'static str, new: fn(&Setup) -> Box<dyn Sampler>) -> Kind {
-    Kind { drops_penultimate: true, ..kind(name, new) }
-}
-
-/// The samplers. The `_gpu` names are ComfyUI's for noise drawn on a device; here noise never depends on one.
-pub const SAMPLERS: &[Kind] = &[
-    kind("euler", euler::new),
-    kind("euler_ancestral", euler_ancestral::new),
-    kind("heun", heun::new),
-    kind("heunpp2", heunpp2::new),
-    second_order("dpm_2", dpm_2::new),
-    second_order("dpm_2_ancestral", dpm_2_ancestral::new),
-    kind("lms", lms::new),
-    kind("dpmpp_2s_ancestral", dpmpp_2s_ancestral::new),
-    kind("dpmpp_sde", dpmpp_sde::new),
-    kind("dpmpp_sde_gpu", dpmpp_sde::new),
-    kind("dpmpp_2m", dpmpp_2m::new),
-    kind("dpmpp_2m_sde", dpmpp_2m_sde::midpoint),
-    kind("dpmpp_2m_sde_gpu", dpmpp_2m_sde::midpoint),
-    kind("dpmpp_2m_sde_heun", dpmpp_2m_sde::heun),
-    kind("dpmpp_2m_sde_heun_gpu", dpmpp_2m_sde::heun),
-    kind("dpmpp_3m_sde", dpmpp_3m_sde::new),
-    kind("dpmpp_3m_sde_gpu", dpmpp_3m_sde::new),
-    kind("ddpm", ddpm::new),
-    kind("lcm", lcm::new),
-    Kind { fresh_inpaint_noise: true, ..kind("ddim", euler::new) },
-    second_order("uni_pc", uni_pc::bh1),
-    second_order("uni_pc_bh2", uni_pc::bh2),
-];
-
-/// The names of [`SAMPLERS`], in the same order.
-pub const NAMES: [&str; SAMPLERS.len()] = {
-    let mut names = [""; SAMPLERS.len()];
-    let mut i = 0;
-    while i < names.len() {
-        names[i] = SAMPLERS[i].name;
-        i += 1;
+    /// Variance of the noise added by an SDE's step of length `h` in the logarithm, at level 1.
+    fn variance(self, h: f64) -> f64 {
+        -(-2.0 * h * self.eta).exp_m1()
     }
-    names
-};
-
-/// The sampler of a name.
-///
-/// # Errors
-/// If there is none.
-pub fn find(name: &str) -> Result<&'static Kind> {
-    let unknown = || Error::Mismatch(format!("no sampler `{name}`: there are {}", NAMES.join(", ")));
-    SAMPLERS.iter().find(|k| k.name == name).ok_or_else(unknown)
 }
 
 /// dx/dsigma at `x`, the direction from `denoised` to `x`.
@@ -152,7 +129,7 @@ fn mix(a: f64, x: &Tensor, b: f64, y: &Tensor) -> Result<Tensor> {
 }
 
 /// Splits a step from `sigma` to `next` into a step down to the first level and noise of the second added.
-fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
-    let up = next.min(next * ((sigma * sigma - next * next) / (sigma * sigma)).sqrt());
-    ((next * next - up * up).sqrt(), up)
+fn ancestral(sigma: f64, next: f64, eta: f64) -> (f64, f64) {
+    let up = next.min(eta * next * ((sigma * sigma - next * next) / (sigma * sigma)).sqrt());
+    if eta == 0.0 { (next, 0.0) } else { ((next * next - up * up).sqrt(), up) }
 }

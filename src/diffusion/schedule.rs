@@ -3,35 +3,92 @@
 //! Values are computed with f32's rounding where the reference (ComfyUI, on k-diffusion) rounds, so that
 //! timesteps and Brownian queries fall on the same side; they travel as f64.
 
+pub mod curves;
+mod quantile;
+
+use std::sync::Arc;
+
+use self::quantile::quantile;
 use crate::{Error, Result};
 
-/// The noise levels of a discretely trained model: Stable Diffusion's "scaled linear" betas, 0.00085..0.012.
+/// The noise levels a model was trained on; by default Stable Diffusion's "scaled linear" betas, 0.00085..0.012.
 #[derive(Debug, Clone)]
-pub struct Discrete {
-    sigmas: Vec<f32>,
-    log_sigmas: Vec<f32>,
+pub struct Schedule {
+    sigmas: Arc<[f32]>,
+    log_sigmas: Arc<[f32]>,
+    clock: Clock,
 }
 
-impl Default for Discrete {
+/// What a model is told of a noise level.
+#[derive(Debug, Clone, Copy)]
+enum Clock {
+    /// The number of the nearest level, of which a distilled model knows every `stride`-th.
+    Steps { stride: usize },
+    /// A quarter of the level's logarithm (Karras et al. 2022).
+    Logarithm,
+}
+
+impl Default for Schedule {
     fn default() -> Self {
         Self::scaled_linear(0.00085, 0.012, 1000)
     }
 }
 
-impl Discrete {
+impl Schedule {
     /// Betas are the squares of `steps` evenly spaced values from root `first` to root `last`.
     pub fn scaled_linear(first: f64, last: f64, steps: usize) -> Self {
-        let mut product = 1.0;
-        let sigmas: Vec<f64> = linspace(first.sqrt(), last.sqrt(), steps)
-            .map(|root| {
-                product *= 1.0 - root * root;
-                ((1.0 - product) / product).sqrt()
-            })
-            .collect();
+        Self::of_shares(&shares(first, last, steps))
+    }
+
+    /// From the share of the picture's variance left at each timestep.
+    fn of_shares(shares: &[f64]) -> Self {
+        let sigmas = || shares.iter().map(|share| ((1.0 - share) / share).sqrt());
         Self {
-            log_sigmas: sigmas.iter().map(|s| s.ln() as f32).collect(),
-            sigmas: sigmas.iter().map(|&s| s as f32).collect(),
+            sigmas: sigmas().map(|s| s as f32).collect(),
+            log_sigmas: sigmas().map(|s| s.ln() as f32).collect(),
+            clock: Clock::Steps { stride: 1 },
         }
+    }
+
+    /// The default levels stretched so that the last has almost no picture left (Lin et al. 2023, "Common
+    /// Diffusion Noise Schedules and Sample Steps are Flawed"). Where the paper has none, ComfyUI has 4.9e-8.
+    pub fn zero_terminal_snr() -> Self {
+        const LAST: f64 = 4.897_345_189_085_343_5e-8;
+        let mut shares = shares(0.00085, 0.012, 1000);
+        let (first, last) = (shares[0].sqrt(), shares[shares.len() - 1].sqrt());
+        shares.iter_mut().for_each(|s| *s = ((s.sqrt() - last) * first / (first - last)).powi(2));
+        if let Some(share) = shares.last_mut() {
+            *share = LAST;
+        }
+        Self::of_shares(&shares)
+    }
+
+    /// Every 20th level from the top down: those a model distilled into few steps knows (Luo et al. 2023).
+    #[must_use]
+    pub fn distilled(&self) -> Self {
+        const STRIDE: usize = 20;
+        let thin = |levels: &[f32]| levels.iter().skip(STRIDE - 1).step_by(STRIDE).copied().collect();
+        Self {
+            sigmas: thin(&self.sigmas),
+            log_sigmas: thin(&self.log_sigmas),
+            clock: Clock::Steps { stride: STRIDE },
+        }
+    }
+
+    /// Levels without steps from `min` to `max`, for models told the logarithm of noise (Karras et al. 2022).
+    ///
+    /// # Errors
+    /// Unless `0 < min < max`.
+    pub fn continuous(min: f64, max: f64) -> Result<Self> {
+        if !(0.0 < min && min < max && max.is_finite()) {
+            return Err(Error::Mismatch(format!(
+                "sigma_min is {min} and sigma_max {max}: expected 0 < sigma_min < sigma_max"
+            )));
+        }
+        let logs = torch_linspace(min.ln() as f32, max.ln() as f32, 1000);
+        let sigmas: Arc<[f32]> = logs.map(|log| f64::from(log).exp() as f32).collect();
+        let log_sigmas = sigmas.iter().map(|&s| f64::from(s).ln() as f32).collect();
+        Ok(Self { sigmas, log_sigmas, clock: Clock::Logarithm })
     }
 
     /// The noise level of each training timestep, ascending.
@@ -49,16 +106,23 @@ impl Discrete {
         f64::from(self.sigmas[self.sigmas.len() - 1])
     }
 
-    /// The training timestep whose logarithm of noise is nearest: what the model is told, always whole.
-    pub fn timestep(&self, sigma: f64) -> usize {
+    /// What the model is told of a noise level: the training timestep whose logarithm of noise is nearest, always
+    /// whole; a quarter of the logarithm where there are no steps.
+    pub fn timestep(&self, sigma: f64) -> f64 {
         let log = sigma.ln() as f32;
+        let Clock::Steps { stride } = self.clock else { return f64::from(0.25 * log) };
         let distance = |i: &usize| (log - self.log_sigmas[*i]).abs();
-        (0..self.log_sigmas.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+        let nearest = (0..self.log_sigmas.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        (nearest.unwrap_or(0) * stride + stride - 1) as f64
     }
 
     /// The noise level at a timestep between training timesteps: linear in the logarithm.
     pub fn sigma(&self, timestep: f64) -> f64 {
-        let t = (timestep as f32).clamp(0.0, (self.sigmas.len() - 1) as f32);
+        let Clock::Steps { stride } = self.clock else {
+            return round(f64::from(timestep as f32 / 0.25).exp());
+        };
+        let place = (timestep as f32 - (stride - 1) as f32) / stride as f32;
+        let t = place.clamp(0.0, (self.sigmas.len() - 1) as f32);
         let (low, high, w) = (t.floor() as usize, t.ceil() as usize, t.fract());
         let log = (1.0 - w) * self.log_sigmas[low] + w * self.log_sigmas[high];
         round(f64::from(log).exp())
@@ -68,11 +132,16 @@ impl Discrete {
     /// 0, none from 1 on.
     pub fn percent_to_sigma(&self, percent: f64) -> f64 {
         if percent <= 0.0 {
-            999_999_999.9
+            return 999_999_999.9;
         } else if percent >= 1.0 {
-            0.0
-        } else {
-            self.sigma((1.0 - percent) * 999.0)
+            return 0.0;
+        }
+        match self.clock {
+            Clock::Steps { .. } => self.sigma((1.0 - percent) * 999.0),
+            Clock::Logarithm => {
+                let (min, max) = (self.sigma_min().ln(), self.sigma_max().ln());
+                ((max - min) * (1.0 - percent) + min).exp()
+            }
         }
     }
 
@@ -83,8 +152,18 @@ impl Discrete {
     }
 }
 
+/// The share of the picture's variance left after each of `steps` betas.
+fn shares(first: f64, last: f64, steps: usize) -> Vec<f64> {
+    let roots = linspace(first.sqrt(), last.sqrt(), steps);
+    let left = roots.scan(1.0, |product, root| {
+        *product *= 1.0 - root * root;
+        Some(*product)
+    });
+    left.collect()
+}
+
 /// Noise levels for a number of steps, descending; the last is 0.
-pub type Scheduler = fn(&Discrete, usize) -> Vec<f64>;
+pub type Scheduler = fn(&Schedule, usize) -> Vec<f64>;
 
 /// The schedulers by name.
 pub const SCHEDULERS: &[(&str, Scheduler)] = &[
@@ -94,7 +173,9 @@ pub const SCHEDULERS: &[(&str, Scheduler)] = &[
     ("sgm_uniform", sgm_uniform),
     ("simple", simple),
     ("ddim_uniform", ddim_uniform),
-    ("beta", beta),
+    ("beta", |model, steps| beta(model, steps, 0.6, 0.6)),
+    ("linear_quadratic", linear_quadratic),
+    ("kl_optimal", kl_optimal),
 ];
 
 /// The names of [`SCHEDULERS`], in the same order.
@@ -118,7 +199,7 @@ pub const MAX_STEPS: usize = 1_000_000;
 /// # Errors
 /// If there is no schedule of that name, or the steps are too many.
 pub fn sigmas(
-    model: &Discrete,
+    model: &Schedule,
     name: &str,
     steps: usize,
     denoise: f64,
@@ -157,85 +238,78 @@ fn check_steps(steps: f64) -> Result<()> {
 }
 
 /// Evenly spaced timesteps from the last to the first.
-fn normal(model: &Discrete, steps: usize) -> Vec<f64> {
-    let last = (model.sigmas.len() - 1) as f32;
-    ended(torch_linspace(last, 0.0, steps).map(|t| model.sigma(f64::from(t))))
+fn normal(model: &Schedule, steps: usize) -> Vec<f64> {
+    ended(timesteps(model, steps).map(|t| model.sigma(f64::from(t))))
 }
 
 /// As [`normal`], without the point at the first timestep.
-fn sgm_uniform(model: &Discrete, steps: usize) -> Vec<f64> {
-    let last = (model.sigmas.len() - 1) as f32;
-    ended(torch_linspace(last, 0.0, steps + 1).take(steps).map(|t| model.sigma(f64::from(t))))
+fn sgm_uniform(model: &Schedule, steps: usize) -> Vec<f64> {
+    ended(timesteps(model, steps + 1).take(steps).map(|t| model.sigma(f64::from(t))))
 }
 
-/// Karras et al. (2022), equation 5, rho 7.
-fn karras(model: &Discrete, steps: usize) -> Vec<f64> {
-    const RHO: f64 = 7.0;
-    let (min, max) = (model.sigma_min().powf(1.0 / RHO), model.sigma_max().powf(1.0 / RHO));
-    let root = |ramp: f32| max as f32 + ramp * (min - max) as f32;
-    ended(torch_linspace(0.0, 1.0, steps).map(|ramp| round(f64::from(root(ramp)).powf(RHO))))
+fn timesteps(model: &Schedule, steps: usize) -> impl Iterator<Item = f32> {
+    let end = |sigma| model.timestep(sigma) as f32;
+    torch_linspace(end(model.sigma_max()), end(model.sigma_min()), steps)
 }
 
-/// Evenly spaced in the logarithm.
-fn exponential(model: &Discrete, steps: usize) -> Vec<f64> {
-    let (min, max) = (model.sigma_min().ln() as f32, model.sigma_max().ln() as f32);
-    ended(torch_linspace(max, min, steps).map(|log| round(f64::from(log).exp())))
+fn karras(model: &Schedule, steps: usize) -> Vec<f64> {
+    curves::karras(steps, model.sigma_min(), model.sigma_max(), 7.0)
+}
+
+fn exponential(model: &Schedule, steps: usize) -> Vec<f64> {
+    curves::exponential(steps, model.sigma_min(), model.sigma_max())
+}
+
+/// From the highest level down by 2.5 % in the first half of the steps, then ever faster to 0 (Genmo's Mochi).
+fn linear_quadratic(model: &Schedule, steps: usize) -> Vec<f64> {
+    const SHARE: f64 = 0.025;
+    let max = model.sigma_max();
+    let (n, linear) = (steps as f64, (steps / 2) as f64);
+    let quadratic = n - linear;
+    let rest = linear - SHARE * n;
+    // Both parts meet with one slope; the second ends at 1.
+    let square = rest / (linear * quadratic * quadratic);
+    let slope = SHARE / linear - 2.0 * rest / (quadratic * quadratic);
+    let gone = |i: usize| match i as f64 {
+        _ if i == 0 => 0.0,
+        i if i < linear => i * SHARE / linear,
+        i => square * i * i + slope * i + square * linear * linear,
+    };
+    ended((0..steps).map(|i| round(round(1.0 - gone(i)) * max)))
+}
+
+/// Evenly spaced in the arc tangent of noise (Sabour et al. 2024, theorem 3.1).
+fn kl_optimal(model: &Schedule, steps: usize) -> Vec<f64> {
+    let (min, max) = (model.sigma_min().atan() as f32, model.sigma_max().atan() as f32);
+    // A single step starts at the top; ComfyUI divides by zero.
+    let share = |i: usize| i as f32 / (steps.max(2) - 1) as f32;
+    let angle = |i: usize| share(i) * min + (1.0 - share(i)) * max;
+    ended((0..steps).map(|i| round(f64::from(angle(i)).tan())))
 }
 
 /// Training levels at even distances from the top.
-fn simple(model: &Discrete, steps: usize) -> Vec<f64> {
+fn simple(model: &Schedule, steps: usize) -> Vec<f64> {
     let stride = model.sigmas.len() as f64 / steps as f64;
     let index = |i: usize| model.sigmas.len() - 1 - (i as f64 * stride) as usize;
     ended((0..steps).map(|i| f64::from(model.sigmas[index(i)])))
 }
 
 /// Training levels at a whole distance from the second up: sometimes one more than asked for.
-fn ddim_uniform(model: &Discrete, steps: usize) -> Vec<f64> {
+fn ddim_uniform(model: &Schedule, steps: usize) -> Vec<f64> {
     let stride = (model.sigmas.len() / steps).max(1);
     let levels: Vec<f64> = model.sigmas.iter().skip(1).step_by(stride).map(|&s| f64::from(s)).collect();
     ended(levels.into_iter().rev())
 }
 
-/// Lee et al., "Beta Sampling is All You Need" (2024), alpha = beta = 0.6; repeated timesteps are dropped.
-fn beta(model: &Discrete, steps: usize) -> Vec<f64> {
+/// Lee et al., "Beta Sampling is All You Need" (2024): timesteps at even distances in the quantiles of a beta
+/// distribution, 0.6 and 0.6 in the scheduler of this name; repeated timesteps are dropped.
+pub fn beta(model: &Schedule, steps: usize, alpha: f64, beta: f64) -> Vec<f64> {
     let last = (model.sigmas.len() - 1) as f64;
-    let quantile = |i: usize| beta_quantile(1.0 - i as f64 / steps as f64, 0.6, 0.6);
+    let quantile = |i: usize| quantile(1.0 - i as f64 / steps as f64, alpha, beta);
     let mut timesteps: Vec<usize> =
         (0..steps).map(|i| (quantile(i) * last).round_ties_even() as usize).collect();
     timesteps.dedup();
     ended(timesteps.into_iter().map(|t| f64::from(model.sigmas[t])))
-}
-
-/// Where the regularised incomplete beta function of (a, b), a = b, reaches `p`: bisection on [`beta_cdf`].
-fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
-    // Exact where the timestep would otherwise round to the wrong side of a tie.
-    if p == 0.5 || p >= 1.0 {
-        return p;
-    }
-    let (mut low, mut high) = (0.0, 1.0);
-    for _ in 0..60 {
-        let middle = 0.5 * (low + high);
-        if beta_cdf(middle, a, b) < p { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
-}
-
-/// The regularised incomplete beta function for a = b: its continued fraction (DLMF 8.17.22), normalised by
-/// its value at one half, which is 1/2 by symmetry.
-fn beta_cdf(x: f64, a: f64, b: f64) -> f64 {
-    if x > 0.5 {
-        return 1.0 - beta_cdf(1.0 - x, b, a);
-    }
-    let unnormalised = |x: f64| x.powf(a) * (1.0 - x).powf(b) / beta_fraction(x, a, b);
-    0.5 * unnormalised(x) / unnormalised(0.5)
-}
-
-fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
-    let term = |m: f64, odd: bool| match odd {
-        true => -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0)),
-        false => m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m)),
-    };
-    (1..=100).rev().fold(1.0, |tail, k: u32| 1.0 + term(f64::from(k / 2), k % 2 == 1) / tail)
 }
 
 fn ended(sigmas: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -263,84 +337,4 @@ fn torch_linspace(start: f32, end: f32, n: usize) -> impl Iterator<Item = f32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
-
-    fn close(got: f64, want: f64) -> bool {
-        (got - want).abs() <= 2e-7 * want.abs()
-    }
-
-    fn pairs(v: &serde_json::Value) -> impl Iterator<Item = (f64, f64)> {
-        v.as_array().unwrap().iter().map(|p| (p[0].as_f64().unwrap(), p[1].as_f64().unwrap()))
-    }
-
-    #[test]
-    fn training_levels_equal_the_references() {
-        let torch = fixture::tensors("sampling/model_sigmas.safetensors");
-        let model = Discrete::default();
-        for (i, want) in fixture::values(&torch["sigmas"]).into_iter().enumerate() {
-            assert!(close(model.sigmas[i].into(), want.into()), "{i}: {} {want}", model.sigmas[i]);
-        }
-    }
-
-    #[test]
-    fn every_schedule_equals_the_references() {
-        let json = fixture::json("sampling/sigmas.json");
-        let model = Discrete::default();
-        let (mut values, mut exact) = (0, 0);
-        for (kind, drop) in [("sigmas", false), ("discard", true)] {
-            for name in NAMES {
-                for (denoise, by_steps) in json[kind][name].as_object().unwrap() {
-                    for (steps, want) in by_steps.as_object().unwrap() {
-                        let (n, d) = (steps.parse().unwrap(), denoise.parse().unwrap());
-                        let got = sigmas(&model, name, n, d, drop).unwrap();
-                        let want: Vec<f64> =
-                            want.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
-                        assert_eq!(got.len(), want.len(), "{kind} {name} {denoise} {steps}");
-                        for (g, w) in got.iter().zip(&want) {
-                            assert!(
-                                close(*g, *w),
-                                "{kind} {name} {denoise} {steps}: {got:?} is not {want:?}"
-                            );
-                            values += 1;
-                            exact += usize::from(*g as f32 == *w as f32);
-                        }
-                    }
-                }
-            }
-        }
-        assert!(exact * 100 > values * 99, "only {exact} of {values} are equal to the last bit");
-    }
-
-    #[test]
-    fn timesteps_and_percentages_equal_the_references() {
-        let json = fixture::json("sampling/sigmas.json");
-        let model = Discrete::default();
-        for (sigma, t) in pairs(&json["timestep_of_sigma"]) {
-            assert_eq!(model.timestep(sigma), t as usize, "timestep of {sigma}");
-        }
-        for (t, sigma) in pairs(&json["sigma_of_timestep"]) {
-            assert!(close(model.sigma(t), sigma), "sigma of {t}");
-        }
-        for (p, sigma) in pairs(&json["percent_to_sigma"]) {
-            assert!(close(model.percent_to_sigma(p), sigma), "sigma at {p}");
-        }
-        assert!(close(model.sigma_min(), json["sigma_min"].as_f64().unwrap()));
-        assert!(close(model.sigma_max(), json["sigma_max"].as_f64().unwrap()));
-    }
-
-    #[test]
-    fn nothing_to_denoise_is_no_steps() {
-        assert!(sigmas(&Discrete::default(), "normal", 20, 0.0, false).unwrap().is_empty());
-        assert!(sigmas(&Discrete::default(), "normal", 0, 1.0, false).unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_tiny_denoise_does_not_ask_for_a_huge_schedule() {
-        let error = sigmas(&Discrete::default(), "karras", 20, 1e-9, false).unwrap_err();
-        assert!(error.to_string().contains("at most 1000000"), "{error}");
-        let error = sigmas(&Discrete::default(), "kerras", 20, 1.0, false).unwrap_err();
-        assert!(error.to_string().starts_with("no scheduler `kerras`: there are normal, karras"), "{error}");
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! The autoencoder between pixels and latents (Kingma & Welling 2013; Rombach et al. 2022; diffusers' `AutoencoderKL`).
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
@@ -223,6 +223,8 @@ pub struct VaeSource {
     header: Arc<Header>,
     keys: KeyMap,
     config: VaeConfig,
+    /// What a picture had to be computed in once, because less was not enough; all who hold this source remember it.
+    least: Arc<Mutex<Option<DType>>>,
 }
 
 impl VaeSource {
@@ -239,7 +241,7 @@ impl VaeSource {
             ));
         };
         let config = VaeConfig::detect(&header, &keys)?;
-        Ok(Self { header: Arc::new(header), keys, config })
+        Ok(Self { header: Arc::new(header), keys, config, least: Arc::default() })
     }
 
     /// The sizes of the autoencoder.
@@ -262,12 +264,29 @@ impl VaeSource {
         &self.header.path
     }
 
-    /// Leases the weights. Half precision is not enough: SDXL's activations leave its range.
+    /// Leases the weights in the precision of models, or in more if that was not enough before.
     ///
     /// # Errors
     /// If a tensor is missing, has another shape, or does not fit into memory.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<AutoencoderKl>> {
-        self.load_in(rt, if rt.dtype == DType::F16 { DType::F32 } else { rt.dtype })
+        let least = *self.least.lock().unwrap_or_else(PoisonError::into_inner);
+        self.load_in(rt, least.unwrap_or(rt.dtype))
+    }
+
+    /// Leases the weights in the next number type of more range or precision than `dtype`, and remembers that it was not
+    /// enough: SDXL's activations leave the range of f16. Nothing comes after f32.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_wider(&self, rt: &Runtime, dtype: DType) -> Result<Option<Arc<AutoencoderKl>>> {
+        let wider = match dtype {
+            DType::F16 => rt.device.bf16_default_to_f32(),
+            DType::BF16 => DType::F32,
+            _ => return Ok(None),
+        };
+        let vae = self.load_in(rt, wider)?;
+        *self.least.lock().unwrap_or_else(PoisonError::into_inner) = Some(wider);
+        Ok(Some(vae))
     }
 
     /// Leases the weights in a number type of their own.

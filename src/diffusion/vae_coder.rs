@@ -1,5 +1,5 @@
 //! An autoencoder at work in the memory there is: whole pictures while they fit, tiles when they do not, and once more in
-//! f32 when half precision was not enough.
+//! bf16 or f32 when half precision was not enough.
 
 use std::sync::Arc;
 
@@ -50,21 +50,29 @@ impl<'a> VaeCoder<'a> {
         latent: &Tensor,
         mut between: impl FnMut(usize, usize) -> Result<(), E>,
     ) -> Result<Tensor, E> {
-        let pixels = self.decode_once(latent, &mut between)?;
-        if finite(&pixels)? {
-            return Ok(pixels);
+        loop {
+            let pixels = self.decode_once(latent, &mut between)?;
+            if finite(&pixels)? {
+                return Ok(pixels);
+            }
+            if !finite(latent)? {
+                self.note("the latent has values that are not finite, so its picture has holes; sample with --precision bf16 or f32");
+                return Ok(pixels);
+            }
+            if !self.widen("decoder", "decoded")? {
+                self.note("the decoder gave values that are not finite, so the picture has holes; is this the VAE of the model?");
+                return Ok(pixels);
+            }
         }
-        if !finite(latent)? {
-            self.note("the latent has values that are not finite, so its picture has holes; sample with --precision bf16 or f32");
-            return Ok(pixels);
-        }
-        if self.vae.dtype() == DType::F32 {
-            self.note("the decoder gave values that are not finite, so the picture has holes; is this the VAE of the model?");
-            return Ok(pixels);
-        }
-        self.note("the decoder gave values that are not finite; decoded again in f32");
-        self.vae = self.source.load_in(self.rt, DType::F32)?;
-        self.decode_once(latent, &mut between)
+    }
+
+    /// Takes weights of more range or precision, if there are such, and says so.
+    fn widen(&mut self, half: &str, done: &str) -> Result<bool> {
+        let Some(vae) = self.source.load_wider(self.rt, self.vae.dtype())? else { return Ok(false) };
+        let dtype = vae.dtype().as_str();
+        self.note(&format!("the {half} gave values that are not finite; {done} again in {dtype}"));
+        self.vae = vae;
+        Ok(true)
     }
 
     fn decode_once<E: From<Error>>(
@@ -101,6 +109,19 @@ impl<'a> VaeCoder<'a> {
         pixels: &Tensor,
         mut between: impl FnMut(usize, usize) -> Result<(), E>,
     ) -> Result<Tensor, E> {
+        loop {
+            let means = self.encode_once(pixels, &mut between)?;
+            if finite(&means)? || !finite(pixels)? || !self.widen("encoder", "encoded")? {
+                return Ok(means);
+            }
+        }
+    }
+
+    fn encode_once<E: From<Error>>(
+        &mut self,
+        pixels: &Tensor,
+        between: &mut dyn FnMut(usize, usize) -> Result<(), E>,
+    ) -> Result<Tensor, E> {
         let (rt, vae, config) = (self.rt, self.vae.clone(), self.source.config());
         let (_, _, height, width) = pixels.dims4().map_err(Error::from)?;
         let factor = config.factor();
@@ -123,7 +144,7 @@ impl<'a> VaeCoder<'a> {
             overlap: cut.overlap * factor,
         });
         let encode = |tile: &Tensor| rt.retried("encoding a tile", || encode(tile));
-        tiled(pixels, &cuts, Scale::Down(factor), encode, &mut between)
+        tiled(pixels, &cuts, Scale::Down(factor), encode, between)
     }
 
     fn tile(&mut self, tiling: Tiling, why: &str) {

@@ -34,16 +34,16 @@ fn model(file: &str) -> std::path::PathBuf {
 }
 
 /// tiny-sd with a prompt.
-struct Studio {
-    cx: Context,
+pub struct Studio {
+    pub cx: Context,
     /// MODEL, CLIP, VAE.
-    checkpoint: Vec<Value>,
-    positive: Value,
-    negative: Value,
+    pub checkpoint: Vec<Value>,
+    pub positive: Value,
+    pub negative: Value,
 }
 
 impl Studio {
-    fn new(prompt: &str) -> Self {
+    pub fn new(prompt: &str) -> Self {
         let cx = device();
         let checkpoint =
             node("LoadCheckpoint").file("ckpt_name", model("tiny-sd.safetensors")).run_in(&cx).unwrap();
@@ -55,11 +55,11 @@ impl Studio {
         Self { cx, checkpoint, positive, negative }
     }
 
-    fn apple() -> Self {
+    pub fn apple() -> Self {
         Self::new("a red apple on a blue background")
     }
 
-    fn sampler(&self, kind: &'static str) -> Call {
+    pub fn sampler(&self, kind: &'static str) -> Call {
         node(kind)
             .value("model", &self.checkpoint[0])
             .value("positive", &self.positive)
@@ -69,15 +69,15 @@ impl Studio {
             .set("cfg", 4.0)
     }
 
-    fn empty(&self) -> Value {
+    pub fn empty(&self) -> Value {
         node("EmptyLatentImage").set("width", 128).set("height", 128).run_in(&self.cx).unwrap().remove(0)
     }
 
-    fn one(&self, call: Call) -> Value {
+    pub fn one(&self, call: Call) -> Value {
         call.run_in(&self.cx).unwrap().remove(0)
     }
 
-    fn latent(&self, call: Call) -> Vec<f32> {
+    pub fn latent(&self, call: Call) -> Vec<f32> {
         values(&self.one(call).get::<Latent>().unwrap().samples)
     }
 

@@ -372,7 +372,8 @@ fn a_saved_checkpoint_is_what_was_saved() {
         }
         let missing = known.tensors.keys().filter(|name| !header.tensors.contains_key(*name));
         let schedule = ["alphas_cumprod", "betas"];
-        let missing = missing.filter(|name| !name.ends_with("position_ids") && !schedule.contains(&name.as_str()));
+        let missing =
+            missing.filter(|name| !name.ends_with("position_ids") && !schedule.contains(&name.as_str()));
         assert_eq!(missing.count(), 0);
     }
     let call = node("LoraLoader").value("model", &base[0]).value("clip", &base[1]).file("lora_name", &file);

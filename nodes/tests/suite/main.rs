@@ -9,6 +9,7 @@ mod inpaint;
 mod loaders;
 mod registry;
 mod resize;
+mod sampling;
 
 use std::{
     collections::HashMap,

@@ -194,4 +194,9 @@ fn published_towers_tell_their_sizes_by_shapes_alone() {
     assert_eq!((towers[0].config(), towers[0].reading), (&l, SDXL_L));
     assert_eq!((towers[1].config(), towers[1].reading), (&g, CLIP_G));
     assert_eq!(sdxl.context_dim(), 2048);
+    let refiner = listed("keys/sdxl_refiner.tsv", &["text_encoder"]);
+    assert_eq!((refiner.towers()[0].config(), refiner.towers()[0].reading), (&g, CLIP_G));
+    let h = EncoderConfig { width: 1024, mlp: 4096, layers: 24, heads: 16, activation: Activation::Gelu };
+    let sd21 = listed("keys/sd21.tsv", &["text_encoder"]);
+    assert_eq!((sd21.towers()[0].config(), sd21.towers()[0].reading), (&sizes(h, Some(1024)), CLIP_H));
 }

@@ -1,10 +1,13 @@
 //! What guidance does with prompts, windows and ControlNets, one model call at a time.
 
+use candle_core::Device;
+
 use super::*;
 use crate::clip::ClipSource;
-use crate::conditioning::Hint;
+use crate::conditioning::{Conditioning, Hint};
 use crate::fixture::{self, Tensors};
 use crate::model::ControlNetSource;
+use crate::schedule::Schedule;
 
 struct Bench {
     rt: Runtime,
@@ -26,9 +29,14 @@ impl Bench {
     fn denoised(&self, positive: &Conditioning, negative: &Conditioning, cfg: f64, sigma: f64) -> Tensor {
         let x = (Tensors::reference().get("init_noise") * sigma).unwrap();
         let dims = x.dims4().unwrap();
-        let mut guided = Guided::new(&self.rt, &self.model, positive, negative, cfg, dims).unwrap();
-        guided.denoised(&x, Moment { index: 0, total: 1, sigma }).unwrap()
+        let guider = cfg_guider(positive, negative, cfg);
+        let mut guided = Guided::new(&self.rt, &self.model, &guider, dims, false).unwrap();
+        guided.guess(&x, Moment { index: 0, total: 1, sigma }).unwrap().guided
     }
+}
+
+fn cfg_guider(positive: &Conditioning, negative: &Conditioning, cfg: f64) -> Guider {
+    Guider::Cfg { positive: positive.clone(), negative: negative.clone(), cfg }
 }
 
 fn control(start_percent: f64, end_percent: f64) -> Control {
@@ -59,7 +67,7 @@ fn a_prompt_counts_only_in_its_window() {
         (bench.text("a red apple"), bench.text("a yellow star"), bench.text(""));
     (early.0[0].end_percent, late.0[0].start_percent) = (0.4, 0.6);
     let both = early.combine(&late);
-    let at = |percent| Discrete::default().percent_to_sigma(percent);
+    let at = |percent| Schedule::default().percent_to_sigma(percent);
     let of = |positive: &Conditioning, percent| bench.denoised(positive, &none, 3.0, at(percent));
     assert_eq!(diff(&of(&both, 0.2), &of(&early, 0.2)), 0.0);
     assert_eq!(diff(&of(&both, 0.8), &of(&late, 0.8)), 0.0);
@@ -84,8 +92,9 @@ fn texts_of_different_length_share_a_call() {
     let long = bench.text(&vec!["a yellow star"; 30].join(", "));
     assert_ne!(long.0[0].context.dim(1).unwrap(), 77);
     let (apple, dims) = (bench.text("a red apple"), (1, 4, 16, 16));
-    let guided = Guided::new(&bench.rt, &bench.model, &apple, &long, 3.0, dims).unwrap();
-    assert_eq!(guided.groups(5.0), [[0, 1]]);
+    let guider = cfg_guider(&apple, &long, 3.0);
+    let guided = Guided::new(&bench.rt, &bench.model, &guider, dims, false).unwrap();
+    assert_eq!(guided.groups(|_| true), [[0, 1]]);
     let together = bench.denoised(&apple, &long, 3.0, 5.0);
     let [pos, neg] = [&apple, &long].map(|c| bench.denoised(c, c, 1.0, 5.0));
     let apart = (&neg + ((pos - &neg).unwrap() * 3.0).unwrap()).unwrap();
@@ -96,7 +105,7 @@ fn texts_of_different_length_share_a_call() {
 fn a_control_net_that_is_not_active_changes_no_bit() {
     let bench = Bench::new();
     let (apple, none) = (bench.text("a red apple"), bench.text(""));
-    let at = Discrete::default().percent_to_sigma(0.2);
+    let at = Schedule::default().percent_to_sigma(0.2);
     let of = |control: &Control| {
         let with = |c: &Conditioning| c.with_control(control, false);
         bench.denoised(&with(&apple), &with(&none), 3.0, at)

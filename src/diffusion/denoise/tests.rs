@@ -4,16 +4,20 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use candle_core::Device;
+
 use super::*;
 use crate::clip::ClipSource;
-use crate::conditioning::Hint;
+use crate::conditioning::{Conditioning, Hint};
 use crate::fixture::{self, Tensors, assert_close};
 use crate::inpaint::NoiseMask;
 use crate::ip_adapter::{self, EmbedsScaling, ImageEmbeds, IpAdapterSource, IpOptions, WeightType};
 use crate::model::ControlNetSource;
-use crate::samplers;
+use crate::noise::{Noise, Rng};
+use crate::samplers::{self, SamplerSpec};
 use crate::sampling::{Sampling, Settings, window};
 use crate::schedule;
+use crate::schedule::Schedule;
 
 /// The shipped family and what the references make with it.
 struct Family {
@@ -62,20 +66,21 @@ impl Family {
         mask: Option<&NoiseMask>,
     ) -> (Tensor, Tensor) {
         let dims = latent.dims4().unwrap();
-        let mut guided = Guided::new(&self.rt, model, positive, negative, run.cfg, dims).unwrap();
-        let schedule = guided.schedule().clone();
+        let guider = Guider::Cfg { positive: positive.clone(), negative: negative.clone(), cfg: run.cfg };
+        let sampler = SamplerSpec::named(run.sampler).unwrap();
+        let mut guided = Guided::new(&self.rt, model, &guider, dims, sampler.needs_uncond()).unwrap();
         let settings = Settings {
-            sampler: run.sampler,
+            sampler: &sampler,
             sigmas: run.sigmas,
-            seed: run.seed,
+            noise: Noise { rng: Rng::TorchCpu, seed: run.seed },
             add_noise: run.add_noise,
-            schedule: &schedule,
+            schedule: &model.schedule,
             latent_scale: model.latent.scale,
         };
-        let denoise = Box::new(|x: &Tensor, at| guided.denoised(x, at));
+        let denoise = Box::new(|x: &Tensor, at| guided.guess(x, at));
         let mut sampling = Sampling::new(denoise, &settings, latent, mask).unwrap();
         let steps: Vec<Tensor> = sampling.by_ref().map(|step| step.unwrap().denoised).collect();
-        (sampling.finish().unwrap(), steps[0].clone())
+        (sampling.finish().unwrap().0, steps[0].clone())
     }
 
     /// Runs a case of the pipeline fixtures and compares its latents with ComfyUI's.
@@ -98,7 +103,7 @@ impl Family {
         };
         let sampler = case["sampler"].as_str().unwrap();
         let all = schedule::sigmas(
-            &Discrete::default(),
+            &Schedule::default(),
             case["scheduler"].as_str().unwrap(),
             size("steps"),
             case["denoise"].as_f64().unwrap(),
@@ -253,7 +258,7 @@ const PROMPT: &str = "a red apple on a blue background";
 /// diffusers' DDIM: timesteps 951, 901, .., 1, and it ends at the first training level, not at 0. Its latents
 /// are ours divided by sqrt(1 + sigma^2).
 fn ddim20(family: &Family, model: &Model, conditioning: [&Conditioning; 2]) -> Tensor {
-    let schedule = Discrete::default();
+    let schedule = Schedule::default();
     let level = |t: usize| f64::from(schedule.sigmas()[t]);
     let sigmas: Vec<f64> = (0..20).rev().map(|i| level(50 * i + 1)).chain([level(0)]).collect();
     let scale = family.model.latent.scale;
@@ -309,7 +314,7 @@ fn psnr(a: &Tensor, b: &Tensor) -> f64 {
 #[test]
 fn twenty_euler_steps_give_diffusers_picture() {
     let family = Family::open();
-    let schedule = Discrete::default();
+    let schedule = Schedule::default();
     let level = |t: f64| {
         let (low, high) = (t.floor() as usize, t.ceil() as usize);
         let (a, b) = (f64::from(schedule.sigmas()[low]), f64::from(schedule.sigmas()[high]));

@@ -246,9 +246,14 @@ fn sdxl_in_miniature_matches_with_an_adapter() {
 
 /// The files people have, as headers with their real shapes (no weights are written).
 fn published(name: &str) -> tempfile::TempDir {
-    let text = std::fs::read(path("tests/fixtures/keys/ip_adapter.json")).unwrap();
-    let all: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_value(all[name].clone()).unwrap();
+    let list = |file: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path("tests/fixtures/keys").join(file)).unwrap()).unwrap()
+    };
+    let all = match name {
+        "sdxl" => list("ip_adapter_sdxl.json"),
+        name => list("ip_adapter.json")[name].clone(),
+    };
+    let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_value(all).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("adapter.safetensors");
     shapes_only(&file, shapes.iter().map(|(name, shape)| (name.as_str(), shape.clone())));
@@ -276,6 +281,14 @@ fn published_adapters_are_known_by_their_headers() {
         assert_eq!(adapter.needs(), Needs { pooled, width, context_dim });
         assert_eq!(Some(adapter.parameters()), all["parameters"][name].as_u64(), "{name}");
     }
+}
+
+#[test]
+fn the_sdxl_adapter_for_bigg_takes_its_embeds() {
+    let adapter = open(&published("sdxl"));
+    assert_eq!(adapter.variant.to_string(), "base, SDXL");
+    assert_eq!(adapter.needs(), Needs { pooled: true, width: 1280, context_dim: 2048 });
+    assert_eq!(adapter.parameters(), 351_285_248);
 }
 
 #[test]

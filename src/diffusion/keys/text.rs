@@ -134,6 +134,10 @@ mod tests {
         assert_eq!(agree("sdxl/keys.tsv", "text_encoder", &l), 197);
         let g = open_clip("conditioner.embedders.1.model.");
         assert_eq!(agree("sdxl/keys.tsv", "text_encoder_2", &g), 517);
+        let refiner = open_clip("conditioner.embedders.0.model.");
+        assert_eq!(agree("keys/sdxl_refiner.tsv", "text_encoder", &refiner), 517);
+        let h = open_clip("cond_stage_model.model.");
+        assert_eq!(agree("keys/sd21.tsv", "text_encoder", &h), 389);
     }
 
     #[test]

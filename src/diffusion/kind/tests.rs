@@ -36,6 +36,16 @@ fn real_checkpoints_and_their_parts_are_known() {
     let all: Vec<_> = [unet, vae, text].concat();
     assert_eq!(said(&all), "a checkpoint (SD1.x: UNet, VAE, CLIP text)");
     assert_eq!(said(&key_list("sdxl/keys.tsv", "unet")), "a UNet (SDXL)");
+    for (list, description) in [
+        ("keys/sd21.tsv", "a checkpoint (SD2.x: UNet, VAE, CLIP text)"),
+        ("keys/sdxl_refiner.tsv", "a checkpoint (SDXL refiner: UNet, VAE, CLIP text)"),
+    ] {
+        // The cut parts of fused tensors go by other names here; what tells a tower is not one of them.
+        let parts =
+            [key_list(list, "unet"), key_list("keys/sd15.tsv", "vae"), key_list(list, "text_encoder")];
+        assert_eq!(said(&parts.concat()), description);
+    }
+    assert_eq!(said(&key_list("keys/controlnet_sdxl.tsv", "controlnet")), "a ControlNet (SDXL)");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::cpu;
@@ -71,12 +71,18 @@ impl GroupNorm {
     pub(super) fn plain(&self, x: &Tensor) -> Result<Tensor> {
         let batch = x.dim(0)?;
         let channels = x.dim(D::Minus1)?;
-        let grouped = x.reshape((batch, (), self.groups, channels / self.groups))?;
+        let grouped = widened(x)?.reshape((batch, (), self.groups, channels / self.groups))?;
         let centred = grouped.broadcast_sub(&grouped.mean_keepdim((1, 3))?)?;
         let variance = centred.sqr()?.mean_keepdim((1, 3))?;
         let normal = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        normal.reshape(x.shape())?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
+        let normal = normal.reshape(x.shape())?.to_dtype(x.dtype())?;
+        normal.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
+}
+
+/// Halves as f32: the squares of a picture add up to more than f16 has, and to less than bf16 can tell.
+fn widened(x: &Tensor) -> Result<Tensor> {
+    if matches!(x.dtype(), DType::F16 | DType::BF16) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// Layer normalisation over the last dimension.
@@ -118,9 +124,10 @@ impl LayerNorm {
     }
 
     pub(super) fn plain(&self, x: &Tensor) -> Result<Tensor> {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let wide = widened(x)?;
+        let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let normal = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
+        let normal = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?.to_dtype(x.dtype())?;
         normal.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 }

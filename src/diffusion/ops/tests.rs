@@ -164,3 +164,19 @@ fn misfits_are_errors_with_shapes() {
     assert!(Linear::new(random(&[2, 5], 1), None).unwrap().forward(&q).is_err());
     assert!(geglu(&random(&[2, 3], 1)).is_err());
 }
+
+#[test]
+fn norms_of_halves_do_not_overflow_or_lose_small_differences() {
+    let x = random(&[1, 64, 64, 8], 3).affine(40.0, 100.0).unwrap();
+    let parameters = |dtype: DType| {
+        let ones = Tensor::ones(8, dtype, &Device::Cpu).unwrap();
+        let both = [("weight".to_owned(), ones.clone()), ("bias".to_owned(), ones.zeros_like().unwrap())];
+        VarBuilder::from_tensors(both.into(), dtype, &Device::Cpu)
+    };
+    let (wide, narrow) = (parameters(DType::F32), parameters(DType::F16));
+    let group = |vb: &VarBuilder, x: &Tensor| GroupNorm::load(vb, 2, 8, 1e-5).unwrap().forward(x).unwrap();
+    let layer = |vb: &VarBuilder, x: &Tensor| LayerNorm::load(vb, 8, 1e-5).unwrap().forward(x).unwrap();
+    let halved = x.to_dtype(DType::F16).unwrap();
+    assert_close(&group(&narrow, &halved), &group(&wide, &x), 2e-3, "group norm");
+    assert_close(&layer(&narrow, &halved), &layer(&wide, &x), 2e-3, "layer norm");
+}

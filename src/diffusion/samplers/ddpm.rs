@@ -14,7 +14,7 @@ pub(super) fn new(setup: &Setup) -> Box<dyn Sampler> {
 
 impl Sampler for Ddpm {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let eps = slope(x, sigma, &denoise(x, sigma)?)?;
+        let eps = slope(x, sigma, &denoise(x, sigma)?.guided)?;
         let (cumulative, previous) = (1.0 / (sigma * sigma + 1.0), 1.0 / (next * next + 1.0));
         let alpha = cumulative / previous;
         // x / sqrt(1 + sigma^2) is the process's own variable; sqrt(1 + next^2) leads back.

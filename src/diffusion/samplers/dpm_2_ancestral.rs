@@ -14,7 +14,7 @@ pub(super) fn new(setup: &Setup) -> Box<dyn Sampler> {
 
 impl Sampler for Dpm2Ancestral {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let (down, up) = ancestral(sigma, next);
+        let (down, up) = ancestral(sigma, next, 1.0);
         let x = midpoint(denoise, x, sigma, down)?;
         if down == 0.0 { Ok(x) } else { mix(1.0, &x, up, &self.noise.next()?) }
     }

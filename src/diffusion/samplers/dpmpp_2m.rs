@@ -15,7 +15,7 @@ pub(super) fn new(_: &Setup) -> Box<dyn Sampler> {
 
 impl Sampler for Dpmpp2m {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let denoised = denoise(x, sigma)?;
+        let denoised = denoise(x, sigma)?.guided;
         if next == 0.0 {
             return Ok(denoised);
         }

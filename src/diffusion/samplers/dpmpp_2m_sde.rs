@@ -1,41 +1,48 @@
 use candle_core::Tensor;
 
-use super::{Denoise, Sampler, Setup, mix};
+use super::{Denoise, Renoise, Sampler, Setup, mix};
 use crate::{Result, brownian::Brownian};
 
-/// DPM-Solver++(2M) for the diffusion SDE (Lu et al. 2022; k-diffusion, eta = 1).
+/// How [`super::SamplerSpec::Dpmpp2mSde`] extrapolates from the last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the rules")]
+pub enum Solver {
+    Midpoint,
+    Heun,
+}
+
+/// DPM-Solver++(2M) for the diffusion SDE (Lu et al. 2022; k-diffusion).
 struct Dpmpp2mSde {
     noise: Brownian,
-    /// Share of the extrapolation to add for a step of `2h` in the logarithm of noise.
-    second_order: fn(f64) -> f64,
+    renoise: Renoise,
+    solver: Solver,
     /// Denoised latent of the last step, and its length in the logarithm of noise.
     last: Option<(f64, Tensor)>,
 }
 
-pub(super) fn midpoint(setup: &Setup) -> Box<dyn Sampler> {
-    let second_order = |h2: f64| -0.5 * (-h2).exp_m1();
-    Box::new(Dpmpp2mSde { noise: setup.brownian(), second_order, last: None })
-}
-
-pub(super) fn heun(setup: &Setup) -> Box<dyn Sampler> {
-    let second_order = |h2: f64| 1.0 + (-h2).exp_m1() / h2;
-    Box::new(Dpmpp2mSde { noise: setup.brownian(), second_order, last: None })
+pub(super) fn new(setup: &Setup, renoise: Renoise, solver: Solver) -> Box<dyn Sampler> {
+    Box::new(Dpmpp2mSde { noise: setup.brownian(), renoise, solver, last: None })
 }
 
 impl Sampler for Dpmpp2mSde {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let denoised = denoise(x, sigma)?;
+        let denoised = denoise(x, sigma)?.guided;
         if next == 0.0 {
             return Ok(denoised);
         }
         let h = (sigma / next).ln();
-        let gain = -(-2.0 * h).exp_m1();
+        let longer = h * (1.0 + self.renoise.eta);
+        let gain = -(-longer).exp_m1();
         let mut y = mix(1.0 - gain, x, gain, &denoised)?;
         if let Some((h_last, old)) = &self.last {
-            let weight = (self.second_order)(2.0 * h) * h / h_last;
-            y = mix(1.0, &y, weight, &(&denoised - old)?)?;
+            let second_order = match self.solver {
+                Solver::Midpoint => 0.5 * gain,
+                Solver::Heun => 1.0 - gain / longer,
+            };
+            y = mix(1.0, &y, second_order * h / h_last, &(&denoised - old)?)?;
         }
         self.last = Some((h, denoised));
-        mix(1.0, &y, next * gain.sqrt(), &self.noise.between(sigma, next)?)
+        let level = next * self.renoise.variance(h).sqrt();
+        self.renoise.add(&y, level, || self.noise.between(sigma, next))
     }
 }

@@ -1,29 +1,31 @@
 use candle_core::Tensor;
 
-use super::{Denoise, Sampler, Setup, mix};
+use super::{Denoise, Renoise, Sampler, Setup, mix};
 use crate::{Result, brownian::Brownian};
 
-/// DPM-Solver++(3M) for the diffusion SDE (k-diffusion, eta = 1).
+/// DPM-Solver++(3M) for the diffusion SDE (k-diffusion).
 struct Dpmpp3mSde {
     noise: Brownian,
+    renoise: Renoise,
     /// Lengths in the logarithm of noise and denoised latents of the last two steps, the newest first.
     last: Vec<(f64, Tensor)>,
 }
 
-pub(super) fn new(setup: &Setup) -> Box<dyn Sampler> {
-    Box::new(Dpmpp3mSde { noise: setup.brownian(), last: Vec::new() })
+pub(super) fn new(setup: &Setup, renoise: Renoise) -> Box<dyn Sampler> {
+    Box::new(Dpmpp3mSde { noise: setup.brownian(), renoise, last: Vec::new() })
 }
 
 impl Sampler for Dpmpp3mSde {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let denoised = denoise(x, sigma)?;
+        let denoised = denoise(x, sigma)?.guided;
         if next == 0.0 {
             return Ok(denoised);
         }
         let h = (sigma / next).ln();
-        let gain = -(-2.0 * h).exp_m1();
-        let phi_2 = 1.0 - gain / (2.0 * h);
-        let phi_3 = phi_2 / (2.0 * h) - 0.5;
+        let longer = h * (1.0 + self.renoise.eta);
+        let gain = -(-longer).exp_m1();
+        let phi_2 = 1.0 - gain / longer;
+        let phi_3 = phi_2 / longer - 0.5;
         let mut y = mix(1.0 - gain, x, gain, &denoised)?;
         match self.last.as_slice() {
             [] => {}
@@ -38,6 +40,7 @@ impl Sampler for Dpmpp3mSde {
         }
         self.last.insert(0, (h, denoised));
         self.last.truncate(2);
-        mix(1.0, &y, next * gain.sqrt(), &self.noise.between(sigma, next)?)
+        let level = next * self.renoise.variance(h).sqrt();
+        self.renoise.add(&y, level, || self.noise.between(sigma, next))
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn new(_: &Setup) -> Box<dyn Sampler> {
 
 impl Sampler for Euler {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let denoised = denoise(x, sigma)?;
+        let denoised = denoise(x, sigma)?.guided;
         mix(next / sigma, x, 1.0 - next / sigma, &denoised)
     }
 }

@@ -12,12 +12,12 @@ pub(super) fn new(_: &Setup) -> Box<dyn Sampler> {
 
 impl Sampler for Heun {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let first = slope(x, sigma, &denoise(x, sigma)?)?;
+        let first = slope(x, sigma, &denoise(x, sigma)?.guided)?;
         let euler = mix(1.0, x, next - sigma, &first)?;
         if next == 0.0 {
             return Ok(euler);
         }
-        let second = slope(&euler, next, &denoise(&euler, next)?)?;
+        let second = slope(&euler, next, &denoise(&euler, next)?.guided)?;
         mix(1.0, x, 0.5 * (next - sigma), &(first + second)?)
     }
 }

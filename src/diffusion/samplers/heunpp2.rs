@@ -20,16 +20,16 @@ impl Sampler for HeunPp2 {
         let before_last = after.is_some() && self.index + 3 == self.sigmas.len();
         self.index += 1;
 
-        let first = slope(x, sigma, &denoise(x, sigma)?)?;
+        let first = slope(x, sigma, &denoise(x, sigma)?.guided)?;
         let euler = mix(1.0, x, next - sigma, &first)?;
         let Some(after) = after else { return Ok(euler) };
-        let second = slope(&euler, next, &denoise(&euler, next)?)?;
+        let second = slope(&euler, next, &denoise(&euler, next)?.guided)?;
         if before_last {
             let w = next / (2.0 * top);
             return mix(1.0, x, next - sigma, &mix(1.0 - w, &first, w, &second)?);
         }
         let ahead = mix(1.0, &euler, after - next, &second)?;
-        let third = slope(&ahead, after, &denoise(&ahead, after)?)?;
+        let third = slope(&ahead, after, &denoise(&ahead, after)?.guided)?;
         let (w2, w3) = (next / (3.0 * top), after / (3.0 * top));
         let mean = (mix(1.0 - w2 - w3, &first, w2, &second)? + (third * w3)?)?;
         mix(1.0, x, next - sigma, &mean)

@@ -14,7 +14,7 @@ pub(super) fn new(setup: &Setup) -> Box<dyn Sampler> {
 
 impl Sampler for Lcm {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let denoised = denoise(x, sigma)?;
+        let denoised = denoise(x, sigma)?.guided;
         if next > 0.0 { mix(1.0, &denoised, next, &self.noise.next()?) } else { Ok(denoised) }
     }
 }

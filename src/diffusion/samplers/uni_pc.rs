@@ -1,6 +1,6 @@
 use candle_core::Tensor;
 
-use super::{Denoise, Sampler, Setup, mix};
+use super::{Denoise, Sampler, Setup, gauss::gauss, mix};
 use crate::Result;
 
 const ORDER: usize = 3;
@@ -35,7 +35,7 @@ fn new(setup: &Setup, b_of_h: fn(f64) -> f64) -> Box<dyn Sampler> {
 
 impl Sampler for UniPc {
     fn step(&mut self, denoise: &mut Denoise, x: &Tensor, sigma: f64, next: f64) -> Result<Tensor> {
-        let denoised = denoise(x, sigma)?;
+        let denoised = denoise(x, sigma)?.guided;
         let (sigma, next) = (in_f32(sigma), in_f32(if next == 0.0 { LAST } else { next }));
         let corrected = match self.start.take() {
             None => x.clone(),
@@ -108,19 +108,4 @@ fn solve(ratios: &[f64], hh: f64, b_of_h: f64) -> Vec<f64> {
         phi = phi / hh - 1.0 / factorial;
     }
     gauss(rows)
-}
-
-/// Solves a small system given as rows with the right side last, pivoting on the largest of each column.
-fn gauss(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
-    let n = rows.len();
-    for column in 0..n {
-        let largest = (column..n).max_by(|&a, &b| rows[a][column].abs().total_cmp(&rows[b][column].abs()));
-        rows.swap(column, largest.unwrap_or(column));
-        let pivot = rows[column].clone();
-        for (_, row) in rows.iter_mut().enumerate().filter(|(i, _)| *i != column) {
-            let factor = row[column] / pivot[column];
-            row.iter_mut().zip(&pivot).for_each(|(a, p)| *a -= factor * p);
-        }
-    }
-    rows.iter().enumerate().map(|(i, row)| row[n] / row[i]).collect()
 }

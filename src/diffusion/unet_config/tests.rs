@@ -39,6 +39,34 @@ fn sdxl_is_known_by_its_shapes_in_both_namings() {
 }
 
 #[test]
+fn sd21_and_the_refiner_are_known_by_their_shapes_in_both_namings() {
+    let mut sd21 = UNetConfig::regular(&[320, 640, 1280, 1280], 2, &[1, 1, 1, 0], 1, 1024);
+    let mut refiner = UNetConfig::regular(&[384, 768, 1536, 1536], 2, &[0, 4, 4, 0], 4, 1280);
+    refiner.add_dim = Some(2560);
+    for (list, expected) in [("keys/sd21.tsv", &mut sd21), ("keys/sdxl_refiner.tsv", &mut refiner)] {
+        expected.heads_of_width(64);
+        let tensors = key_list(list, "unet");
+        let (_dir, ldm) = header(&tensors);
+        let (cfg, keys) = UNetConfig::detect(&ldm).unwrap();
+        assert_eq!(&cfg, expected);
+        let (_dir, inside) = header(&diffusers(&tensors, &keys));
+        assert_eq!(&UNetConfig::detect(&inside).unwrap().0, expected);
+    }
+}
+
+#[test]
+fn an_sdxl_controlnet_is_known_in_both_namings() {
+    let tensors = key_list("keys/controlnet_sdxl.tsv", "controlnet");
+    let (_dir, ldm) = header(&tensors);
+    let (cfg, keys, hint) = UNetConfig::detect_controlnet(&ldm).unwrap();
+    assert_eq!(hint, [3, 16, 16, 32, 32, 96, 96, 256, 320]);
+    assert_eq!((&cfg.levels, cfg.add_dim), (&UNetConfig::sdxl().levels, Some(2816)));
+    let (_dir, inside) = header(&diffusers(&tensors, &keys));
+    let (cfg, keys, _) = UNetConfig::detect_controlnet(&inside).unwrap();
+    assert_eq!((cfg.levels, keys), (UNetConfig::sdxl().levels, KeyMap::identity("")));
+}
+
+#[test]
 fn an_inpainting_unet_takes_nine_channels_and_sd2_has_heads_of_width_64() {
     let mut tensors = key_list("keys/sd15.tsv", "unet");
     for (name, shape) in &mut tensors {

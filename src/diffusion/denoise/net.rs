@@ -1,0 +1,77 @@
+//! ControlNets under way, and when something is active.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use crate::conditioning::Control;
+use crate::controlnet::ControlNet;
+use crate::schedule::Schedule;
+use crate::unet::Residuals;
+use crate::{Result, Runtime};
+
+/// A ControlNet made ready for a run.
+pub(super) struct Net {
+    net: Arc<ControlNet>,
+    /// Features of the hint, NHWC, one for each picture.
+    hint: Tensor,
+    strength: f64,
+    pub window: Window,
+}
+
+impl Net {
+    pub fn new(rt: &Runtime, schedule: &Schedule, control: &Control, latent: (usize, usize)) -> Result<Self> {
+        let net = control.net.load(rt)?;
+        let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
+        Ok(Self {
+            hint: net.embed_hint(&pixels)?,
+            net,
+            strength: control.strength,
+            window: Window::new(schedule, control.start_percent, control.end_percent),
+        })
+    }
+
+    /// For `copies` batches one after the other; the hint's pictures go through each in turn.
+    pub fn residuals(
+        &self,
+        input: &Tensor,
+        timestep: f64,
+        context: &Tensor,
+        y: Option<&Tensor>,
+        copies: usize,
+    ) -> Result<Residuals> {
+        let hint = cycle(&self.hint, input.dim(0)? / copies, input.device())?;
+        let hint = Tensor::cat(&vec![hint; copies], 0)?;
+        let residuals = self.net.forward(input, timestep, context, y, &hint)?;
+        if self.strength == 1.0 { Ok(residuals) } else { residuals.scale(self.strength) }
+    }
+}
+
+/// The noise levels between which something is active, both included.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    start: f64,
+    end: f64,
+}
+
+impl Window {
+    pub fn new(schedule: &Schedule, start_percent: f64, end_percent: f64) -> Self {
+        let (start, end) = (schedule.percent_to_sigma(start_percent), schedule.percent_to_sigma(end_percent));
+        Self { start, end }
+    }
+
+    pub fn has(self, sigma: f64) -> bool {
+        self.end <= sigma && sigma <= self.start
+    }
+}
+
+/// The first `count` rows of a tensor whose rows are repeated without end.
+pub(super) fn cycle(tensor: &Tensor, count: usize, device: &Device) -> Result<Tensor> {
+    let rows = tensor.dim(0)?;
+    let repeated = if rows == count { tensor.clone() } else { repeat(tensor, count.div_ceil(rows))? };
+    Ok(repeated.narrow(0, 0, count)?.to_device(device)?)
+}
+
+fn repeat(tensor: &Tensor, times: usize) -> Result<Tensor> {
+    Ok(Tensor::cat(&vec![tensor.clone(); times], 0)?)
+}
