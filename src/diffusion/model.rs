@@ -157,10 +157,12 @@ impl Model {
     /// Lays a LoRA onto the UNet, by headers alone.
     ///
     /// # Errors
-    /// `Error::Mismatch` if nothing of it fits, with both families.
+    /// `Error::Mismatch` if nothing of it fits or it is for other text, with both families.
     pub fn fit(&self, lora: &Arc<LoraSource>) -> Result<Fit> {
         let fit = lora.fit(Home::UNet, &Targets::unet(&self.unet));
-        if !fit.is_empty() || !lora.has(Home::UNet) {
+        // Families share widths, so a part of a LoRA may fit where the whole does not belong.
+        let same_text = lora.context_dim().is_none_or(|width| width == self.unet.config.context_dim);
+        if same_text && (!fit.is_empty() || !lora.has(Home::UNet)) {
             return Ok(fit);
         }
         let family = lora.family().unwrap_or("another family");
