@@ -11,6 +11,7 @@ mod beta_sampling_scheduler;
 mod canny_detect;
 mod cfg_guider;
 mod checkpoint_loader;
+mod checkpoint_save;
 mod clip_loader;
 mod clip_set_last_layer;
 mod clip_text_encode;
@@ -61,6 +62,9 @@ mod lora_loader;
 mod lora_loader_model_only;
 mod mask_to_image;
 mod model_file;
+mod model_merge_add;
+mod model_merge_simple;
+mod model_merge_subtract;
 mod model_sampling_continuous_edm;
 mod model_sampling_discrete;
 mod names;
@@ -118,6 +122,7 @@ pub fn registry() -> Registry {
         .add::<canny_detect::CannyDetect>()
         .add::<cfg_guider::CFGGuider>()
         .add::<checkpoint_loader::CheckpointLoader>()
+        .add::<checkpoint_save::CheckpointSave>()
         .add::<clip_loader::CLIPLoader>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
@@ -166,6 +171,9 @@ pub fn registry() -> Registry {
         .add::<lora_loader::LoraLoader>()
         .add::<lora_loader_model_only::LoraLoaderModelOnly>()
         .add::<mask_to_image::MaskToImage>()
+        .add::<model_merge_add::ModelMergeAdd>()
+        .add::<model_merge_simple::ModelMergeSimple>()
+        .add::<model_merge_subtract::ModelMergeSubtract>()
         .add::<model_sampling_continuous_edm::ModelSamplingContinuousEDM>()
         .add::<model_sampling_discrete::ModelSamplingDiscrete>()
         .add::<perp_neg::PerpNeg>()

@@ -159,6 +159,16 @@ pub(crate) fn check_lora(known: &Known) -> Result<(), NodeError> {
     Err(with_neighbour(error, &Facts::none().text(PATH, file.path.display().to_string()), fits))
 }
 
+/// Refuses, before anything runs, to mix models of two structures.
+///
+/// # Errors
+/// On `model2`.
+pub(crate) fn check_merge(known: &Known) -> Result<(), NodeError> {
+    let model = |input| Model::open(Path::new(known.facts(input)?.get_text(PATH)?)).ok();
+    let (Some(one), Some(other)) = (model("model1"), model("model2")) else { return Ok(()) };
+    one.check_blend(&other).map_err(|error| NodeError::from(error).at("model2"))
+}
+
 /// Says what of a LoRA belongs nowhere.
 pub(crate) fn note_left_over(cx: &Context, lora: &LoraSource, homes: &[Home], fits: &[&Fit]) {
     const SHOWN: usize = 3;

@@ -40,24 +40,46 @@ pub fn save_numbered(
     bytes: &[u8],
     tokens: &Tokens,
 ) -> Result<PathBuf, NodeError> {
-    let failed = |error: io::Error| NodeError::on("filename_prefix", error.to_string());
-    let filled = tokens.fill(prefix);
-    let first = tokens.cx.files.output(&filled).map_err(failed)?;
-    let stem = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let folder = first.parent().unwrap_or(Path::new("."));
-    let mut number = greatest_number(folder, &stem) + 1;
+    let (folder, stem, mut number) = place(prefix, tokens)?;
     loop {
         let path = folder.join(format!("{stem}_{number:05}_.{ending}"));
         match write_atomic(&path, bytes, Existing::Keep) {
             // Another run took the number in between.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(NodeError::on("filename_prefix", error.to_string())),
             Ok(()) => {
                 tokens.cx.saved(&path);
                 return Ok(path);
             }
         }
     }
+}
+
+/// The same for a file too large to be held, which `write` makes whole or not at all.
+///
+/// # Errors
+/// When the prefix leaves the output folder, and those of `write`.
+pub fn save_numbered_with(
+    prefix: &str,
+    ending: &str,
+    tokens: &Tokens,
+    write: impl FnOnce(&Path) -> Result<(), NodeError>,
+) -> Result<PathBuf, NodeError> {
+    let (folder, stem, number) = place(prefix, tokens)?;
+    let path = folder.join(format!("{stem}_{number:05}_.{ending}"));
+    write(&path)?;
+    tokens.cx.saved(&path);
+    Ok(path)
+}
+
+/// The folder, the start of the name and the next free number.
+fn place(prefix: &str, tokens: &Tokens) -> Result<(PathBuf, String, u64), NodeError> {
+    let failed = |error: io::Error| NodeError::on("filename_prefix", error.to_string());
+    let first = tokens.cx.files.output(&tokens.fill(prefix)).map_err(failed)?;
+    let stem = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = first.parent().unwrap_or(Path::new(".")).to_owned();
+    let number = greatest_number(&folder, &stem) + 1;
+    Ok((folder, stem, number))
 }
 
 /// Writes exactly `path` below the output folder, in place of a former result of that name, and says so.

@@ -7,7 +7,7 @@ use flow_diffusion::{Header, attn_layers::attn_layers, kind, unet_config::UNetCo
 
 use crate::{Ending, output};
 
-/// Says what a safetensors file is: family, parts, number types; reads its header only
+/// Says what a model file is: family, parts, number types; reads its header only
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
     /// Model file
@@ -21,7 +21,7 @@ impl Inspect {
     /// Prints what the file is.
     ///
     /// # Errors
-    /// When it is no safetensors file, or `--attn` is asked of one without a UNet.
+    /// When it is no file of weights, or `--attn` is asked of one without a UNet.
     pub fn run(&self) -> Result<Ending> {
         let header = Header::read(&self.file)?;
         let text = if self.attn { layers(&header)? } else { self.about(&header) };

@@ -11,11 +11,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::VarBuilder;
 
 use crate::clip_text::{ClipText, ClipTextConfig};
 use crate::embedding::{EmbeddingSource, Embeddings};
-use crate::header::Header;
+use crate::header::{Dtype, Header};
 use crate::keys::{TextKeys, TextNaming};
 use crate::lora::{Fit, Home, LoraSource, Targets};
 use crate::overlay::Overlay;
@@ -84,37 +85,49 @@ impl Tower {
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ClipText>> {
         let recipe = Recipe::new(&self.header, self.reading.part, DType::F32, &rt.device).with(&self.overlay);
         let bytes = self.header.parameters(self.keys.prefix()) * DType::F32.size_in_bytes() as u64;
-        rt.store.lease(&recipe, bytes, || {
-            let keys = self.keys.clone();
-            let vb = var_builder(&self.header, move |name| keys.place(name), DType::F32, &rt.device)?;
-            ClipText::new(&self.config, self.overlay.onto(vb)?)
-        })
+        rt.store.lease(&recipe, bytes, || ClipText::new(&self.config, self.builder(&rt.device)?))
     }
 
     /// The weights that a LoRA may change, by transformers' names, whatever the file has.
     pub fn targets(&self) -> Targets {
-        let linears = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"];
-        let modules = linears.into_iter().chain(["mlp.fc1", "mlp.fc2", "layer_norm1", "layer_norm2"]);
-        let modules: Vec<_> = modules.collect();
-        let layers = (0..self.config.encoder.layers).flat_map(|i| {
-            modules.iter().map(move |module| format!("text_model.encoder.layers.{i}.{module}"))
+        Targets::of(self.tensors().map(|(name, _, shape)| (name, shape)), |_| None)
+    }
+
+    /// The tower's tensors by transformers' names, with number types and shapes, whatever the file has.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, Dtype, Vec<usize>)> {
+        let attention = ["q_proj", "k_proj", "v_proj", "out_proj"].map(|name| format!("self_attn.{name}"));
+        let others = ["mlp.fc1", "mlp.fc2", "layer_norm1", "layer_norm2"].map(str::to_owned);
+        let modules: Vec<_> = attention.into_iter().chain(others).collect();
+        let layers = (0..self.config.encoder.layers).flat_map(move |i| {
+            modules.clone().into_iter().map(move |module| format!("text_model.encoder.layers.{i}.{module}"))
         });
-        let others =
-            ["text_model.final_layer_norm", "text_model.embeddings.token_embedding", "text_projection"];
-        let modules = layers.chain(others.map(str::to_owned));
+        let others = ["embeddings.token_embedding", "embeddings.position_embedding", "final_layer_norm"];
+        let others = others.map(|module| format!("text_model.{module}"));
+        let modules = layers.chain(others).chain(["text_projection".to_owned()]);
         let names = modules.flat_map(|module| [format!("{module}.weight"), format!("{module}.bias")]);
-        let shape = |name: String| {
+        names.filter_map(|name| {
             let place = self.keys.place(&name);
-            let mut shape = self.header.shape(&place.name)?.to_vec();
+            let info = self.header.tensors.get(&place.name)?;
+            let mut shape = info.shape.clone();
             if let (Some((_, parts)), Some(rows)) = (place.part, shape.first_mut()) {
                 *rows /= parts;
             }
             if place.transposed {
                 shape.reverse();
             }
-            Some((name, shape))
-        };
-        Targets::of(names.filter_map(shape), |_| None)
+            Some((name, info.dtype, shape))
+        })
+    }
+
+    /// The weights under transformers' names, as they are changed, in f32.
+    pub(crate) fn builder(&self, device: &Device) -> Result<VarBuilder<'static>> {
+        let keys = self.keys.clone();
+        self.overlay.onto(var_builder(&self.header, move |name| keys.place(name), DType::F32, device)?)
+    }
+
+    /// What its family calls it: `clip_l`, `clip_h`, `clip_g`.
+    pub(crate) fn part(&self) -> &'static str {
+        self.reading.part
     }
 
     /// Refuses an embedding whose vectors are not as wide as this tower's tokens.

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod attn_layers;
 pub mod brownian;
+pub mod checkpoint;
 pub mod clip;
 pub mod clip_encoder;
 pub mod clip_text;

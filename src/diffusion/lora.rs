@@ -20,7 +20,7 @@ pub use self::names::{Home, Targets};
 use self::names::{Parts, Role, home, split};
 use crate::header::Header;
 use crate::weights::var_builder;
-use crate::{Error, Result, kind};
+use crate::{Result, kind};
 
 /// A LoRA's file.
 #[derive(Debug)]
@@ -89,6 +89,11 @@ impl LoraSource {
         unused.map(|(key, _)| key.clone()).chain(self.strange.iter().cloned()).collect()
     }
 
+    /// Width of the text tokens it was trained with, if it changes what is done with them.
+    pub fn context_dim(&self) -> Option<usize> {
+        text_width(&self.header, &self.modules)
+    }
+
     /// The family it was trained for, as far as its file tells.
     pub fn family(&self) -> Option<&'static str> {
         family(&self.header)
@@ -99,13 +104,8 @@ impl LoraSource {
 /// else by names.
 pub fn family(header: &Header) -> Option<&'static str> {
     let (modules, _) = modules(header);
-    let text = |module: &Module| {
-        let shape = module.delta.as_ref()?.shape(header)?;
-        let columns = shape.iter().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d));
-        columns.filter(|_| module.name.ends_with("attn2_to_k"))
-    };
     let named = |part: &str| modules.keys().any(|key| key.contains(part));
-    match modules.values().find_map(text) {
+    match text_width(header, &modules) {
         Some(768) => Some("SD1.x"),
         Some(1024) => Some("SD2.x"),
         Some(2048) => Some("SDXL"),
@@ -116,6 +116,16 @@ pub fn family(header: &Header) -> Option<&'static str> {
         _ if named("joint_blocks") => Some("SD3"),
         _ => None,
     }
+}
+
+/// Width of the text that its cross-attention takes.
+fn text_width(header: &Header, modules: &BTreeMap<String, Module>) -> Option<usize> {
+    let text = modules.values().filter(|module| module.name.ends_with("attn2_to_k"));
+    let columns = |module: &Module| {
+        let shape = module.delta.as_ref()?.shape(header)?;
+        shape.iter().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d))
+    };
+    text.filter_map(columns).next()
 }
 
 fn modules(header: &Header) -> (BTreeMap<String, Module>, Vec<String>) {
@@ -213,14 +223,6 @@ impl Fit {
         match &module.magnitude {
             None => Ok((weight + (difference * strength)?)?),
             Some(magnitude) => decomposed(&weight, &difference, &file.get_unchecked(magnitude)?, strength),
-        }
-    }
-
-    /// Where the file is damaged, not the model.
-    pub(crate) fn blame(&self, error: Error) -> Error {
-        match error {
-            Error::Tensor(inner) => Error::file(&self.lora.header.path, inner.to_string()),
-            other => other,
         }
     }
 }

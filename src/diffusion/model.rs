@@ -11,7 +11,7 @@ use crate::guidance::Guidance;
 use crate::header::Header;
 use crate::keys::KeyMap;
 use crate::lora::{Fit, Home, LoraSource, Targets};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Weights};
 use crate::preview::LatentRgb;
 use crate::runtime::Runtime;
 use crate::schedule::Schedule;
@@ -80,6 +80,11 @@ impl UNetSource {
         kind::expect(&header, "a checkpoint or UNet", |part| part == kind::Part::UNet)?;
         let (config, keys) = UNetConfig::detect(&header)?;
         Ok(Self { header, config, keys, overlay: Overlay::default() })
+    }
+
+    /// Its weights, as they are changed.
+    pub fn weights(&self) -> Weights {
+        Weights { header: self.header.clone(), keys: self.keys.clone(), overlay: self.overlay.clone() }
     }
 
     /// How its weights are named in the file.
@@ -152,10 +157,12 @@ impl Model {
     /// Lays a LoRA onto the UNet, by headers alone.
     ///
     /// # Errors
-    /// `Error::Mismatch` if nothing of it fits, with both families.
+    /// `Error::Mismatch` if nothing of it fits or it is for other text, with both families.
     pub fn fit(&self, lora: &Arc<LoraSource>) -> Result<Fit> {
         let fit = lora.fit(Home::UNet, &Targets::unet(&self.unet));
-        if !fit.is_empty() || !lora.has(Home::UNet) {
+        // Families share widths, so a part of a LoRA may fit where the whole does not belong.
+        let same_text = lora.context_dim().is_none_or(|width| width == self.unet.config.context_dim);
+        if same_text && (!fit.is_empty() || !lora.has(Home::UNet)) {
             return Ok(fit);
         }
         let family = lora.family().unwrap_or("another family");
@@ -175,6 +182,34 @@ impl Model {
         }
         let overlay = self.unet.overlay.with_lora(lora, strength);
         Self { unet: Arc::new(UNetSource { overlay, ..UNetSource::clone(&self.unet) }), ..self.clone() }
+    }
+
+    /// This model with every weight made of `own` times its own and `other` times another model's.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if the other is not of the same structure.
+    pub fn blended(&self, with: &Self, own: f64, other: f64) -> Result<Self> {
+        self.check_blend(with)?;
+        // Models of two namings can be mixed: names inside are the same.
+        let overlay = self.unet.overlay.with_blend(with.unet.weights(), own, other);
+        Ok(Self { unet: Arc::new(UNetSource { overlay, ..UNetSource::clone(&self.unet) }), ..self.clone() })
+    }
+
+    /// Refuses to mix models of two structures.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` with both families.
+    pub fn check_blend(&self, with: &Self) -> Result<()> {
+        if self.unet.config == with.unet.config {
+            return Ok(());
+        }
+        Err(Error::Mismatch(format!(
+            "`{}` ({}) and `{}` ({}) cannot be mixed: they are built differently",
+            self.unet.header.file_name(),
+            kind::family(&self.unet.config),
+            with.unet.header.file_name(),
+            kind::family(&with.unet.config)
+        )))
     }
 
     /// This model with other patches; shares everything else.

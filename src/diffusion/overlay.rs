@@ -1,12 +1,17 @@
 //! What a handle adds to the weights of its file. The file stays mapped and shared as it is; a weight that is changed is
 //! computed from it when a model is loaded.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
-use crate::Result;
+use crate::header::Header;
+use crate::keys::KeyMap;
 use crate::lora::Fit;
+use crate::weights::var_builder;
+use crate::{Error, Result};
 
 /// Changes of weights, in the order they were made.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,17 +19,92 @@ pub struct Overlay(Vec<Patch>);
 
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
-struct Patch {
-    lora: Fit,
-    strength: f64,
+enum Patch {
+    /// `weight + strength · difference`.
+    Lora { lora: Fit, strength: f64 },
+    /// `own · weight + other · weight of the other`.
+    Blend { with: Weights, own: f64, other: f64 },
+}
+
+/// The weights of another model of the same structure, as they are changed themselves.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// The file's header.
+    pub header: Arc<Header>,
+    /// How the file names the weights.
+    pub keys: KeyMap,
+    /// What is added to them.
+    pub overlay: Overlay,
+}
+
+impl Weights {
+    /// The weights under diffusers' names, in f32.
+    ///
+    /// # Errors
+    /// If a file cannot be mapped or has changed since its header was read.
+    pub fn builder(&self, device: &Device) -> Result<VarBuilder<'static>> {
+        let keys = self.keys.clone();
+        self.overlay.onto(var_builder(&self.header, move |n| keys.file_name(n), DType::F32, device)?)
+    }
+}
+
+impl PartialEq for Weights {
+    fn eq(&self, other: &Self) -> bool {
+        self.header.is_same_file(&other.header) && self.keys == other.keys && self.overlay == other.overlay
+    }
+}
+
+impl Patch {
+    /// The weights that it adds, in f32.
+    fn file(&self, device: &Device) -> Result<VarBuilder<'static>> {
+        match self {
+            Self::Lora { lora, .. } => lora.weights(device),
+            Self::Blend { with, .. } => with.builder(device),
+        }
+    }
+
+    fn touches(&self, name: &str) -> bool {
+        match self {
+            Self::Lora { lora, .. } => lora.touches(name),
+            Self::Blend { with, .. } => with.header.shape(&with.keys.file_name(name)).is_some(),
+        }
+    }
+
+    fn apply(&self, name: &str, weight: Tensor, file: &VarBuilder) -> Result<Tensor> {
+        match self {
+            Self::Lora { lora, strength } => {
+                lora.apply(name, weight, *strength, file).map_err(|error| match error {
+                    // It is the LoRA that is damaged, not the model.
+                    Error::Tensor(inner) => Error::file(&lora.header().path, inner.to_string()),
+                    other => other,
+                })
+            }
+            Self::Blend { own, other, .. } => {
+                let theirs =
+                    file.get_with_hints(weight.shape().clone(), name, candle_nn::Init::Const(0.0))?;
+                Ok(((weight * *own)? + (theirs * *other)?)?)
+            }
+        }
+    }
 }
 
 impl Overlay {
     /// The same changes and one more: `strength` times the differences of a LoRA.
     #[must_use]
     pub fn with_lora(&self, lora: Fit, strength: f64) -> Self {
+        self.with(Patch::Lora { lora, strength })
+    }
+
+    /// The same changes and one more: `own` times what there is and `other` times the weights of another model, which must
+    /// have every weight in the same size.
+    #[must_use]
+    pub fn with_blend(&self, with: Weights, own: f64, other: f64) -> Self {
+        self.with(Patch::Blend { with, own, other })
+    }
+
+    fn with(&self, patch: Patch) -> Self {
         let mut patches = self.0.clone();
-        patches.push(Patch { lora, strength });
+        patches.push(patch);
         Self(patches)
     }
 
@@ -41,13 +121,13 @@ impl Overlay {
     /// The weights of `base`, changed. Sums are made in f32 on the device of `base`, then rounded to its number type.
     ///
     /// # Errors
-    /// If the file of a LoRA cannot be mapped or has changed since its header was read.
+    /// If the file of a change cannot be mapped or has changed since its header was read.
     pub fn onto(&self, base: VarBuilder<'static>) -> Result<VarBuilder<'static>> {
         if self.is_empty() {
             return Ok(base);
         }
         let (dtype, device) = (base.dtype(), base.device().clone());
-        let files = self.0.iter().map(|patch| patch.lora.weights(&device)).collect::<Result<_>>()?;
+        let files = self.0.iter().map(|patch| patch.file(&device)).collect::<Result<_>>()?;
         let backend = Patched { base, overlay: self.clone(), files };
         Ok(VarBuilder::from_backend(Box::new(backend), dtype, device))
     }
@@ -67,13 +147,12 @@ impl Patched {
         load: impl Fn(DType) -> candle_core::Result<Tensor>,
     ) -> candle_core::Result<Tensor> {
         let patches = self.overlay.0.iter().zip(&self.files);
-        let mut patches = patches.filter(|(patch, _)| patch.lora.touches(name)).peekable();
+        let mut patches = patches.filter(|(patch, _)| patch.touches(name)).peekable();
         if patches.peek().is_none() {
             return load(dtype);
         }
         let add = |weight, (patch, file): (&Patch, &VarBuilder)| {
-            let changed = patch.lora.apply(name, weight, patch.strength, file);
-            changed.map_err(|error| candle_core::Error::wrap(patch.lora.blame(error)))
+            patch.apply(name, weight, file).map_err(candle_core::Error::wrap)
         };
         patches.try_fold(load(DType::F32)?, add)?.to_dtype(dtype)
     }

@@ -21,8 +21,11 @@ pub struct Entry<'a> {
     /// Its dimensions, row-major.
     pub shape: Vec<usize>,
     /// Writes its numbers, little-endian, as many bytes as dtype and shape say.
-    pub write: Box<dyn FnOnce(&mut dyn Write) -> Result<()> + 'a>,
+    pub write: Numbers<'a>,
 }
+
+/// Writes the numbers of a tensor.
+pub type Numbers<'a> = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + 'a>;
 
 /// Writes a safetensors file: under another name first, which is gone if anything fails.
 ///

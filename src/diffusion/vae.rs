@@ -249,6 +249,16 @@ impl VaeSource {
         &self.config
     }
 
+    /// The file's header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How its weights are named in the file.
+    pub fn keys(&self) -> &KeyMap {
+        &self.keys
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.header.path

@@ -1,5 +1,7 @@
 //! Where files are found and written: declared roots only, nothing outside them.
 
+mod pipeline;
+
 use std::{
     collections::{BTreeSet, HashMap},
     ffi::OsString,
@@ -56,9 +58,6 @@ const HASH_WHOLE: u64 = 16 << 20;
 
 /// Endings tried when a model is named without one.
 const MODEL_ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
-
-/// What makes a folder a pipeline in diffusers' layout.
-const PIPELINE: &str = "model_index.json";
 
 /// Endings that pictures go by.
 pub(crate) const PICTURE_ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
@@ -201,32 +200,6 @@ impl Files {
                 searched: self.model_folders(folder),
                 near: near(wanted, listed.into_iter().map(|(name, _)| name)),
             }),
-        }
-    }
-
-    /// A folder with a pipeline in diffusers' layout.
-    fn find_pipeline(&self, folder: &str, wanted: &str) -> Result<PathBuf, FileProblem> {
-        let folders = self.model_roots.iter().flat_map(|root| [root.join(folder), root.clone()]);
-        let mut found: Vec<(String, PathBuf)> = Vec::new();
-        for root in folders {
-            let own = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            for name in listing(&root, 4) {
-                let Some(inside) = name.strip_suffix(PIPELINE) else { continue };
-                match inside.strip_suffix('/') {
-                    Some(name) => found.push((name.to_owned(), root.join(name))),
-                    None if inside.is_empty() => found.push((own.clone(), root.clone())),
-                    None => {}
-                }
-            }
-        }
-        let tail = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
-        let exact = found.iter().find(|(name, _)| name == wanted);
-        match exact.or_else(|| found.iter().find(|(name, _)| tail(name) == tail(wanted))) {
-            Some((_, path)) => Ok(path.clone()),
-            None => {
-                let names = self.models(folder).into_iter().chain(found).map(|(name, _)| name);
-                Err(FileProblem::Missing { searched: self.model_folders(folder), near: near(wanted, names) })
-            }
         }
     }
 

@@ -3,11 +3,7 @@
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use flow_diffusion::{
-    Header, Runtime,
-    attention::{Patches, Step},
-    model::UNetSource,
-};
+use flow_diffusion::{Header, Runtime, attention::Step, model::UNetSource};
 use flow_graph::{
     CancelToken, Context, Diagnostics, Files, Hash, Plan, Workflow, check, context::Report, inputs::Overrides,
 };
@@ -71,7 +67,7 @@ fn predicted(model: &flow_graph::Value, cx: &Context) -> Vec<f32> {
     let context = Tensor::ones((1, 77, 96), DType::F32, &Device::Cpu).unwrap();
     let unet = model.unet.load(&runtime).unwrap();
     let step = Step::single(1.0, 1);
-    values(&unet.forward(&x, 500.0, &context, None, None, &Patches::default(), &step).unwrap())
+    values(&unet.forward(&x, 500.0, &context, None, None, &model.patches, &step).unwrap())
 }
 
 #[test]
@@ -276,4 +272,116 @@ fn parts_from_files_of_their_own_are_the_same_model() {
     let twice = node("DualCLIPLoader").file("clip_name1", &checkpoint).file("clip_name2", &checkpoint);
     assert!(twice.run_in(&cx).unwrap_err().to_string().contains("are both 96 wide"));
     assert!(Header::read(&unet).unwrap().config().is_some());
+}
+
+#[test]
+fn merged_models_are_sums_of_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("look.safetensors");
+    lora(&file);
+    let cx = device();
+    let checkpoint = repository("models/tiny-sd/tiny-sd.safetensors");
+    let base = &node("LoadCheckpoint").file("ckpt_name", checkpoint).run_in(&cx).unwrap()[0];
+    let with = |strength: f64| {
+        let call = node("LoraLoaderModelOnly").value("model", base).file("lora_name", &file);
+        call.set("strength_model", strength).run_in(&cx).unwrap().remove(0)
+    };
+    let merge = |kind, one: &flow_graph::Value, other: &flow_graph::Value| {
+        node(kind).value("model1", one).value("model2", other)
+    };
+    let close = |a: &flow_graph::Value, b: &flow_graph::Value| {
+        let pairs = predicted(a, &cx).into_iter().zip(predicted(b, &cx));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+    };
+    let full = with(1.0);
+    assert!(close(base, &full) > 1e-3);
+    // A quarter of the bare model and three of the changed one: three quarters of the change.
+    let mixed = merge("ModelMergeSimple", base, &full).set("ratio", 0.25).run_in(&cx).unwrap().remove(0);
+    assert!(close(&mixed, &with(0.75)) < 1e-4, "{}", close(&mixed, &with(0.75)));
+    let first = merge("ModelMergeSimple", base, &full).set("ratio", 1.0).run_in(&cx).unwrap().remove(0);
+    assert_eq!(close(&first, base), 0.0);
+    // (changed - bare) * 0.5 + bare.
+    let half = merge("ModelMergeSubtract", &full, base).set("multiplier", 0.5).run_in(&cx).unwrap().remove(0);
+    let sum = merge("ModelMergeAdd", base, &half).run_in(&cx).unwrap().remove(0);
+    assert!(close(&sum, &with(0.5)) < 1e-4, "{}", close(&sum, &with(0.5)));
+}
+
+#[test]
+fn adapters_and_loras_do_not_mind_who_comes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("look.safetensors");
+    lora(&file);
+    let cx = device();
+    let shipped = |name: &str| repository("models/tiny-sd").join(name);
+    let base =
+        &node("LoadCheckpoint").file("ckpt_name", shipped("tiny-sd.safetensors")).run_in(&cx).unwrap()[0];
+    let adapter = &node("LoadIPAdapter")
+        .file("ipadapter_file", shipped("tiny-ip-adapter.safetensors"))
+        .run_in(&cx)
+        .unwrap()[0];
+    let vision = &node("LoadCLIPVision")
+        .file("clip_name", shipped("tiny-clip-vision.safetensors"))
+        .run_in(&cx)
+        .unwrap()[0];
+    let look = crate::load("workflows/assets/look.png");
+    let styled = |model: &flow_graph::Value| {
+        let call = node("IPAdapterApply").value("model", model).value("ipadapter", adapter);
+        call.value("clip_vision", vision).link("image", look.clone()).run_in(&cx).unwrap().remove(0)
+    };
+    let changed = |model: &flow_graph::Value| {
+        node("LoraLoaderModelOnly")
+            .value("model", model)
+            .file("lora_name", &file)
+            .run_in(&cx)
+            .unwrap()
+            .remove(0)
+    };
+    let both = predicted(&styled(&changed(base)), &cx);
+    assert_eq!(both, predicted(&changed(&styled(base)), &cx));
+    assert_ne!(both, predicted(&changed(base), &cx));
+    assert_ne!(both, predicted(&styled(base), &cx));
+}
+
+#[test]
+fn a_saved_checkpoint_is_what_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("look.safetensors");
+    lora(&file);
+    pipeline(&folder.path().join("tiny"));
+    let cx = context(folder.path()).with_resource(Arc::new(Runtime::cpu()));
+    let saved = |number: usize| folder.path().join(format!("checkpoints/flow_{number:05}_.safetensors"));
+    let save = |outputs: &[flow_graph::Value]| {
+        let call = node("CheckpointSave").value("model", &outputs[0]).value("clip", &outputs[1]);
+        call.value("vae", &outputs[2]).run_in(&cx).unwrap();
+    };
+    let open = |path: &Path| node("LoadCheckpoint").file("ckpt_name", path).run_in(&cx).unwrap();
+    let shipped = repository("models/tiny-sd/tiny-sd.safetensors");
+    // From the original's names, and from diffusers': the same tensors, bit for bit.
+    let base = open(&shipped);
+    save(&base);
+    save(&open(&folder.path().join("tiny")));
+    let known = Header::read(&shipped).unwrap();
+    for number in [1, 2] {
+        let header = Header::read(&saved(number)).unwrap();
+        let (ours, theirs) = (fs::read(saved(number)).unwrap(), fs::read(&shipped).unwrap());
+        let slice = |range: &std::ops::Range<u64>| range.start as usize..range.end as usize;
+        for (name, info) in &header.tensors {
+            let other = &known.tensors[name];
+            assert_eq!((info.dtype, info.elements()), (other.dtype, other.elements()), "{name}");
+            assert_eq!(ours[slice(&info.range)], theirs[slice(&other.range)], "{name}");
+        }
+        let missing = known.tensors.keys().filter(|name| !header.tensors.contains_key(*name));
+        let schedule = ["alphas_cumprod", "betas"];
+        let missing =
+            missing.filter(|name| !name.ends_with("position_ids") && !schedule.contains(&name.as_str()));
+        assert_eq!(missing.count(), 0);
+    }
+    let call = node("LoraLoader").value("model", &base[0]).value("clip", &base[1]).file("lora_name", &file);
+    let changed = call.run_in(&cx).unwrap();
+    save(&[changed[0].clone(), changed[1].clone(), base[2].clone()]);
+    let again = open(&saved(3));
+    let apart = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    assert!(apart(predicted(&again[0], &cx), predicted(&changed[0], &cx)) < 5e-3);
+    assert!(apart(predicted(&again[0], &cx), predicted(&base[0], &cx)) > 1e-2);
+    assert!(apart(encoded(&again[1], "a cat", &cx), encoded(&changed[1], "a cat", &cx)) < 5e-3);
 }

@@ -28,6 +28,11 @@ impl TextKeys {
         Some(keys)
     }
 
+    /// The names of a tower below `prefix`.
+    pub(crate) fn new(prefix: &'static str, naming: TextNaming) -> Self {
+        Self { prefix, naming }
+    }
+
     /// What all the tower's names in the file start with; may be empty.
     pub fn prefix(&self) -> &'static str {
         self.prefix

@@ -7,7 +7,7 @@ use crate::fixture::{self, Tensors, assert_close, key_list, project, shapes_only
 use crate::keys;
 use crate::model::{Model, UNetSource};
 use crate::unet_config::UNetConfig;
-use crate::{Overlay, Runtime};
+use crate::{Error, Overlay, Runtime};
 
 /// A file of these tensors.
 fn saved(folder: &tempfile::TempDir, name: &str, tensors: &HashMap<String, Tensor>) -> std::path::PathBuf {
@@ -200,6 +200,27 @@ fn a_lora_of_another_family_is_refused_by_headers() {
     let message = model.fit(&open(&path)).unwrap_err().to_string();
     assert!(message.contains("xl.safetensors` is made for SDXL, the model `"), "{message}");
     assert!(message.ends_with("is tiny-sd"), "{message}");
+}
+
+#[test]
+fn a_lora_that_fits_in_part_is_refused_if_it_is_for_other_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.safetensors");
+    let name = |module: &str, part: &str| format!("lora_unet_mid_block_attentions_0_{module}.{part}.weight");
+    let (attn1, attn2) = ("transformer_blocks_0_attn1_to_k", "transformer_blocks_0_attn2_to_k");
+    shapes_only(
+        &path,
+        [
+            (&*name(attn1, "lora_down"), vec![4, 1280]),
+            (&*name(attn1, "lora_up"), vec![1280, 4]),
+            (&*name(attn2, "lora_down"), vec![4, 1024]),
+            (&*name(attn2, "lora_up"), vec![1280, 4]),
+        ],
+    );
+    let model = Model::new(listed(&folder, "keys/sd15.tsv")).unwrap();
+    let message = model.fit(&open(&path)).unwrap_err().to_string();
+    assert!(message.starts_with("the LoRA `two.safetensors` is made for SD2.x, the model"), "{message}");
+    assert!(message.ends_with("is SD1.x"), "{message}");
 }
 
 #[test]

@@ -159,7 +159,7 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             b'0' => self.pop().map(drop),
-            b'1' => self.to_mark().map(drop),
+            b'1' => self.since_mark().map(drop),
             b'2' => self.top().map(|top| self.stack.push(top)),
             b'N' => self.push(Value::None),
             0x88 | 0x89 => self.push(Value::Bool(opcode == 0x88)),
@@ -197,10 +197,10 @@ impl<'a> Machine<'a> {
     /// The opcodes that put values together.
     fn build(&mut self, opcode: u8) -> Result<(), String> {
         match opcode {
-            b'l' => self.to_mark().and_then(|items| self.push(Value::List(items))),
-            b't' => self.to_mark().and_then(|items| self.push(Value::Tuple(items))),
+            b'l' => self.since_mark().and_then(|items| self.push(Value::List(items))),
+            b't' => self.since_mark().and_then(|items| self.push(Value::Tuple(items))),
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 let pairs = pairs(&items)?;
                 self.push(Value::Dict(pairs))
             }
@@ -211,12 +211,12 @@ impl<'a> Machine<'a> {
                 self.push(Value::Tuple(items))
             }
             b'a' => self.pop().and_then(|item| self.extend(vec![item])),
-            b'e' | 0x90 => self.to_mark().and_then(|items| self.extend(items)),
+            b'e' | 0x90 => self.since_mark().and_then(|items| self.extend(items)),
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
                 self.extend(vec![key, value])
             }
-            b'u' => self.to_mark().and_then(|items| self.extend(items)),
+            b'u' => self.since_mark().and_then(|items| self.extend(items)),
             b'q' | b'r' => {
                 let slot = self.number(if opcode == b'q' { 1 } else { 4 })? as u32;
                 self.remember(slot)
@@ -312,7 +312,8 @@ impl<'a> Machine<'a> {
         if self.marks.last().is_some_and(|&mark| at < mark) { Err(damaged()) } else { Ok(()) }
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>, String> {
+    /// Takes what lies above the last bracket, and the bracket.
+    fn since_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().ok_or_else(damaged)?;
         if mark > self.stack.len() { Err(damaged()) } else { Ok(self.stack.split_off(mark)) }
     }
