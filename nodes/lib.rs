@@ -89,6 +89,7 @@ mod sampler_lms;
 mod save_image;
 mod save_latent;
 mod sd_turbo_scheduler;
+mod self_attention_guidance;
 mod set_first_sigma;
 mod set_latent_noise_mask;
 mod sigmas;
@@ -196,6 +197,7 @@ pub fn registry() -> Registry {
         .add::<save_image::SaveImage>()
         .add::<save_latent::SaveLatent>()
         .add::<sd_turbo_scheduler::SDTurboScheduler>()
+        .add::<self_attention_guidance::SelfAttentionGuidance>()
         .add::<set_first_sigma::SetFirstSigma>()
         .add::<set_latent_noise_mask::SetLatentNoiseMask>()
         .add::<split_sigmas::SplitSigmas>()

@@ -90,7 +90,7 @@ impl Next<'_> {
         match self.0.split_last() {
             Some((last, rest)) => last.attend(call, Next(rest)),
             None => {
-                let (k, v) = (call.attn.to_k.forward(call.context)?, call.attn.to_v.forward(call.context)?);
+                let (k, v) = (call.attn.keys(call.context)?, call.attn.values(call.context)?);
                 call.attn.sdpa(call.q, &k, &v)
             }
         }
@@ -176,6 +176,14 @@ impl Attention {
     /// If the shapes do not fit.
     pub fn queries(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.to_q.forward(x)?)
+    }
+
+    /// The keys of hidden states or text `[B, M, D]`, `[B, M, C]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn keys(&self, context: &Tensor) -> Result<Tensor> {
+        Ok(self.to_k.forward(context)?)
     }
 
     /// The values of hidden states or text `[B, M, D]`, `[B, M, C]`.

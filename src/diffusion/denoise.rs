@@ -3,6 +3,7 @@
 mod net;
 mod perturbed;
 mod prompts;
+mod self_attention;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use candle_core::Tensor;
 
 use self::net::{Net, Window, cycle};
 use self::prompts::Placed;
+use self::self_attention::Looks;
 use crate::attention::{Patches, Row, Step};
 use crate::concat::{Concat, Sees};
 use crate::conditioning::{Cond, Control, EMBEDDED, Rect};
@@ -36,6 +38,8 @@ pub struct Guided<'a> {
     /// The model's patches, and with those of perturbed-attention guidance if it is asked for.
     patches: Patches,
     perturbed: Option<Patches>,
+    /// Where it looks, for self-attention guidance.
+    looks: Option<Arc<Looks>>,
     /// The prompts that are run, the negative ones before the positive.
     prompts: Vec<Prompt>,
     nets: Vec<Net>,
@@ -90,12 +94,22 @@ impl<'a> Guided<'a> {
         let (batch, _, height, width) = shape;
         let perturbed = (model.guidance.perturbed_attention != 0.0)
             .then(|| perturbed::patches(&model.patches, &model.unet.config));
+        let (looks, patches) = match model.guidance.self_attention {
+            None => (None, model.patches.clone()),
+            Some(_) => {
+                let (looks, patches) = Looks::patches(&model.patches, batch, (height, width));
+                (Some(looks), patches)
+            }
+        };
+        // That is told from the unguided guess.
+        let uncond = uncond || looks.is_some();
         let mut guided = Self {
             unet: model.unet.load(rt)?,
             model,
             guider,
-            patches: model.patches.clone(),
+            patches,
             perturbed,
+            looks,
             prompts: Vec::new(),
             nets: Vec::new(),
             shape,
@@ -205,32 +219,53 @@ impl<'a> Guided<'a> {
                 perp_neg([&cond, &negative, &empty], cfg, neg_scale)?
             }
         };
-        let scale = self.model.guidance.perturbed_attention;
-        let guided = match &self.guesses_perturbed(x, at)? {
-            Some(perturbed) => (guided + ((cond - perturbed)? * scale)?)?,
-            None => guided,
+        let with_looks = self.away_from_blurred(guided, &uncond, x, at)?;
+        Ok(Guess { guided: self.away_from_perturbed(with_looks, &cond, x, at)?, uncond })
+    }
+
+    fn away_from_perturbed(
+        &mut self,
+        guided: Tensor,
+        cond: &Tensor,
+        x: &Tensor,
+        at: Moment,
+    ) -> Result<Tensor> {
+        let Some(patches) = self.perturbed.clone() else { return Ok(guided) };
+        let [positive, ..] = self.guesses(Some((Role::Positive, &patches)), x, at)?;
+        let Some(perturbed) = positive else { return Ok(guided) };
+        Ok((guided + ((cond - perturbed)? * self.model.guidance.perturbed_attention)?)?)
+    }
+
+    fn away_from_blurred(
+        &mut self,
+        guided: Tensor,
+        uncond: &Tensor,
+        x: &Tensor,
+        at: Moment,
+    ) -> Result<Tensor> {
+        let (Some(looks), Some(settings)) = (self.looks.clone(), self.model.guidance.self_attention) else {
+            return Ok(guided);
         };
-        Ok(Guess { guided, uncond })
+        let Some(blurred) = looks.blurred(uncond, settings.blur_sigma)? else { return Ok(guided) };
+        let noised = ((&blurred + x)? - uncond)?;
+        let patches = self.model.patches.clone();
+        let [.., negative] = self.guesses(Some((Role::Negative, &patches)), &noised, at)?;
+        let Some(guess) = negative else { return Ok(guided) };
+        Ok((guided + ((blurred - guess)? * settings.scale)?)?)
     }
 
-    fn guesses_perturbed(&mut self, x: &Tensor, at: Moment) -> Result<Option<Tensor>> {
-        let Some(patches) = self.perturbed.clone() else { return Ok(None) };
-        let [positive, ..] = self.guesses(Some(&patches), x, at)?;
-        Ok(positive)
-    }
-
-    /// The guess for the prompts of each role, weighed at each place; of the positive ones alone under other patches.
+    /// The guess for the prompts of each role, weighed at each place; of one role alone under other patches.
     fn guesses(
         &mut self,
-        patches: Option<&Patches>,
+        alone: Option<(Role, &Patches)>,
         x: &Tensor,
         at: Moment,
     ) -> Result<[Option<Tensor>; Role::COUNT]> {
         let batch = self.shape.0;
         let mut found: [Vec<(usize, Tensor)>; Role::COUNT] = Default::default();
-        let active = |p: &Prompt| p.window.has(at.sigma) && (patches.is_none() || p.role == Role::Positive);
+        let active = |p: &Prompt| p.window.has(at.sigma) && alone.is_none_or(|(role, _)| p.role == role);
         for group in self.groups(active) {
-            let guesses = self.call(&group, patches, x, at)?;
+            let guesses = self.call(&group, alone.map(|(_, patches)| patches), x, at)?;
             for (k, &prompt) in group.iter().enumerate() {
                 let guess = guesses.narrow(0, k * batch, batch)?;
                 found[self.prompts[prompt].role as usize].push((prompt, guess));

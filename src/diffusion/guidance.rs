@@ -75,6 +75,17 @@ pub struct Guidance {
     /// Scale of perturbed-attention guidance (Ahn et al. 2024), away from what the model guesses when its middle does not
     /// look around; 0 for none.
     pub perturbed_attention: f64,
+    /// Self-attention guidance, if any.
+    pub self_attention: Option<SelfAttention>,
+}
+
+/// Guidance away from the guess for a picture blurred where the model looks most (Hong et al. 2023).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SelfAttention {
+    /// How strongly.
+    pub scale: f64,
+    /// Deviation of the blur, in cells of the latent.
+    pub blur_sigma: f64,
 }
 
 /// How the guesses for a positive and a negative prompt are joined.

@@ -235,6 +235,7 @@ fn nodes_patch_a_model_and_leave_the_one_they_were_given() {
         node("RescaleCFG"),
         node("PerpNeg").value("empty_conditioning", &zeros),
         node("PerturbedAttentionGuidance"),
+        node("SelfAttentionGuidance"),
     ];
     for call in changes {
         let kind = call.kind;

@@ -7,7 +7,7 @@ use candle_core::Device;
 use super::*;
 use crate::conditioning::{Area, Conditioning, RegionMask};
 use crate::fixture;
-use crate::guidance::Guidance;
+use crate::guidance::{Guidance, SelfAttention};
 use crate::inpaint::NoiseMask;
 use crate::noise::{Noise, Rng};
 use crate::samplers::{self, SamplerSpec};
@@ -163,6 +163,9 @@ fn rules_of_guidance_equal_the_references() {
     b.check("rule/rescaled", &guided(&b, cfg(&none, 6.0), 2));
     b.model.guidance = Guidance { perturbed_attention: 2.0, ..Guidance::default() };
     b.check("rule/perturbed", &guided(&b, cfg(&none, 3.0), 1));
+    let self_attention = Some(SelfAttention { scale: 0.75, blur_sigma: 2.0 });
+    b.model.guidance = Guidance { self_attention, ..Guidance::default() };
+    b.check("rule/self_attention", &guided(&b, cfg(&none, 3.0), 2));
 }
 
 #[test]
