@@ -40,7 +40,7 @@ pub fn save_numbered(
     bytes: &[u8],
     tokens: &Tokens,
 ) -> Result<PathBuf, NodeError> {
-    let failed = |error: io::Error| NodeError::on("filename_prefix", error.to_string());
+    let failed = |error: io::Error| unwritten("filename_prefix", prefix, &error);
     let filled = tokens.fill(prefix);
     let first = tokens.cx.files.output(&filled).map_err(failed)?;
     let stem = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -65,11 +65,20 @@ pub fn save_numbered(
 /// # Errors
 /// When the path leaves the output folder, or the file cannot be written.
 pub fn save_as(cx: &Context, path: &str, bytes: &[u8]) -> Result<PathBuf, NodeError> {
-    let failed = |error: io::Error| NodeError::on("path", error.to_string());
+    let failed = |error: io::Error| unwritten("path", path, &error);
     let full = cx.files.output(path).map_err(failed)?;
     write_atomic(&full, bytes, Existing::Replace).map_err(failed)?;
     cx.saved(&full);
     Ok(full)
+}
+
+/// What could not be written, and why.
+fn unwritten(input: &'static str, name: &str, error: &io::Error) -> NodeError {
+    match error.kind() {
+        // Says the name itself.
+        io::ErrorKind::InvalidInput => NodeError::on(input, error.to_string()),
+        _ => NodeError::on(input, format!("`{name}` cannot be written: {error}")),
+    }
 }
 
 /// Refuses, before anything runs, a name that no output folder could hold.

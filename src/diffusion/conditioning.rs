@@ -155,6 +155,11 @@ impl Sizes {
 }
 
 impl Hint {
+    /// How much memory the picture takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.rgb.len() * size_of::<f32>()
+    }
+
     /// `frames` pictures, `[frames, height, width, 3]`.
     ///
     /// # Errors

@@ -3,9 +3,12 @@
 mod expand;
 mod library;
 mod matrix;
+mod modes;
 mod read;
 
 pub(crate) use matrix::{Axis, Column, Grid, Matrix, column};
+pub use modes::CacheMode;
+pub(crate) use modes::SeedMode;
 pub(crate) use read::Reader;
 
 use expand::Import;
@@ -20,7 +23,7 @@ use std::{
 use indexmap::IndexMap;
 
 use crate::{
-    Diagnostics, Files, Literal, NodeId, Registry, comfy,
+    Collected, Diagnostics, Files, Literal, NodeId, Registry, comfy,
     diag::{Source, Span},
     inputs::{Given, InputDecl},
 };
@@ -42,6 +45,10 @@ pub struct Workflow {
     pub(crate) combination: Vec<Given>,
     /// The item of `each:` in one run.
     pub(crate) item: Option<Item>,
+    /// Which part of the nodes runs.
+    pub(crate) part: Part,
+    /// How many steps a `seed_mode: increment` takes in this run.
+    pub(crate) step: u64,
     /// What `seed: random` is drawn from; absent: every check draws anew.
     pub(crate) entropy: Option<u64>,
     /// `import:` and `subgraphs:`: where each name is written, and what it stands for.
@@ -64,6 +71,18 @@ pub(crate) struct Item {
     pub(crate) name: String,
     /// From 0.
     pub(crate) index: usize,
+}
+
+/// Which nodes of a workflow with a `collect` run: it ends the run of each item, and the rest runs once after all of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Part {
+    /// All of them, one item standing for all: to look at, and without an `each`.
+    #[default]
+    Whole,
+    /// Those that run for each item.
+    Item,
+    /// What comes after `collect`, with what the items gave.
+    Joined(Arc<Collected>),
 }
 
 /// Keys of a node that are no inputs; an input of such a name goes under `with:`.
@@ -106,6 +125,10 @@ pub(crate) struct RawNode {
     pub(crate) when: Vec<Spanned<Literal>>,
     /// `each:`, the list it runs over.
     pub(crate) each: Option<Spanned<String>>,
+    /// `cache:`, what is kept of its results.
+    pub(crate) cache: CacheMode,
+    /// `seed_mode:`, what its seed is in the next run.
+    pub(crate) seed_mode: Option<Spanned<SeedMode>>,
     /// The uses of imported workflows it is part of, innermost first.
     pub(crate) used: Vec<Span>,
     /// What passes it by when it is taken out, by port type; absent: its own links.
@@ -115,12 +138,22 @@ pub(crate) struct RawNode {
 impl RawNode {
     /// A node of this type, without conditions.
     pub(crate) fn new(span: Span, kind: Spanned<String>, fields: Vec<RawField>) -> Self {
-        Self { span, kind, fields, when: Vec::new(), each: None, used: Vec::new(), passes: None }
+        Self {
+            span,
+            kind,
+            fields,
+            when: Vec::new(),
+            each: None,
+            cache: CacheMode::default(),
+            seed_mode: None,
+            used: Vec::new(),
+            passes: None,
+        }
     }
 }
 
 /// One input of a node as written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RawField {
     pub(crate) name: String,
     pub(crate) name_span: Span,
@@ -141,6 +174,8 @@ pub(crate) enum Raw {
     Link { node: String, output: usize },
     /// A node written in place.
     InPlace(NodeId),
+    /// `{ collect: node.output }`: what all items give, joined; the reference, under the input's own name.
+    Collect(Box<RawField>),
     /// Something no input takes.
     Map,
     /// Wrong, and reported.
@@ -195,6 +230,8 @@ impl Workflow {
             matrix: None,
             combination: Vec::new(),
             item: None,
+            part: Part::Whole,
+            step: 0,
             entropy: None,
             titles: HashMap::new(),
             refused: HashSet::new(),
@@ -225,6 +262,12 @@ impl Workflow {
     /// The entries of `inputs:`, in file order.
     pub fn inputs(&self) -> &IndexMap<String, InputDecl> {
         &self.inputs
+    }
+
+    /// Whether some input joins what all items of an `each` give.
+    pub(crate) fn collects(&self) -> bool {
+        let mut fields = self.nodes.values().flat_map(|node| &node.fields);
+        fields.any(|field| matches!(field.value, Raw::Collect(_)))
     }
 
     /// The names of all nodes with their types as written, in file order.

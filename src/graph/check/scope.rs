@@ -18,6 +18,8 @@ pub(super) struct Scope<'a> {
     pub(super) settings: &'a Settings,
     /// Inputs something asked for.
     pub(super) used: HashSet<&'a str>,
+    /// Somebody asked for the item of this run.
+    pub(super) each: bool,
 }
 
 /// What a name stands for.
@@ -67,7 +69,8 @@ impl<'a> Scope<'a> {
     }
 
     /// `$each`, `each.name` and `each.index`: the item of this run.
-    fn item(&self, name: &str, tail: &str) -> Result<Found<'a>, ExprError> {
+    fn item(&mut self, name: &str, tail: &str) -> Result<Found<'a>, ExprError> {
+        self.each = true;
         let Some(item) = &self.workflow.item else {
             return Err(unknown(name, Some("no node of this workflow has an `each:`".into())));
         };

@@ -18,6 +18,7 @@ impl Draft<'_> {
     pub(super) fn conditions(&mut self) {
         let workflow = self.workflow;
         for (node, (id, raw)) in workflow.nodes.iter().enumerate() {
+            self.scope.each = false;
             for when in &raw.when {
                 let holds = match &when.value {
                     Literal::Text(text) => self.holds(text),
@@ -34,6 +35,7 @@ impl Draft<'_> {
                     }
                 }
             }
+            self.nodes[node].each |= self.scope.each;
         }
     }
 

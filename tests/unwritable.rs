@@ -1,0 +1,122 @@
+//! Disks that are full and folders that cannot be written: found before anything runs where that is possible, told with
+//! path and reason where it is not, and nothing half written is left behind.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod place;
+
+use std::{fs, process::Command};
+
+use place::{Place, Said};
+
+const EDGES: &str = "\
+flow: 1
+nodes:
+  photo: { type: LoadImage, image: product_teapot.png }
+  edges: { type: CannyDetect, image: photo, low: 100, high: 200 }
+  save: { type: SaveImage, images: edges, path: out/deep/a.png }
+";
+
+/// The command where no file may become longer than so many blocks of 512 bytes: writes fail as on a full disk.
+fn on_a_full_disk(place: &Place, blocks: usize, arguments: &[&str]) -> Said {
+    let flow = place.command(arguments);
+    let mut shell = Command::new("sh");
+    // Without the trap the signal would end the process before it could see the error.
+    shell.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""));
+    shell.arg(flow.get_program()).args(flow.get_args()).current_dir(flow.get_current_dir().unwrap());
+    shell.env("FLOW_CACHE", place.path("cache")).env_remove("FLOW_MODELS");
+    shell.args(["--input", concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-sd/reference/inputs")]);
+    Said::of(&mut shell)
+}
+
+#[test]
+fn a_full_disk_is_told_with_path_and_reason_and_leaves_no_half_file() {
+    let noise = EDGES.replace("images: edges", "images: photo");
+    let place = Place::new(&[("a.yaml", &noise)]);
+    let said = on_a_full_disk(&place, 2, &["run", "a.yaml"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("`out/deep/a.png` cannot be written: File too large"), "{}", said.err);
+    assert!(said.err.contains("a.yaml:5:"), "{}", said.err);
+    assert_eq!(place.written("out"), [""; 0], "nothing half written is left");
+}
+
+#[test]
+fn a_cache_on_a_full_disk_is_told_once_and_stops_nothing() {
+    let place = Place::new(&[("a.yaml", EDGES)]);
+    // Enough for the result, whose edges pack well, and not for what is kept of a whole picture.
+    let blocks = 400;
+    let said = on_a_full_disk(&place, blocks, &["run", "a.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(said.err.matches("results cannot be kept in `").count(), 1, "{}", said.err);
+    assert!(said.err.contains("File too large"), "{}", said.err);
+    assert!(place.path("out/deep/a.png").is_file());
+    let left: Vec<_> = place.written("cache/results").into_iter().filter(|name| name.ends_with(".tmp")).collect();
+    assert_eq!(left, [""; 0], "nothing half written is left");
+    let again = place.flow(&["run", "a.yaml", "--json"]).fine();
+    assert_eq!(again.started("save"), 1);
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_made_is_found_before_anything_runs() {
+    let place = Place::new(&[("a.yaml", EDGES), ("out", "a file in the way")]);
+    for arguments in [&["run", "a.yaml", "--json"][..], &["run", "a.yaml", "--json", "--sweep", "edges.low=50,100"]] {
+        let workflow = EDGES.replace("a.png", "${matrix.edges.low}.png");
+        if arguments.len() > 3 {
+            place.write("a.yaml", &workflow.replace("path: out/deep/${matrix.edges.low}.png", "path: \"out/deep/${matrix.edges.low}.png\""));
+        }
+        let said = place.flow(arguments);
+        assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+        assert!(said.err.contains("error[unwritable]: `out/deep/"), "{}", said.err);
+        assert!(said.err.contains("it is a file, where a folder is needed") && said.err.contains("a.yaml:5:"), "{}", said.err);
+    }
+    place.flow(&["check", "a.yaml"]).fine();
+}
+
+#[test]
+fn a_folder_without_permission_is_found_before_anything_runs() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new(&[("a.yaml", EDGES)]);
+    fs::create_dir_all(place.path("out")).unwrap();
+    fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o555)).unwrap();
+    // Whoever may write everywhere is not kept out; for everybody else it must have been found.
+    let kept_out = fs::write(place.path("out/probe"), "").is_err();
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o755)).unwrap();
+    if kept_out {
+        assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+        assert!(said.err.contains("Permission denied"), "{}", said.err);
+    } else {
+        assert!(said.code == 0 && place.path("out/deep/a.png").is_file(), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_result_that_cannot_take_its_place_is_told_and_what_it_was_written_to_is_gone() {
+    let place = Place::new(&[("a.yaml", EDGES), ("out/deep/a.png/keep", "a folder in the way")]);
+    let said = place.flow(&["run", "a.yaml"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("`out/deep/a.png` cannot be written:"), "{}", said.err);
+    assert_eq!(place.written("out"), ["out/deep/a.png/keep"]);
+}
+
+#[test]
+fn a_picture_of_a_named_node_needs_its_folder_too() {
+    let place = Place::new(&[("a.yaml", EDGES), ("results", "a file in the way")]);
+    let said = place.flow(&["run", "a.yaml", "edges", "--json", "--out", "results"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+    assert!(said.err.contains("results"), "{}", said.err);
+}
+
+#[test]
+fn two_nodes_that_write_one_file_are_refused() {
+    let twice = format!("{EDGES}  too: {{ type: SaveImage, images: photo, path: out\\\\deep/a }}\n");
+    let twice = twice.replace("out\\\\deep/a }", "\"out\\\\deep/a\" }");
+    let place = Place::new(&[("a.yaml", &twice)]);
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}", said.err);
+    assert!(said.err.contains("error[same-file]: `save` and `too` would both write"), "{}", said.err);
+    let apart = place.path("a.yaml");
+    fs::write(&apart, twice.replace("path: \"out", "when: false, path: \"out")).unwrap();
+    place.flow(&["run", "a.yaml"]).fine();
+}
