@@ -30,6 +30,8 @@ fn a_node_whose_cache_is_off_always_runs_and_what_it_feeds_only_when_it_differs(
     let first = place.flow(&["run", "a.yaml", "--json"]).fine();
     assert_eq!((first.started("out"), first.started("image")), (1, 1));
     let kept = count(&place);
+    let plan = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(plan.out.contains("`cache: off`, every time"), "{}", plan.out);
     let second = place.flow(&["run", "a.yaml", "--json"]).fine();
     assert_eq!((second.started("out"), second.started("image")), (1, 0), "{}", second.out);
     assert_eq!(count(&place), kept);
@@ -77,10 +79,17 @@ fn memory_only_leaves_nothing_on_disk() {
 
 #[test]
 fn words_that_are_none_are_refused_with_those_there_are() {
-    let place = Place::new(&[("a.yaml", &SAMPLING.replace("steps: 1 }", "steps: 1, cache: on, seed_mode: randomize }"))]);
+    let place = Place::new(&[(
+        "a.yaml",
+        &SAMPLING.replace("steps: 1 }", "steps: 1, cache: on, seed_mode: randomize }"),
+    )]);
     let said = place.flow(&["check", "a.yaml"]);
     assert_eq!(said.code, 2);
-    assert!(said.err.contains("`on` is no value of `cache`") && said.err.contains("disk, memory"), "{}", said.err);
+    assert!(
+        said.err.contains("`on` is no value of `cache`") && said.err.contains("`disk`, `memory`, `off`"),
+        "{}",
+        said.err
+    );
     assert!(said.err.contains("`randomize` is no value of `seed_mode`"), "{}", said.err);
     place.write("a.yaml", &SAMPLING.replace("vae: ckpt }", "vae: ckpt, seed_mode: random }"));
     let said = place.flow(&["check", "a.yaml"]);
@@ -90,7 +99,8 @@ fn words_that_are_none_are_refused_with_those_there_are() {
 /// The seed in the recipe that a picture carries.
 fn seed_in(place: &Place, picture: &str) -> String {
     place.flow(&["convert", picture, "-o", "recipe.json"]).fine();
-    let recipe: serde_json::Value = serde_json::from_str(&fs::read_to_string(place.path("recipe.json")).unwrap()).unwrap();
+    let recipe: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(place.path("recipe.json")).unwrap()).unwrap();
     fs::remove_file(place.path("recipe.json")).unwrap();
     recipe["out"]["inputs"]["seed"].to_string()
 }
@@ -100,7 +110,11 @@ fn a_random_seed_is_drawn_once_told_and_stored() {
     let place = Place::new(&[("a.yaml", &SAMPLING.replace("steps: 1 }", "steps: 1, seed_mode: random }"))]);
     let told = || {
         let said = place.flow(&["run", "a.yaml", "--json"]).fine();
-        let note = said.events().into_iter().find(|event| event["event"] == "note" && event["node"] == "out").unwrap();
+        let note = said
+            .events()
+            .into_iter()
+            .find(|event| event["event"] == "note" && event["node"] == "out")
+            .unwrap();
         note["message"].as_str().unwrap().strip_prefix("seed ").unwrap().to_owned()
     };
     let first = told();
@@ -115,8 +129,13 @@ fn a_random_seed_is_drawn_once_told_and_stored() {
 #[test]
 fn a_seed_counts_up_or_down_with_the_runs_and_is_one_for_an_item_in_all_combinations() {
     let counted = |mode: &str| {
-        let workflow = SAMPLING.replace("seed: $seed, steps: 1 }", &format!("seed: $seed, steps: 1, seed_mode: {mode}, cfg: $cfg }}"));
-        let workflow = workflow.replace("inputs: { seed: 5 }", "inputs: { seed: 5, cfg: 1 }").replace("out/a.png", "\"out/${cfg}.png\"");
+        let workflow = SAMPLING.replace(
+            "seed: $seed, steps: 1 }",
+            &format!("seed: $seed, steps: 1, seed_mode: {mode}, cfg: $cfg }}"),
+        );
+        let workflow = workflow
+            .replace("inputs: { seed: 5 }", "inputs: { seed: 5, cfg: 1 }")
+            .replace("out/a.png", "\"out/${cfg}.png\"");
         let place = Place::new(&[("a.yaml", &format!("{workflow}matrix: {{ cfg: [1, 2, 3] }}\n"))]);
         place.flow(&["run", "a.yaml"]).fine();
         ["out/1.png", "out/2.png", "out/3.png"].map(|name| seed_in(&place, name))
@@ -127,11 +146,15 @@ fn a_seed_counts_up_or_down_with_the_runs_and_is_one_for_an_item_in_all_combinat
     let each = SAMPLING
         .replace("inputs: { seed: 5 }", "inputs: { cfg: 1, words: { type: list, default: [apple, pear] } }")
         .replace("text: a red apple }", "text: $each, each: $words }")
-        .replace("seed: $seed, steps: 1 }", "seed: 18446744073709551615, seed_mode: increment, steps: 1, cfg: $cfg }")
+        .replace(
+            "seed: $seed, steps: 1 }",
+            "seed: 18446744073709551615, seed_mode: increment, steps: 1, cfg: $cfg }",
+        )
         .replace("out/a.png", "\"out/${cfg}-${each}.png\"");
     let place = Place::new(&[("a.yaml", &format!("{each}matrix: {{ cfg: [1, 2] }}\n"))]);
     place.flow(&["run", "a.yaml"]).fine();
-    let seeds = ["out/1-apple.png", "out/1-pear.png", "out/2-apple.png", "out/2-pear.png"].map(|name| seed_in(&place, name));
+    let seeds = ["out/1-apple.png", "out/1-pear.png", "out/2-apple.png", "out/2-pear.png"]
+        .map(|name| seed_in(&place, name));
     // After the greatest seed comes the least.
     assert_eq!(seeds, ["18446744073709551615", "0", "18446744073709551615", "0"]);
 }

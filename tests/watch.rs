@@ -5,8 +5,19 @@ mod watcher;
 
 use std::{fs, io::BufRead, io::BufReader, process::Stdio};
 
-use serde_json::Value;
 use watcher::*;
+
+/// Three host nodes and a sink; no model needed.
+const EDGES: &str = "\
+flow: 1
+name: edges
+inputs: { high: 200 }
+nodes:
+  photo: { type: LoadImage, image: photo.png }
+  edges: { type: CannyDetect, image: photo, low: 100, high: $high }
+  inverted: { type: ImageInvert, image: edges }
+  save: { type: SaveImage, images: inverted, path: out/edges.png }
+";
 
 /// Draws with the shipped model; `STEPS` is to be replaced.
 const DRAWING: &str = "\

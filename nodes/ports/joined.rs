@@ -45,7 +45,8 @@ fn frames_of(latent: &Latent) -> Option<Arc<Mask>> {
     let mask = latent.noise_mask.as_ref()?;
     let frames = latent.samples.dim(0).unwrap_or(1);
     // Fewer masks than frames begin again, as in the sampler.
-    let values: Vec<_> = (0..frames).flat_map(|i| mask.frame(i % mask.frames.max(1)).iter().copied()).collect();
+    let values: Vec<_> =
+        (0..frames).flat_map(|i| mask.frame(i % mask.frames.max(1)).iter().copied()).collect();
     Some(Arc::new(Mask::new(frames, mask.height, mask.width, values)))
 }
 

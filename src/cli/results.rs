@@ -18,7 +18,8 @@ impl Unwritable {
         let mut unwritable = Self::default();
         if let Some(name) = wanted.first() {
             let why = unwritable.tried.unwritable(files, name);
-            let problem = |why| Diagnostic::error("unwritable", format!("`{name}.png` cannot be written: {why}"));
+            let problem =
+                |why| Diagnostic::error("unwritable", format!("`{name}.png` cannot be written: {why}"));
             unwritable.problems.0.extend(why.map(problem));
         }
         unwritable

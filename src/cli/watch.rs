@@ -338,7 +338,8 @@ impl Watching<'_, '_> {
         let (session, wanted) = (self.session, &*self.command.wanted);
         let (done, outbox) = (self.done.clone(), self.outbox.clone());
         self.scope.spawn(move || {
-            let turn = Turn { session, wanted, ready: &ready, leash: &leash, cancel: &cancel, outbox: &outbox };
+            let turn =
+                Turn { session, wanted, ready: &ready, leash: &leash, cancel: &cancel, outbox: &outbox };
             // Only one turn runs at a time.
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = outbox.send(Message::Ended(turn.run(&mut done)));

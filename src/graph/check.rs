@@ -102,7 +102,7 @@ pub(crate) fn text(
     settings: &Settings,
     text: &Spanned<String>,
 ) -> Result<String, Diagnostics> {
-    let mut scope = scope::Scope { workflow, settings, used: HashSet::new(), each: false };
+    let mut scope = scope::Scope { workflow, settings, used: HashSet::new(), each: false, list: None };
     let value = scope.filled(&text.value).map_err(|error| {
         let problem = Diagnostic::error(error.id, error.message).hint(error.hint);
         Diagnostics::from(problem.at(text.span.clone()))

@@ -10,8 +10,13 @@ use petgraph::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Workflow, check::Settings,
-    Value, diag::Span, inputs::Overrides, key, node::Arg, provenance::Origin,
+    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Value, Workflow,
+    check::Settings,
+    diag::Span,
+    inputs::Overrides,
+    key,
+    node::Arg,
+    provenance::Origin,
     workflow::{CacheMode, Spanned},
 };
 

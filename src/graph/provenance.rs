@@ -74,8 +74,7 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
     let in_place =
         |id: &NodeId| id.rsplit_once('.').is_some_and(|(parent, _)| workflow.nodes.contains_key(parent));
     // What a `when` took out is no part of this result, nor what another run of a sweep has served.
-    let partial =
-        !joined && (conditional || !workflow.combination.is_empty() || workflow.item.is_some());
+    let partial = !joined && (conditional || !workflow.combination.is_empty() || workflow.item.is_some());
     let kept = |id: &NodeId| !partial || written.jobs.contains_key(&**id);
     let nodes = workflow.nodes.keys().filter(|id| !in_place(id) && kept(id));
     insert(&mut top, "nodes", nodes.map(|id| (id.to_string(), written.node(id))).collect());
@@ -141,7 +140,8 @@ impl Written<'_> {
             place.insert(field.name.clone(), value);
         }
         insert(&mut entry, "with", with);
-        let drawn = seed.filter(|seed| !entry.contains_key(*seed)).and_then(|seed| job?.args.get_key_value(seed));
+        let drawn =
+            seed.filter(|seed| !entry.contains_key(*seed)).and_then(|seed| job?.args.get_key_value(seed));
         entry.extend(drawn.map(|(seed, value)| ((*seed).to_owned(), escaped(value))));
         Value::Object(entry)
     }
@@ -168,7 +168,8 @@ impl Written<'_> {
         let workflow = &self.origin.workflow;
         let (Raw::Literal(Literal::Text(text)) | Raw::Given(text)) = value else { return false };
         let named = |word: &str| text.contains('$') && text.contains(word);
-        (!workflow.combination.is_empty() && named("matrix.")) || (!self.joined && workflow.item.is_some() && named("each"))
+        (!workflow.combination.is_empty() && named("matrix."))
+            || (!self.joined && workflow.item.is_some() && named("each"))
     }
 
     /// A link as planned; `None` where nothing is linked any more.

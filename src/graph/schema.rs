@@ -5,7 +5,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    InputSpec, Literal, NodeDef, Registry, Socket, inputs::InputType, spec::ValueKind, workflow::{CacheMode, RESERVED, SeedMode},
+    InputSpec, Literal, NodeDef, Registry, Socket,
+    inputs::InputType,
+    spec::ValueKind,
+    workflow::{CacheMode, RESERVED, SeedMode},
 };
 
 /// The schema of a workflow over these node types.

@@ -15,7 +15,7 @@ use crate::{
     Collected, Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
     inputs::{Given, GivenValue},
     near::did_you_mean,
-    workflow::{Axis, Grid, Item, Matrix, Part, Spanned, column},
+    workflow::{Axis, Grid, Items, Matrix, Part, Spanned, column},
     yaml,
 };
 
@@ -45,7 +45,7 @@ pub struct Sweep {
     /// The values along the sides of the contact sheet.
     sides: [Vec<Given>; 2],
     /// The items of `each:`; each combination runs with all of them.
-    items: Option<Vec<Item>>,
+    items: Option<Vec<Items>>,
     /// After all items something runs on what they gave.
     joins: bool,
     notes: Diagnostics,
@@ -107,12 +107,16 @@ impl Workflow {
         workflow.step = asked.turn;
         if self.problems.has_errors() {
             // What could be read is checked once more, so that all that is wrong is told at once.
+            let items = workflow.items(overrides, files).unwrap_or_else(|wrong| {
+                notes.0.extend(wrong.0);
+                None
+            });
             return Ok(Sweep {
                 workflow,
                 matrix,
                 combinations: vec![Vec::new()],
                 sides: Default::default(),
-                items: None,
+                items: items.map(|items| items.into_iter().take(1).collect()),
                 joins: false,
                 notes,
             });
@@ -297,7 +301,7 @@ impl Sweep {
     }
 
     /// The item of a run.
-    fn item(&self, run: usize) -> Option<&Item> {
+    fn item(&self, run: usize) -> Option<&Items> {
         self.items.as_ref()?.get(run % self.per_combination())
     }
 
@@ -315,7 +319,7 @@ impl Sweep {
     /// The items that gave nothing to a node of a run that joins them.
     pub fn left_out(&self, run: usize, collect: &str, collected: &Collected) -> Vec<String> {
         let lacking = self.items_before(run).filter(|item| !collected.has(collect, *item));
-        lacking.filter_map(|item| Some(self.item(item)?.value.to_string())).collect()
+        lacking.filter_map(|item| Some(self.item(item)?.label())).collect()
     }
 
     /// Whether nothing is varied: one run, as the file says.
@@ -345,6 +349,9 @@ impl Sweep {
             (true, true) => Part::Joined(Arc::new(collected.clone())),
         };
         let mut workflow = self.workflow(if self.is_joined(run) { item } else { run });
+        if self.is_joined(run) {
+            workflow.step = self.workflow.step.saturating_add((run / self.per_combination()) as u64);
+        }
         workflow.part = part;
         workflow
     }
@@ -356,7 +363,7 @@ impl Sweep {
     pub fn values(&self, run: usize) -> Vec<(String, Json)> {
         let pairs = self.combination(run).iter();
         let pairs = pairs.map(|given| (given.key.value.clone(), given.value.literal().to_json()));
-        let item = self.item(run).map(|item| ("each".to_owned(), item.value.to_json()));
+        let item = self.item(run).map(|item| ("each".to_owned(), item.to_json()));
         let joined = self.is_joined(run).then(|| ("collect".to_owned(), self.items_before(run).len().into()));
         pairs.chain(item).chain(joined).collect()
     }
@@ -367,7 +374,7 @@ impl Sweep {
     /// When there is no such run.
     pub fn label(&self, run: usize) -> String {
         let pairs = self.combination(run).iter().map(|given| format!("{}={}", given.key.value, given.value));
-        let item = self.item(run).map(|item| item.value.to_string());
+        let item = self.item(run).map(Items::label);
         let joined = self.is_joined(run).then(|| format!("all {} items", self.items_before(run).len()));
         pairs.chain(item).chain(joined).collect::<Vec<_>>().join(" ")
     }

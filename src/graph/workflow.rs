@@ -43,8 +43,8 @@ pub struct Workflow {
     pub(crate) matrix: Option<Arc<Matrix>>,
     /// The values of one run of a sweep.
     pub(crate) combination: Vec<Given>,
-    /// The item of `each:` in one run.
-    pub(crate) item: Option<Item>,
+    /// The items of `each:` in one run.
+    pub(crate) item: Option<Items>,
     /// Which part of the nodes runs.
     pub(crate) part: Part,
     /// How many steps a `seed_mode: increment` takes in this run.
@@ -63,14 +63,49 @@ pub struct Workflow {
     pub(crate) problems: Diagnostics,
 }
 
-/// One item of the list a node runs over.
+/// What nodes with an `each` run with in one run: an item of each list.
+#[derive(Clone, Debug)]
+pub(crate) struct Items {
+    /// From 0, over all combinations of items.
+    pub(crate) index: usize,
+    /// In the order of the file; at least one.
+    pub(crate) of: Vec<Item>,
+}
+
+/// One item of a list that nodes run over.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
+    /// The list as written: `$photos`, or a folder.
+    pub(crate) list: String,
     pub(crate) value: Literal,
     /// A file's name without folder and ending, else the value as a text.
     pub(crate) name: String,
     /// From 0.
     pub(crate) index: usize,
+}
+
+impl Items {
+    /// The items for a person.
+    pub(crate) fn label(&self) -> String {
+        self.of.iter().map(|item| item.value.to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The items as data: the one, or each under the name of its list.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match self.of.as_slice() {
+            [one] => one.value.to_json(),
+            several => {
+                several.iter().map(|item| (item.list_name().to_owned(), item.value.to_json())).collect()
+            }
+        }
+    }
+}
+
+impl Item {
+    /// The list without its `$`.
+    pub(crate) fn list_name(&self) -> &str {
+        self.list.trim_start_matches('$')
+    }
 }
 
 /// Which nodes of a workflow with a `collect` run: it ends the run of each item, and the rest runs once after all of them.

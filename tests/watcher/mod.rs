@@ -14,18 +14,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Three host nodes and a sink; no model needed.
-pub const EDGES: &str = "\
-flow: 1
-name: edges
-inputs: { high: 200 }
-nodes:
-  photo: { type: LoadImage, image: photo.png }
-  edges: { type: CannyDetect, image: photo, low: 100, high: $high }
-  inverted: { type: ImageInvert, image: edges }
-  save: { type: SaveImage, images: inverted, path: out/edges.png }
-";
-
+/// Where the example pictures are.
 pub const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-sd/reference/inputs");
 
 /// How long something that must happen may take on a busy machine.

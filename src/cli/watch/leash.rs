@@ -38,8 +38,7 @@ impl Leash {
     pub fn run(&self, plan: &Plan, signatures: &[Option<Hash>]) {
         let jobs = plan.graph().node_indices();
         let mut state = self.state();
-        state.signatures =
-            jobs.map(|job| (plan.job(job).id.to_string(), signatures[job.index()])).collect();
+        state.signatures = jobs.map(|job| (plan.job(job).id.to_string(), signatures[job.index()])).collect();
         state.running.clear();
     }
 

@@ -100,7 +100,9 @@ impl Turn<'_> {
             let ran = match known {
                 Some(kept) => {
                     let jobs = plan.order().iter().map(|job| plan.job(*job));
-                    jobs.for_each(|job| self.event(Event { node: &job.id, kind: job.def.kind, what: What::Cached }));
+                    jobs.for_each(|job| {
+                        self.event(Event { node: &job.id, kind: job.def.kind, what: What::Cached })
+                    });
                     Ran { ending: Ending::Done, outputs: Outputs::default(), kept }
                 }
                 None => {
@@ -172,7 +174,9 @@ impl Turn<'_> {
     fn write(&self, sheets: Sheets<'_>, files: &Files, ended: &mut Ended) {
         match sheets.write(files) {
             Ok(written) => {
-                let saved = |node: &str, path: &Path| self.event(Event { node, kind: "grid", what: What::Saved { path } });
+                let saved = |node: &str, path: &Path| {
+                    self.event(Event { node, kind: "grid", what: What::Saved { path } })
+                };
                 written.iter().for_each(|(node, path)| saved(node, path));
             }
             Err(error) => {

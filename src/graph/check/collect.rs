@@ -89,17 +89,18 @@ impl Draft<'_> {
         let link = self.nodes[node].links.first().map(|link| (link.producer, link.output));
         let source = link.map_or_else(String::new, |(producer, _)| self.nodes[producer].id.to_string());
         let message = format!("`{source}` runs once: there is nothing to collect");
-        let hint = format!("link it as it is: `{source}`; `each:` on a node makes it, and what it feeds, run item by item");
+        let hint = format!(
+            "link it as it is: `{source}`; `each:` on a node makes it, and what it feeds, run item by item"
+        );
         self.wrong_part(node, message, hint);
     }
 
     fn both(&mut self, node: usize, item: Option<usize>) {
         let id = &self.nodes[node].id;
         let message = match item {
-            Some(item) => format!(
-                "`{id}` takes what all items gave, and `{}` of one item",
-                self.nodes[item].id
-            ),
+            Some(item) => {
+                format!("`{id}` takes what all items gave, and `{}` of one item", self.nodes[item].id)
+            }
             None => format!("`{id}` takes what all items gave, and names one of them"),
         };
         let hint = match item {

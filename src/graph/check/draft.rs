@@ -89,7 +89,7 @@ impl<'a> Draft<'a> {
         settings: &'a Settings,
         problems: Diagnostics,
     ) -> Self {
-        let scope = Scope { workflow, settings, used: HashSet::new(), each: false };
+        let scope = Scope { workflow, settings, used: HashSet::new(), each: false, list: None };
         let (ids, nodes) = (HashMap::new(), Vec::with_capacity(workflow.nodes.len()));
         let mut draft = Self {
             workflow,
@@ -178,6 +178,7 @@ impl<'a> Draft<'a> {
             };
             let (problems, nodes) = (self.problems.0.len(), self.nodes.len());
             self.scope.each = raw.each.is_some();
+            self.scope.list = raw.each.as_ref().map(|each| each.value.as_str());
             let mut seen: BTreeMap<&'static str, &RawField> = BTreeMap::new();
             for field in raw.fields.iter().filter(|field| !is_set(field)).chain(set) {
                 let at = At { node, field };

@@ -135,7 +135,8 @@ impl Draft<'_> {
         if matches!(part, Part::Item) {
             let after: Vec<_> = roots.iter().copied().filter(|node| !runs(node)).collect();
             let needed = self.needed(after, true);
-            collecting = (0..needed.len()).filter(|node| needed[*node] && self.nodes[*node].collects).collect();
+            collecting =
+                (0..needed.len()).filter(|node| needed[*node] && self.nodes[*node].collects).collect();
         }
         roots.retain(|node| runs(node));
         let collected: Vec<_> = collecting

@@ -20,6 +20,8 @@ pub(super) struct Scope<'a> {
     pub(super) used: HashSet<&'a str>,
     /// Somebody asked for the item of this run.
     pub(super) each: bool,
+    /// The list that the node in question runs over.
+    pub(super) list: Option<&'a str>,
 }
 
 /// What a name stands for.
@@ -74,7 +76,21 @@ impl<'a> Scope<'a> {
         let Some(item) = &self.workflow.item else {
             return Err(unknown(name, Some("no node of this workflow has an `each:`".into())));
         };
-        match tail {
+        // `each.photos.name` says which list; else it is the only one, or that of the node itself.
+        let (list, of) = tail.split_once('.').unwrap_or((tail, ""));
+        let named = item.of.iter().find(|item| !list.is_empty() && item.list_name() == list);
+        let own = || match item.of.as_slice() {
+            [one] => Some(one),
+            several => several.iter().find(|item| Some(item.list.as_str()) == self.list),
+        };
+        let (item, of) = match named {
+            Some(named) => (named, of),
+            None => match own() {
+                Some(own) => (own, tail),
+                None => return Err(unknown(name, Some(format!("write `$each.{}`", item.of[0].list_name())))),
+            },
+        };
+        match of {
             "" => Ok(Found::Value(item.value.clone())),
             "name" => Ok(Found::Value(item.name.as_str().into())),
             "index" => Ok(Found::Value(item.index.into())),

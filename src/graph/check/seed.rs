@@ -36,7 +36,8 @@ impl Draft<'_> {
                 continue;
             };
             if self.nodes[node].links.iter().any(|link| link.input == input) {
-                let message = format!("`{id}.{input}` is linked: its `seed_mode` has no number to begin with");
+                let message =
+                    format!("`{id}.{input}` is linked: its `seed_mode` has no number to begin with");
                 self.problems.push(wrong("literal-expected", message, "write a number, or `$seed`"));
                 self.nodes[node].broken = true;
                 continue;

@@ -31,7 +31,8 @@ impl Draft<'_> {
             let (id, other_id) = (self.nodes[node].id.to_string(), &self.nodes[other].id);
             let message = format!("`{other_id}` and `{id}` would both write `{path}`");
             let problem = Diagnostic::error("same-file", message).at(place(node));
-            let problem = problem.label(place(other), "here too").hint("give each a path of its own".to_owned());
+            let problem =
+                problem.label(place(other), "here too").hint("give each a path of its own".to_owned());
             self.problems.push(problem.node(id));
         }
     }

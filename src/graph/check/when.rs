@@ -19,6 +19,7 @@ impl Draft<'_> {
         let workflow = self.workflow;
         for (node, (id, raw)) in workflow.nodes.iter().enumerate() {
             self.scope.each = false;
+            self.scope.list = raw.each.as_ref().map(|each| each.value.as_str());
             for when in &raw.when {
                 let holds = match &when.value {
                     Literal::Text(text) => self.holds(text),

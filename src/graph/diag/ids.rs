@@ -40,7 +40,10 @@ pub const IDS: &[(&str, &str)] = &[
     ("too-big", "the file, or what its aliases expand to, is larger than a workflow may be"),
     ("too-deep", "the file nests deeper than a workflow may"),
     ("too-many-runs", "a matrix or sweep has more combinations than are run, or none"),
-    ("ui-format", "a part of ComfyUI's editor format that cannot be read, such as a sub-graph that the file lacks"),
+    (
+        "ui-format",
+        "a part of ComfyUI's editor format that cannot be read, such as a sub-graph that the file lacks",
+    ),
     ("unknown-input", "a node has no input of this name"),
     ("unknown-key", "a key that the format does not have at this place"),
     ("unknown-name", "a `$name` that is no input, model alias or node"),

@@ -173,7 +173,8 @@ impl Checked {
 
     fn planned(&self, run: usize, collected: &Collected, found: &mut Found) -> Result<Plan, Diagnostics> {
         let combination = run / self.sweep.per_combination();
-        let item = self.sound.get(&combination).copied().unwrap_or(combination * self.sweep.per_combination());
+        let item =
+            self.sound.get(&combination).copied().unwrap_or(combination * self.sweep.per_combination());
         let workflow = self.sweep.part(run, item, collected);
         check_among(&workflow, &self.registry, &self.files, &self.overrides, &self.wanted, found)
     }
@@ -229,6 +230,8 @@ struct Paths {
     /// By path: the run and what it writes there.
     written: HashMap<String, (usize, Hash)>,
     served: HashSet<(String, Hash)>,
+    /// What the items of this combination give to the run that joins them.
+    gave: Vec<Hash>,
     cells: HashMap<(String, super::Cell), usize>,
     clashes: Vec<Diagnostic>,
     told: HashSet<String>,
@@ -237,7 +240,12 @@ struct Paths {
 impl Paths {
     /// The sinks of a run that an earlier run has served with the same values.
     fn sinks(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Vec<String> {
-        let signatures = signatures(plan);
+        if run % sweep.per_combination() == 0 {
+            self.gave.clear();
+        }
+        let gave = self.gave.iter().fold(Hash::builder(), |hash, gave| hash.part(gave.as_bytes())).finish();
+        let signatures = signatures(plan, gave);
+        self.gave.extend(plan.collected().iter().map(|(_, output)| signatures[output.job.index()]));
         let mut served = Vec::new();
         for sink in plan.sinks() {
             let job = plan.job(sink);
@@ -301,15 +309,21 @@ impl Sweep {
                 format!("${{matrix.{key}}}")
             }
         });
-        let other_item = self.item(first).map(|item| item.index) != self.item(second).map(|item| item.index);
-        let keys = keys.chain(other_item.then(|| "${each.name}".to_owned()));
+        let items = |run| self.item(run).map_or(&[][..], |items| &items.of);
+        let others =
+            items(first).iter().zip(items(second)).filter(|(first, second)| first.index != second.index);
+        let several = items(first).len() > 1;
+        let keys = keys.chain(others.map(|(item, _)| match several {
+            true => format!("${{each.{}.name}}", item.list_name()),
+            false => "${each.name}".to_owned(),
+        }));
         let keys: Vec<_> = keys.map(|key| format!("`{key}`")).collect();
         format!("put {} into {place}", keys.join(" and "))
     }
 }
 
-/// For each job what it computes, as far as a plan tells without reading a file.
-fn signatures(plan: &Plan) -> Vec<Hash> {
+/// For each job what it computes, as far as a plan tells without reading a file; `gave` stands for what items gave.
+fn signatures(plan: &Plan, gave: Hash) -> Vec<Hash> {
     let mut all = vec![Hash::of(b""); plan.graph().node_count()];
     for job in plan.order() {
         let mut parts = BTreeMap::new();
@@ -317,7 +331,7 @@ fn signatures(plan: &Plan) -> Vec<Hash> {
             let part = match constant {
                 Constant::Literal(literal) => key::Part::Literal(literal),
                 Constant::File(file) => key::Part::File(Hash::of(file.path.as_os_str().as_encoded_bytes())),
-                Constant::Items(items) => key::Part::Value(key::of_items(items)),
+                Constant::Items(_) => key::Part::Value(gave),
             };
             parts.insert(*name, part);
         }

@@ -176,6 +176,7 @@ fn every_id_is_documented_and_has_a_case() {
         "stale-lock",
         "too-big",
         "ui-format",
+        "unwritable",
         "wrong-hash",
     ];
     let missing: Vec<_> =

@@ -49,7 +49,8 @@ impl Place {
     }
 
     fn sweep(&self, name: &str, sweeps: &[&str], set: &[(&str, &str)]) -> Result<Sweep, Diagnostics> {
-        let asked = Asked { sweeps: sweeps.iter().map(|text| text.to_string()).collect(), grid: None, turn: 0 };
+        let asked =
+            Asked { sweeps: sweeps.iter().map(|text| text.to_string()).collect(), grid: None, turn: 0 };
         self.open(name)?.sweep(&asked, &overrides(set), &self.1)
     }
 

@@ -391,7 +391,12 @@ impl Reader<'_> {
         if found.is_none() {
             let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
             let message = format!("`{text}` is no value of `{key}`");
-            self.error("value-not-in-list", message, &value.range, did_you_mean(&text, &known, "it is one of"));
+            self.error(
+                "value-not-in-list",
+                message,
+                &value.range,
+                did_you_mean(&text, &known, "it is one of"),
+            );
         }
         found
     }
@@ -414,7 +419,9 @@ impl Reader<'_> {
                 self.node(id.clone(), entry, nodes);
                 Raw::InPlace(id)
             }
-            Shape::Map(inner) if inner.len() == 1 && inner[0].key == "collect" => self.collect(entry, &inner[0]),
+            Shape::Map(inner) if inner.len() == 1 && inner[0].key == "collect" => {
+                self.collect(entry, &inner[0])
+            }
             _ => entry.value.literal().map_or(Raw::Map, Raw::Literal),
         };
         RawField {

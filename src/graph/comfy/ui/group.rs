@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     int_of, list_of,
-    sheet::{INPUT_BORDER, Opener, Role, Sheet, Start},
+    sheet::{INPUT_BORDER, Node, Opener, Role, Sheet, Start},
     widgets,
 };
 use crate::tree::Tree;
@@ -31,9 +31,8 @@ struct Input {
 
 impl<'t> Wiring<'t> {
     fn of(definition: &'t Tree) -> Self {
-        let number = |tree: &Tree, at: usize| {
-            usize::try_from(list_of(Some(tree)).get(at).and_then(int_of)?).ok()
-        };
+        let number =
+            |tree: &Tree, at: usize| usize::try_from(list_of(Some(tree)).get(at).and_then(int_of)?).ok();
         let links = list_of(definition.get("links")).iter().filter_map(|link| {
             Some(((number(link, 2)?, number(link, 3)?), (number(link, 0)?, number(link, 1)?)))
         });
@@ -71,7 +70,10 @@ impl<'t> Opener<'t, '_> {
         let wiring = Wiring::of(tree);
         let inputs = self.inputs_of(&wiring, &inside);
         self.connect(number, &wiring, &inside, &inputs);
-        self.values_of(outside, &wiring, &inside);
+        // Of a group in a group the outer one says the values first.
+        if !self.sheets.sheets[self.sheets.nodes[outside].sheet].group {
+            self.values_of(outside, number, &wiring);
+        }
         number
     }
 
@@ -124,7 +126,10 @@ impl<'t> Opener<'t, '_> {
     /// Gives the links inside, those through the border included, numbers as a canvas has them.
     fn connect(&mut self, sheet: usize, wiring: &Wiring<'_>, inside: &[Option<usize>], inputs: &[Input]) {
         let mut starts = Vec::new();
-        let inner = wiring.into.iter().map(|(end, (from, slot))| (*end, Start { from: from.to_string(), slot: *slot }));
+        let inner = wiring
+            .into
+            .iter()
+            .map(|(end, (from, slot))| (*end, Start { from: from.to_string(), slot: *slot }));
         let border = inputs.iter().enumerate().map(|(number, input)| {
             ((input.node, input.slot), Start { from: INPUT_BORDER.to_owned(), slot: number })
         });
@@ -157,32 +162,39 @@ impl<'t> Opener<'t, '_> {
     }
 
     /// Hands the values of the group node to the nodes inside: it lists theirs one after the other, without those that
-    /// have become inputs.
-    fn values_of(&mut self, outside: usize, wiring: &Wiring<'_>, inside: &[Option<usize>]) {
+    /// have become inputs, which come last or not at all.
+    fn values_of(&mut self, outside: usize, sheet: usize, wiring: &Wiring<'t>) {
         let Some(list) = self.sheets.nodes[outside].widgets else { return };
         let list = self.sheets.nodes[outside].given.clone().unwrap_or_else(|| widgets::all(list));
         let mut left = list.iter().copied();
         let mut given = Vec::new();
-        let nodes = inside.iter().enumerate().filter_map(|(place, node)| Some((place, (*node)?)));
+        let places = 0..list_of(wiring.definition.get("nodes")).len();
+        let by_id = &self.sheets.sheets[sheet].by_id;
+        let nodes = places.filter_map(|place| Some((place, *by_id.get(&place.to_string())?)));
         for (_, number) in nodes.filter(|(place, number)| self.is_seen(wiring, *place, *number)) {
             let node = &self.sheets.nodes[number];
             let Some(own) = node.widgets else { continue };
             let mut values = widgets::all(own);
-            let hidden = widgets::places(&values, &widgets::names_of(node)).into_iter();
             let is_input = |name: &str| node.inputs.iter().any(|slot| slot.widget == Some(name));
-            let hidden: HashSet<usize> =
-                hidden.filter(|(name, _)| is_input(name)).flat_map(|(_, place)| place).collect();
+            let hidden: HashSet<usize> = match node.role {
+                Role::Subgraph(_) => HashSet::new(),
+                _ => {
+                    let places = widgets::places(&values, &widgets::names_of(node)).into_iter();
+                    places.filter(|(name, _)| is_input(name)).flat_map(|(_, place)| place).collect()
+                }
+            };
             for (_, value) in values.iter_mut().enumerate().filter(|(at, _)| !hidden.contains(at)) {
                 let Some(next) = left.next() else { return self.misfit(outside) };
                 *value = next;
             }
             given.push((number, values));
         }
-        if left.next().is_some() {
-            return self.misfit(outside);
-        }
         for (number, values) in given {
             self.sheets.nodes[number].given = Some(values);
+            let Node { role, class, .. } = self.sheets.nodes[number];
+            if let (Role::Subgraph(inside), Some(definition)) = (role, self.grouped(class)) {
+                self.values_of(number, inside, &Wiring::of(definition));
+            }
         }
     }
 

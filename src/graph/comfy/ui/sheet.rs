@@ -174,6 +174,11 @@ impl<'t> Opener<'t, '_> {
         number
     }
 
+    /// What is inside of a group node.
+    pub(super) fn grouped(&self, class: &str) -> Option<&'t Tree> {
+        group_of(class).and_then(|group| self.groups?.get(group))
+    }
+
     /// Whether another node may be added; says so if not.
     pub(super) fn has_room(&mut self, node: &Tree) -> bool {
         let room = self.sheets.nodes.len() < MAX_NODES;
@@ -228,8 +233,7 @@ impl<'t> Opener<'t, '_> {
             range: kind.range.clone(),
             class_range: kind.range.clone(),
         });
-        let group = class.strip_prefix("workflow/").or_else(|| class.strip_prefix("workflow>"));
-        let grouped = group.and_then(|group| self.groups?.get(group));
+        let grouped = self.grouped(class);
         let definition = self.definitions.get(class).copied();
         if level >= MAX_LEVELS && grouped.or(definition).is_some() {
             let message = format!("sub-graphs nest deeper than {MAX_LEVELS} levels");
@@ -242,7 +246,7 @@ impl<'t> Opener<'t, '_> {
             self.sheets.nodes[number].role = Role::Subgraph(inside);
         } else if mode != Mode::On {
             // Whatever it is, it does not run.
-        } else if let Some(group) = group {
+        } else if let Some(group) = group_of(class) {
             let hint = "save the workflow again in ComfyUI, where the group node is known";
             self.refuse(format!("the group node `{group}` is not in the file"), &kind.range, hint);
         } else if is_uuid(class) {
@@ -264,6 +268,11 @@ fn role(class: &str) -> Role {
         | "PrimitiveBoolean" => Role::Primitive,
         _ => Role::Plain,
     }
+}
+
+/// The name of a group node.
+fn group_of(class: &str) -> Option<&str> {
+    class.strip_prefix("workflow/").or_else(|| class.strip_prefix("workflow>"))
 }
 
 fn is_uuid(class: &str) -> bool {
