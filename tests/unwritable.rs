@@ -93,6 +93,37 @@ fn a_folder_without_permission_is_found_before_anything_runs() {
     }
 }
 
+/// A file system that even its owner cannot write to.
+#[cfg(target_os = "linux")]
+const READ_ONLY: &str = "/sys/flow";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_read_only_file_system_is_told_for_the_cache_and_found_before_anything_runs_for_results() {
+    fs::create_dir(READ_ONLY).unwrap_err();
+    let place = Place::new(&[("a.yaml", EDGES)]);
+    let pictures = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-sd/reference/inputs");
+    let said = Said::of(place.command(&["run", "a.yaml", "--input", pictures]).env("FLOW_CACHE", READ_ONLY));
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(said.err.matches("results cannot be kept in `/sys/flow").count(), 1, "{}", said.err);
+    assert!(place.path("out/deep/a.png").is_file());
+    let said = place.flow(&["run", "a.yaml", "--json", "--out", READ_ONLY]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+    assert!(said.err.contains("`out/deep/a.png` cannot be written: `/sys`:"), "{}", said.err);
+}
+
+#[test]
+fn a_contact_sheet_needs_its_folder_too() {
+    let swept = EDGES
+        .replace("path: out/deep/a.png", "path: \"out/deep/${low}.png\"")
+        .replace("low: 100", "low: $low");
+    let matrix = "inputs: { low: 1 }\noutputs: { image: edges.image }\nmatrix: { low: [50, 100], grid: { x: low, save: sheets/a.png } }\nnodes:";
+    let place = Place::new(&[("a.yaml", &swept.replace("nodes:", matrix)), ("sheets", "a file in the way")]);
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+    assert!(said.err.contains("`sheets/a.png` cannot be written"), "{}", said.err);
+}
+
 #[test]
 fn a_result_that_cannot_take_its_place_is_told_and_what_it_was_written_to_is_gone() {
     let place = Place::new(&[("a.yaml", EDGES), ("out/deep/a.png/keep", "a folder in the way")]);

@@ -50,13 +50,13 @@ impl Run {
             Err(problems) => return Ok(self.refuse(&problems)),
         };
         if !sweep.is_plain() {
-            let mut unwritable = Unwritable::of(&self.wanted, &files);
-            let mut seen = |plan: &Plan| unwritable.look_at(plan, &files);
+            let mut unwritable = Unwritable::new(&self.wanted, &files);
+            let mut seen = |plan: &Plan| unwritable.look_at(plan);
             let checked = match sweep.check_seeing(&registry, &files, &overrides, &self.wanted, &mut seen) {
                 Ok(checked) => checked,
                 Err(problems) => return Ok(self.refuse(&problems)),
             };
-            let checked = match unwritable.or(checked) {
+            let checked = match unwritable.sweep(checked) {
                 Ok(checked) => checked,
                 Err(problems) => return Ok(self.refuse(&problems)),
             };
@@ -70,8 +70,8 @@ impl Run {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),
         };
-        let mut unwritable = Unwritable::of(&self.wanted, &files);
-        unwritable.look_at(&plan, &files);
+        let mut unwritable = Unwritable::new(&self.wanted, &files);
+        unwritable.look_at(&plan);
         let plan = match unwritable.or(plan) {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),

@@ -286,16 +286,16 @@ impl Watching<'_, '_> {
     fn checked(&self, opened: Opened) -> Result<Result<(Ready, BTreeSet<PathBuf>), Diagnostics>> {
         let Opened { files, registry, overrides, sweep } = opened;
         let (mut signatures, mut known) = (HashSet::new(), BTreeSet::new());
-        let mut unwritable = Unwritable::of(&self.command.wanted, &files);
+        let mut unwritable = Unwritable::new(&self.command.wanted, &files);
         let mut seen = |plan: &Plan| {
             signatures.extend(plan.signatures(&files).into_iter().flatten());
             known.extend(plan.files().iter().cloned());
-            unwritable.look_at(plan, &files);
+            unwritable.look_at(plan);
         };
         let checked = sweep.and_then(|sweep| {
             sweep.check_seeing(&registry, &files, &overrides, &self.command.wanted, &mut seen)
         });
-        let checked = match checked.and_then(|checked| unwritable.or(checked)) {
+        let checked = match checked.and_then(|checked| unwritable.sweep(checked)) {
             Ok(checked) => checked,
             Err(problems) => return Ok(Err(problems)),
         };
