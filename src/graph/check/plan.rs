@@ -211,7 +211,8 @@ impl Draft<'_> {
         let mut needed = vec![false; self.nodes.len()];
         let mut stack = roots;
         while let Some(node) = stack.pop() {
-            if !std::mem::replace(&mut needed[node], true) && !(joins && self.nodes[node].collects) {
+            let ends = joins && self.nodes[node].collects;
+            if !std::mem::replace(&mut needed[node], true) && !ends {
                 stack.extend(self.nodes[node].links.iter().map(|link| link.producer));
             }
         }

@@ -240,7 +240,7 @@ struct Paths {
 impl Paths {
     /// The sinks of a run that an earlier run has served with the same values.
     fn sinks(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Vec<String> {
-        if run % sweep.per_combination() == 0 {
+        if run.is_multiple_of(sweep.per_combination()) {
             self.gave.clear();
         }
         let gave = self.gave.iter().fold(Hash::builder(), |hash, gave| hash.part(gave.as_bytes())).finish();

@@ -1,7 +1,5 @@
 //! A folder with a workflow and a watch of it, followed by its events.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -60,7 +58,6 @@ pub fn command(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-#[allow(dead_code, reason = "each test file uses some of it")]
 impl Watch {
     pub fn new(workflow: &str, arguments: &[&str]) -> Self {
         Self::of(folder(workflow), arguments)
@@ -116,7 +113,6 @@ impl Watch {
 #[derive(Debug)]
 pub struct Events(pub Vec<Value>);
 
-#[allow(dead_code, reason = "each test file uses some of it")]
 impl Events {
     pub fn all(&self, event: &str) -> Vec<&Value> {
         self.0.iter().filter(|object| object["event"] == event).collect()

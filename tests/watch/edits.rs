@@ -1,11 +1,8 @@
-//! `flow watch`, driven by its own events: nothing here waits for a time, only for what must happen.
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
-mod watcher;
+//! `flow watch` of a file with one run, through edits of all kinds.
 
 use std::{fs, io::BufRead, io::BufReader, process::Stdio};
 
-use watcher::*;
+use crate::watcher::*;
 
 /// Three host nodes and a sink; no model needed.
 const EDGES: &str = "\

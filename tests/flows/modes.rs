@@ -1,12 +1,8 @@
 //! `cache:` and `seed_mode:` of a node.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod place;
-
 use std::fs;
 
-use place::Place;
+use crate::place::Place;
 
 const SAMPLING: &str = "\
 flow: 1

@@ -1,12 +1,8 @@
 //! `collect`: what an `each` gave item by item becomes one batch, once, after all of them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod place;
-
 use std::fs;
 
-use place::Place;
+use crate::place::Place;
 use serde_json::json;
 
 /// Three photos of one size, edges of each, all edges in one batch and its negative.

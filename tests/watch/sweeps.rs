@@ -1,12 +1,8 @@
 //! `flow watch` of a file with many runs: all of them, and after an edit those that it changed.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
-mod watcher;
-
 use std::fs;
 
-use watcher::*;
+use crate::watcher::*;
 
 /// Four combinations on a sheet of two by two.
 const MATRIX: &str = "\

@@ -1,7 +1,5 @@
 //! A folder with workflows that the binary is run in, and what it said.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -23,7 +21,6 @@ pub struct Said {
     pub err: String,
 }
 
-#[allow(dead_code, reason = "each test file uses some of it")]
 impl Place {
     pub fn new(files: &[(&str, &str)]) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
@@ -82,7 +79,6 @@ fn walk(folder: &Path, names: &mut Vec<String>) {
     }
 }
 
-#[allow(dead_code, reason = "each test file uses some of it")]
 impl Said {
     pub fn of(command: &mut Command) -> Self {
         let output = command.output().unwrap();

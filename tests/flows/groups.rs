@@ -1,13 +1,8 @@
 //! Group nodes of ComfyUI's editor: opened, wired and filled in as the editor would.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod nameless;
-mod place;
-
 use std::fs;
 
-use place::Place;
+use crate::place::Place;
 use serde_json::{Value, json};
 
 /// A checkpoint on the canvas, and everything else in one group node: two texts with equal input names, a latent, a
@@ -108,7 +103,7 @@ fn graph(place: &Place, name: &str) -> std::collections::BTreeSet<String> {
     let text = fs::read_to_string(place.path("through.json")).unwrap();
     fs::remove_file(place.path("through.yaml")).unwrap();
     fs::remove_file(place.path("through.json")).unwrap();
-    nameless::graph(&text)
+    crate::nameless::graph(&text)
 }
 
 #[test]
