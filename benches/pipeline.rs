@@ -15,7 +15,15 @@ use flow_diffusion::{
 use flow_graph::{Files, Overrides, Workflow, check};
 use flow_nodes::{picture::canny, ports::Image};
 
+/// As the program has it: what a step allocates is kept for the next.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[path = "../src/cli/allocator.rs"]
+mod allocator;
+
 fn main() {
+    allocator::keep();
     divan::main();
 }
 

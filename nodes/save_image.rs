@@ -12,7 +12,8 @@ use crate::{
 ///
 /// Either `path`, which is written anew by each run, or `filename_prefix` and a running number, as ComfyUI names files
 /// (`out/product_00001_.png`). A file appears whole or not at all. The workflow travels in it: chunk `flow` holds the
-/// YAML with its inputs resolved, chunk `prompt` the same graph for ComfyUI.
+/// YAML with its inputs resolved, chunk `prompt` the same graph for ComfyUI, chunk `flow-run` the version, device
+/// and precision it was made with.
 #[derive(Inputs)]
 #[node(category = "image")]
 pub struct SaveImage {
@@ -32,8 +33,9 @@ impl Node for SaveImage {
 
     fn run(self, cx: &Context) -> Result<(), NodeError> {
         let from = &cx.provenance;
-        let chunks = [("flow", from.workflow.as_str()), ("prompt", from.prompt.as_str())];
-        let chunks: Vec<_> = chunks.into_iter().filter(|(_, text)| !text.is_empty()).collect();
+        let chunks = [("flow", &from.workflow), ("prompt", &from.prompt), ("flow-run", &from.made)];
+        let chunks = chunks.into_iter().filter(|(_, text)| !text.is_empty());
+        let chunks: Vec<_> = chunks.map(|(name, text)| (name, text.as_str())).collect();
         for frame in 0..self.images.frames {
             cx.check()?;
             let bytes = encode::png(&self.images, frame, &chunks)?;

@@ -260,11 +260,30 @@ fn the_schema_knows_the_nodes_and_the_words_of_the_format() {
 }
 
 #[test]
+fn a_workflow_comes_from_standard_input() {
+    let place = Place::new(EDGES);
+    let text = fs::File::open(place.path("edges.yaml")).unwrap();
+    let mut command = place.command(&["run", "-", "--input", PICTURES, "--quiet"]);
+    let output = command.stdin(text).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("out/edges-200.png"));
+}
+
+#[test]
+fn what_a_message_quotes_steers_no_terminal() {
+    let place =
+        Place::new("flow: 1\nnodes:\n  photo: { type: LoadImage, image: \"\\e[31mred.png\" }\noutputs: {}\n");
+    let output = place.command(&["check", "edges.yaml"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no file `\\u{1b}[31mred.png`") && !said.contains('\x1b'), "{said}");
+}
+
+#[test]
 fn nodes_are_listed_and_explained() {
     let place = Place::new(EDGES);
     let list = place.flow(&["nodes"]).out;
     assert!(list.contains("\n  CannyDetect"), "{list}");
-    let manual = place.flow(&["nodes", "Canny"]).out;
+    let manual = place.flow(&["nodes", "canny"]).out;
     for part in ["CannyDetect", "also called Canny", "low_threshold or low: float 0..", "image: IMAGE"] {
         assert!(manual.contains(part), "{part} is missing in {manual}");
     }

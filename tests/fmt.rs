@@ -78,5 +78,19 @@ fn values_are_set_in_a_file_all_or_none() {
     assert_eq!(set(&["seed=7", "sized=3"]), Some(2));
     assert_eq!(fs::read_to_string(&file).expect("a text"), text);
     assert_eq!(set(&["seed=7", "size=3"]), Some(0));
+    // What is wrong already is no reason to refuse a change, a value that makes it worse is.
     assert_eq!(fs::read_to_string(&file).expect("a text"), text.replace("1, size: 2", "7, size: 3"));
+    let wrong = "flow: 1\nnodes: { a: { type: EmptyLatentImage, width: 512, hight: 64 } }\n";
+    fs::write(&file, wrong).expect("a file");
+    assert_eq!(set(&["a.width=8"]), Some(2), "less than a latent may have");
+    assert_eq!(fs::read_to_string(&file).expect("a text"), wrong);
+    assert_eq!(set(&["a.width=256"]), Some(0));
+}
+
+#[test]
+fn lines_end_as_they_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let windows = |text: &str| text.replace('\n', "\r\n");
+    assert_eq!(fmt(folder.path(), &["--stdin"], &windows(UNEVEN)).1, windows(EVEN));
+    assert_eq!(fmt(folder.path(), &["--stdin", "--check"], &windows(EVEN)).0, 0);
 }

@@ -235,6 +235,8 @@ fn check_looks_at_every_combination_and_says_each_problem_once() {
 #[test]
 fn a_contact_sheet_has_a_cell_for_each_combination() {
     let place = Place::new(&[("a.yaml", EDGES)]);
+    let said = place.flow(&["run", "a.yaml", "--sweep", "high=150,200", "--grid", "out/grid.jpg"]);
+    assert!(said.code == 2 && said.err.contains("a contact sheet is a PNG"), "{}", said.err);
     let said = place.flow(&[
         "run",
         "a.yaml",

@@ -106,6 +106,20 @@ fn a_picture_is_made_again_with_the_same_pixels() {
 }
 
 #[test]
+fn a_picture_says_what_it_was_made_in() {
+    let text = "flow: 1\nmodels: { base: { kind: checkpoint, file: tiny-sd.safetensors } }\nnodes:\n  \
+                photo: { type: LoadImage, image: product_teapot.png }\n  \
+                coded: { type: VAEEncode, pixels: photo, vae: $models.base }\n  \
+                made: { type: VAEDecode, samples: coded, vae: $models.base }\n  \
+                save: { type: SaveImage, images: made, path: a.png }\n";
+    let place = Place::new("w.yaml", text);
+    place.ok(&["run", "w.yaml", "--models", MODELS, "--precision", "bf16"]);
+    assert_eq!(place.ok(&["verify", "a.png", "--models", MODELS]), "a.png: equal, 128×128\n");
+    let (code, out, _) = place.flow(&["verify", "a.png", "--models", MODELS, "--precision", "f32"]);
+    assert!(code == 1 && out.contains("differs"), "{out}");
+}
+
+#[test]
 fn a_changed_picture_is_told_apart_with_by_how_much() {
     let place = Place::new("edges.yaml", EDGES);
     place.ok(&["run", "edges.yaml"]);

@@ -45,7 +45,7 @@ enum Format {
 }
 
 /// Problems of this machine and not of the graph.
-const ELSEWHERE: [&str; 3] = ["missing-file", "outside-roots", "mismatch"];
+pub const ELSEWHERE: [&str; 3] = ["missing-file", "outside-roots", "mismatch"];
 
 impl Convert {
     /// Converts, or says why not.

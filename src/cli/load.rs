@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +20,7 @@ pub const MAX_BYTES: u64 = 256 << 20;
 /// The workflow, what is set of it, and where its files are.
 #[derive(Debug, clap::Args)]
 pub struct Load {
-    /// Workflow: YAML, ComfyUI's JSON (saved or exported), or a PNG that carries one
+    /// Workflow: YAML, ComfyUI's JSON (saved or exported), a PNG that carries one, or `-` for standard input
     pub file: PathBuf,
     /// Sets an input, or any value as `node.input=value`; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
@@ -137,8 +138,14 @@ pub fn workflow(path: &Path, files: &Files, registry: &Registry) -> Result<(Work
     Ok(Workflow::open(&path.to_string_lossy(), &text(path)?, files, registry))
 }
 
-/// The text of a workflow: a file's own, or what a picture carries.
+/// The text of a workflow: a file's own, what a picture carries, or for `-` what comes in.
 fn text(path: &Path) -> Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        let read = io::stdin().take(MAX_BYTES).read_to_string(&mut text);
+        read.context("cannot read a workflow from standard input")?;
+        return Ok(text);
+    }
     match recipe::carried(path)? {
         Some(text) => Ok(text),
         None => read(path),

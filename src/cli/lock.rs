@@ -2,16 +2,15 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::{LazyLock, Mutex},
-    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result};
 use flow_graph::{
-    Diagnostic, Diagnostics, Hash, Plan,
+    Diagnostic, Diagnostics, Hash, Plan, Stamp,
     lock::{self, Lock as Locked},
 };
 
@@ -82,19 +81,16 @@ fn beside(workflow: &Path) -> PathBuf {
 /// Files larger than this take a moment, which is said.
 const LONG: u64 = 1 << 30;
 
-type Stamp = (u64, Option<SystemTime>);
-
 /// The hash of a whole file. A process that checks a workflow again and again reads its models once.
 fn whole(path: &Path) -> io::Result<Hash> {
     static KNOWN: LazyLock<Mutex<HashMap<PathBuf, (Stamp, Hash)>>> = LazyLock::new(Mutex::default);
-    let meta = fs::metadata(path)?;
-    let stamp = (meta.len(), meta.modified().ok());
+    let stamp = Stamp::of(path)?;
     let known = KNOWN.lock().ok().and_then(|known| known.get(path).copied());
     if let Some((_, hash)) = known.filter(|(known, _)| *known == stamp) {
         return Ok(hash);
     }
-    if meta.len() > LONG {
-        output::note(format_args!("reading all of {} ({} MB)", path.display(), meta.len() >> 20));
+    if stamp.len > LONG {
+        output::note(format_args!("reading all of {} ({} MB)", path.display(), stamp.len >> 20));
     }
     let hash = Hash::of_reader(File::open(path)?)?;
     if let Ok(mut known) = KNOWN.lock() {

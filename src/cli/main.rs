@@ -1,5 +1,6 @@
 //! The `flow` command.
 
+mod allocator;
 mod cache;
 mod check;
 mod completions;
@@ -95,6 +96,7 @@ fn command() -> clap::Command {
 }
 
 fn main() -> ExitCode {
+    allocator::keep();
     let ending = match Cli::parse().command {
         Command::Run(command) => command.run(),
         Command::Watch(command) => command.run(),

@@ -29,13 +29,20 @@ impl Nodes {
             None if self.json => pretty(&registry.iter().map(|def| describe(def)).collect()),
             None => list(registry),
             Some(name) => {
-                let Some(def) = registry.get(name) else { bail!(unknown(registry, name)) };
+                let Some(def) = named(registry, name) else { bail!(unknown(registry, name)) };
                 if self.json { pretty(&describe(def)) } else { manual(def) }
             }
         };
         output::print(&text)?;
         Ok(Ending::Done)
     }
+}
+
+/// The node type of that name; one that differs in case alone is meant too.
+fn named<'r>(registry: &'r Registry, name: &str) -> Option<&'r NodeDef> {
+    let same = |known: &&str| known.eq_ignore_ascii_case(name);
+    let other = || registry.get(registry.names().find(same)?);
+    registry.get(name).or_else(other).map(|def| &**def)
 }
 
 fn unknown(registry: &Registry, name: &str) -> String {

@@ -48,7 +48,7 @@ impl Plan {
                 return Ok(Ending::Refused);
             }
         };
-        let ahead = Ahead::look(&self.compute, &plan, &files)?;
+        let ahead = Ahead::look(&self.compute.like(&self.load.file), &plan, &files)?;
         if self.json {
             let nodes: Vec<_> = plan.order().iter().map(|job| ahead.json(*job)).collect();
             output::print(&format!("{:#}\n", json!({ "nodes": nodes })))?;

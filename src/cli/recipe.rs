@@ -7,13 +7,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use png::{Decoder, Limits};
+use serde_json::Value;
+
+use crate::runtime::Precision;
 
 /// Longest text taken from a picture.
 const MAX_TEXT: usize = 64 << 20;
 
 /// The chunks looked at, the most exact first: our YAML, the graph ComfyUI ran, the canvas it was drawn on.
 const CHUNKS: [&str; 3] = ["flow", "prompt", "workflow"];
+
+/// What it was made with, beside them.
+const MADE: &str = "flow-run";
 
 /// The first bytes of pictures that are no PNG.
 const OTHERS: [(&[u8], &str); 3] = [(b"\xff\xd8\xff", "JPEG"), (b"RIFF", "WebP"), (b"GIF8", "GIF")];
@@ -51,7 +58,7 @@ pub fn carried(path: &Path) -> Result<Option<String>> {
         };
     }
     file.seek(SeekFrom::Start(0)).with_context(|| format!("cannot read `{shown}`"))?;
-    let texts = texts(file).with_context(|| format!("`{shown}` is a damaged PNG"))?;
+    let texts = texts(file, &CHUNKS).with_context(|| format!("`{shown}` is a damaged PNG"))?;
     let found = CHUNKS.iter().find_map(|name| {
         // ComfyUI writes numbers into `prompt` that are no JSON, when a node gives one.
         let is_sound = |text: &&(String, String)| *name != "prompt" || is_json(&text.1);
@@ -66,28 +73,38 @@ pub fn carried(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// The precision a picture was made in, where it says so.
+pub fn precision(path: &Path) -> Option<Precision> {
+    if !is_picture(path) {
+        return None;
+    }
+    let texts = texts(File::open(path).ok()?, &[MADE]).ok()?;
+    let made: Value = serde_json::from_str(&texts.first()?.1).ok()?;
+    Precision::from_str(made.get("precision")?.as_str()?, true).ok()
+}
+
 fn is_json(text: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(text).is_ok()
+    serde_json::from_str::<Value>(text).is_ok()
 }
 
 /// The text chunks of interest, before the pixels or behind them.
-fn texts(file: File) -> Result<Vec<(String, String)>> {
+fn texts(file: File, names: &[&str]) -> Result<Vec<(String, String)>> {
     let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MAX_TEXT });
     decoder.set_ignore_text_chunk(false);
     let mut reader = decoder.read_info()?;
-    let mut found = collect(reader.info());
+    let mut found = collect(reader.info(), names);
     if found.is_empty() {
         reader.finish()?;
-        found = collect(reader.info());
+        found = collect(reader.info(), names);
     }
     Ok(found)
 }
 
-fn collect(info: &png::Info<'_>) -> Vec<(String, String)> {
+fn collect(info: &png::Info<'_>, names: &[&str]) -> Vec<(String, String)> {
     // The first of each name alone: a file of many chunks does not unpack into much more than one.
     let mut found: Vec<(String, String)> = Vec::new();
     let wanted = |found: &[(String, String)], keyword: &str| {
-        CHUNKS.contains(&keyword) && !found.iter().any(|(known, _)| known == keyword)
+        names.contains(&keyword) && !found.iter().any(|(known, _)| known == keyword)
     };
     for chunk in &info.uncompressed_latin1_text {
         if !wanted(&found, &chunk.keyword) {

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]
-    load: Load,
+    pub(crate) load: Load,
     /// Only what these nodes or outputs need; their pictures are written as NODE.png
     #[arg(value_name = "NODE")]
     pub(crate) wanted: Vec<String>,
@@ -79,7 +79,7 @@ impl Run {
         if !self.quiet {
             show(plan.warnings());
         }
-        let session = Session::new(&self.compute, clock.clone())?;
+        let session = Session::new(&self.compute.like(&self.load.file), clock.clone())?;
         let mut display = Display::new(self.mode());
         drawn(&plan, &mut |event| display.event(event));
         let result = session.run(&plan, &files, &cancel, &mut |event| display.event(event));

@@ -1,11 +1,12 @@
 //! What outlives one run: the device with its loaded weights, and the results known so far.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anyhow::Result;
 use flow_diffusion::{Others, Runtime};
 use flow_engine::{Clock, DiskCache, Engine, Event, Forecast, Outputs, Results, RunError};
-use flow_graph::{Bytes, CancelToken, Context, Files, Plan};
+use flow_graph::{Bytes, CancelToken, Context, Files, Plan, context::Provenance};
+use serde_json::json;
 
 use crate::{
     cache::{
@@ -13,7 +14,7 @@ use crate::{
         record::{self, Made, Record},
     },
     memory::Memory,
-    output,
+    output, recipe,
     runtime::{self, Place, Precision},
 };
 
@@ -34,6 +35,12 @@ pub struct Compute {
 }
 
 impl Compute {
+    /// The same place; in the precision that the picture `file` was made in, if it is one and no other is asked for.
+    pub fn like(&self, file: &Path) -> Self {
+        let made = recipe::precision(file).filter(|_| self.precision == Precision::Auto);
+        Self { precision: made.unwrap_or(self.precision), ..self.clone() }
+    }
+
     /// The same place, using and keeping no earlier results.
     pub fn uncached(&self) -> Self {
         Self { no_cache: true, ..self.clone() }
@@ -85,7 +92,8 @@ impl Session {
         cancel: &CancelToken,
         on: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outputs, RunError> {
-        let cx = self.context(files).with_provenance(Arc::new(plan.provenance()));
+        let provenance = Provenance { made: self.made_with(), ..plan.provenance() };
+        let cx = self.context(files).with_provenance(Arc::new(provenance));
         let result = self.engine.run(plan, &cx, cancel, on);
         self.remember(plan, files, &result);
         result
@@ -113,6 +121,13 @@ impl Session {
         job: petgraph::graph::NodeIndex,
     ) -> Made {
         Made::now(plan, &forecast.trace, files, &self.place(), job)
+    }
+
+    /// What `recipe::precision` reads out of a picture again.
+    fn made_with(&self) -> String {
+        let device = if self.runtime.device.is_cpu() { "cpu" } else { "gpu" };
+        let precision = self.runtime.dtype.as_str();
+        json!({ "flow": env!("CARGO_PKG_VERSION"), "device": device, "precision": precision }).to_string()
     }
 
     fn place(&self) -> String {

@@ -25,7 +25,7 @@ impl Run {
         if !self.quiet {
             show(checked.warnings());
         }
-        let session = Session::new(&self.compute, clock.clone())?;
+        let session = Session::new(&self.compute.like(&self.load.file), clock.clone())?;
         let mut display = Display::new(self.mode());
         let mut sheets = Sheets::new(sweep);
         let mut failed = Vec::new();

@@ -53,7 +53,7 @@ impl Verify {
         show(checked.warnings());
         let wanted = Pixels::read(&self.load.file)?;
         // A result that was kept says nothing of the one that would be made.
-        let session = Session::new(&self.compute.uncached(), Clock::monotonic())?;
+        let session = Session::new(&self.compute.like(&self.load.file).uncached(), Clock::monotonic())?;
         let mut saved: Vec<PathBuf> = Vec::new();
         let mut collected = Collected::default();
         // More than one where the picture was made of all items of a list.

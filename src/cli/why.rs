@@ -51,7 +51,7 @@ impl Why {
         // An output goes by the node behind it.
         let output = plan.outputs().get(&self.node).map(|output| output.job);
         let job = named(plan).or(output).unwrap_or_else(|| plan.targets()[0]);
-        let ahead = Ahead::look(&self.compute, plan, &loaded.files)?;
+        let ahead = Ahead::look(&self.compute.like(&self.load.file), plan, &loaded.files)?;
         let chain = Chain::of(&ahead, job);
         output::print(&if self.json {
             format!("{:#}\n", json!({ "chain": chain.json }))

@@ -177,7 +177,7 @@ impl Attention {
     /// # Errors
     /// If the shapes do not fit.
     pub fn sdpa(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        Ok(ops::attention(q, k, v, self.heads, None)?)
+        Ok(ops::attention_like(&self.to_q, q, k, v, self.heads)?)
     }
 
     /// The queries of hidden states `[B, N, C]`.
@@ -188,8 +188,16 @@ impl Attention {
         Ok(self.to_q.forward(x)?)
     }
 
-    /// The layer with its processors: hidden states `[B, N, C]` → `[B, N, C]`; `context` absent means
-    /// self-attention.
+    /// What the layer makes of `attended` `[B, N, C]`, added to `x` of the same shape.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn output(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
+        Ok(self.to_out.forward_add(attended, x)?)
+    }
+
+    /// The layer with its processors, up to what [`Attention::output`] takes: hidden states `[B, N, C]` → `[B, N, C]`;
+    /// `context` absent means self-attention.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -203,7 +211,6 @@ impl Attention {
     ) -> Result<Tensor> {
         let q = self.queries(x)?;
         let call = Call { attn: self, q: &q, context: context.unwrap_or(x), step, latent };
-        let y = patches.chain(&self.name).run(&call)?;
-        Ok(self.to_out.forward(&y)?)
+        patches.chain(&self.name).run(&call)
     }
 }

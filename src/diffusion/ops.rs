@@ -15,14 +15,14 @@ mod elementwise;
 mod linear;
 mod norm;
 
-use candle_core::{DType, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Shape, Tensor};
+use candle_nn::{Init, VarBuilder};
 
 use self::cpu::Products;
 
-pub use attention::attention;
-pub use conv::{Conv2d, Padding};
-pub use elementwise::{geglu, gelu_erf, quick_gelu, silu, upsample_nearest};
+pub use attention::{attention, attention_like};
+pub use conv::{Around, Conv2d, Padding};
+pub use elementwise::{geglu, gelu_erf, join, quick_gelu, silu, upsample_nearest};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 
@@ -49,6 +49,21 @@ fn products(weight: &Tensor) -> Option<Products> {
         _ => return None,
     };
     products.available().then_some(products)
+}
+
+/// Loads a weight of this shape, and how tiles multiply it. Where they hold it in bf16 it comes in f32: packing rounds it.
+fn load_weight(
+    vb: &VarBuilder,
+    shape: impl Into<Shape>,
+    name: &str,
+) -> candle_core::Result<(Tensor, Option<Products>)> {
+    if vb.device().is_cpu() && vb.dtype() == DType::BF16 && Products::Bf16.available() {
+        let weight = vb.get_with_hints_dtype(shape, name, Init::default(), DType::F32)?;
+        return Ok((weight, Some(Products::Bf16)));
+    }
+    let weight = vb.get(shape, name)?;
+    let products = products(&weight);
+    Ok((weight, products))
 }
 
 /// A weight as candle multiplies it: it has no bf16 products on the CPU.

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::attention::{Patches, Step};
-use crate::ops::{self, Conv2d, GroupNorm};
+use crate::ops::{self, Around, Conv2d, GroupNorm};
 use crate::unet_blocks::{Encoder, Pass, UpBlock};
 use crate::{Error, Result};
 
@@ -106,7 +106,9 @@ impl UNet {
         for block in &self.up_blocks {
             h = block.forward(h, &mut skips, &pass)?;
         }
-        let h = self.conv_out.forward(&self.conv_norm_out.forward_silu(&h)?)?;
+        let h = self
+            .conv_out
+            .forward_with(&h, Around { norm: Some(&self.conv_norm_out), ..Around::default() })?;
         Ok(ops::to_nchw(&h)?.to_dtype(DType::F32)?)
     }
 }

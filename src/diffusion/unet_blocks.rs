@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use crate::Result;
 use crate::attention::{Attention, Patches, Step};
-use crate::ops::{self, Conv2d, GroupNorm, LayerNorm, Linear};
+use crate::ops::{self, Around, Conv2d, GroupNorm, LayerNorm, Linear};
 use crate::unet_config::UNetConfig;
 
 /// What every block of one model call sees.
@@ -77,13 +77,12 @@ impl ResnetBlock {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let time = self.time_emb_proj.forward(pass.time)?.unsqueeze(1)?.unsqueeze(1)?;
-        let h = self.conv1.forward(&self.norm1.forward_silu(x)?)?.broadcast_add(&time)?;
-        let h = self.conv2.forward(&self.norm2.forward_silu(&h)?)?;
-        Ok(match &self.conv_shortcut {
-            Some(conv) => (conv.forward(x)? + h)?,
-            None => (x + h)?,
-        })
+        let time = self.time_emb_proj.forward(pass.time)?;
+        let first = Around { norm: Some(&self.norm1), shift: Some(&time), ..Around::default() };
+        let h = self.conv1.forward_with(x, first)?;
+        let shortcut = self.conv_shortcut.as_ref().map(|conv| conv.forward(x)).transpose()?;
+        let beside = Some(shortcut.as_ref().unwrap_or(x));
+        Ok(self.conv2.forward_with(&h, Around { norm: Some(&self.norm2), beside, ..Around::default() })?)
     }
 }
 
@@ -116,11 +115,10 @@ impl BasicTransformerBlock {
     fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
         let Pass { patches, step, latent, .. } = *pass;
         let h = self.attn1.forward(&self.norm1.forward(&x)?, None, patches, step, latent)?;
-        let x = (x + h)?;
+        let x = self.attn1.output(&h, &x)?;
         let h = self.attn2.forward(&self.norm2.forward(&x)?, Some(pass.context), patches, step, latent)?;
-        let x = (x + h)?;
-        let h = self.ff_out.forward(&ops::geglu(&self.ff_in.forward(&self.norm3.forward(&x)?)?)?)?;
-        Ok((x + h)?)
+        let x = self.attn2.output(&h, &x)?;
+        Ok(self.ff_out.forward_add(&self.ff_in.forward_geglu(&x, &self.norm3)?, &x)?)
     }
 }
 
@@ -153,7 +151,7 @@ impl Transformer2D {
         for block in &self.transformer_blocks {
             tokens = block.forward(tokens, pass)?;
         }
-        Ok((x + self.proj_out.forward(&tokens)?.reshape((b, h, w, c))?)?)
+        Ok(self.proj_out.forward_add(&tokens, x)?)
     }
 }
 
@@ -257,12 +255,12 @@ impl UpBlock {
     pub fn forward(&self, mut x: Tensor, skips: &mut Vec<Tensor>, pass: &Pass) -> Result<Tensor> {
         for layer in &self.layers {
             let skip = skips.pop().expect("as many skips as layers");
-            x = layer.forward(&Tensor::cat(&[&x, &skip], 3)?, pass)?;
+            x = layer.forward(&ops::join(&x, &skip)?, pass)?;
         }
         if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.last()) {
             // Not exactly twice the size: a latent of odd size was rounded up on the way down.
             let (_, h, w, _) = next.dims4()?;
-            x = upsampler.forward(&ops::upsample_nearest(&x, h, w)?)?;
+            x = upsampler.forward_with(&x, Around { enlarged: Some((h, w)), ..Around::default() })?;
         }
         Ok(x)
     }

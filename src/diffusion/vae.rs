@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 use crate::clip_text::section;
 use crate::header::Header;
 use crate::keys::{self, KeyMap};
-use crate::ops::{self, Conv2d, GroupNorm, Linear};
+use crate::ops::{self, Around, Conv2d, GroupNorm, Linear};
 use crate::store::Recipe;
 use crate::vae_blocks::{EPS, Level, Mid, Resample};
 use crate::weights::var_builder;
@@ -178,7 +178,7 @@ impl Encoder {
     fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
         let x = self.down_blocks.iter().try_fold(self.conv_in.forward(x)?, |x, level| level.forward(x))?;
         let x = self.mid_block.forward(&x)?;
-        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)
+        self.conv_out.forward_with(&x, Around { norm: Some(&self.conv_norm_out), ..Around::default() })
     }
 }
 
@@ -213,7 +213,7 @@ impl Decoder {
     fn forward(&self, z: &Tensor) -> TensorResult<Tensor> {
         let x = self.mid_block.forward(&self.conv_in.forward(z)?)?;
         let x = self.up_blocks.iter().try_fold(x, |x, level| level.forward(x))?;
-        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)
+        self.conv_out.forward_with(&x, Around { norm: Some(&self.conv_norm_out), ..Around::default() })
     }
 }
 

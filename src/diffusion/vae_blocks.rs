@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::ops::{self, Conv2d, GroupNorm, Linear, Padding};
+use crate::ops::{self, Around, Conv2d, GroupNorm, Linear, Padding};
 
 /// `eps` of every group norm in an autoencoder; ten times smaller than a UNet's.
 pub(crate) const EPS: f64 = 1e-6;
@@ -34,12 +34,10 @@ impl Resnet {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        let y = self.conv2.forward(&self.norm2.forward_silu(&y)?)?;
-        match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x)? + y,
-            None => x + y,
-        }
+        let y = self.conv1.forward_with(x, Around { norm: Some(&self.norm1), ..Around::default() })?;
+        let shortcut = self.conv_shortcut.as_ref().map(|shortcut| shortcut.forward(x)).transpose()?;
+        let beside = Some(shortcut.as_ref().unwrap_or(x));
+        self.conv2.forward_with(&y, Around { norm: Some(&self.norm2), beside, ..Around::default() })
     }
 }
 
@@ -68,8 +66,7 @@ impl Attention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.group_norm.forward(x)?.flatten(1, 2)?;
         let (q, k, v) = (self.to_q.forward(&y)?, self.to_k.forward(&y)?, self.to_v.forward(&y)?);
-        let y = self.to_out.forward(&ops::attention(&q, &k, &v, 1, None)?)?;
-        x + y.reshape(x.shape())?
+        self.to_out.forward_add(&ops::attention_like(&self.to_q, &q, &k, &v, 1)?, x)
     }
 }
 
@@ -117,7 +114,7 @@ impl Resample {
             Self::Down(conv) => conv.forward(x),
             Self::Up(conv) => {
                 let (_, height, width, _) = x.dims4()?;
-                conv.forward(&ops::upsample_nearest(x, 2 * height, 2 * width)?)
+                conv.forward_with(x, Around { enlarged: Some((2 * height, 2 * width)), ..Around::default() })
             }
         }
     }

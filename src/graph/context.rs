@@ -65,6 +65,8 @@ pub struct Provenance {
     pub workflow: String,
     /// The same graph as ComfyUI's API JSON (its `prompt` chunk).
     pub prompt: String,
+    /// Where and in what it is computed, as JSON.
+    pub made: String,
 }
 
 type Resources = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::Hash;
+use crate::{Hash, Stamp};
 
 /// A file that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +51,6 @@ pub struct Files {
     looked_at: Mutex<BTreeSet<PathBuf>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Stamp {
-    len: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
-
 /// Content is hashed whole up to this size; larger files (weights) by length, time and header.
 const HASH_WHOLE: u64 = 16 << 20;
 
@@ -65,7 +58,7 @@ const HASH_WHOLE: u64 = 16 << 20;
 const MODEL_ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
 
 /// Endings that pictures go by.
-const PICTURE_ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+pub(crate) const PICTURE_ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 impl Files {
     /// A new set of roots.
@@ -279,8 +272,7 @@ impl Files {
     /// # Errors
     /// When the file cannot be read.
     pub fn hash(&self, path: &Path) -> io::Result<Hash> {
-        let meta = fs::metadata(path)?;
-        let stamp = Stamp { len: meta.len(), modified: meta.modified().ok(), inode: inode(&meta) };
+        let stamp = Stamp::of(path)?;
         let known = self.hashes.lock().ok().and_then(|hashes| hashes.get(path).copied());
         if let Some((known, hash)) = known
             && known == stamp
@@ -304,16 +296,6 @@ impl Files {
     }
 }
 
-#[cfg(unix)]
-fn inode(meta: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
-}
-
-#[cfg(not(unix))]
-fn inode(_meta: &fs::Metadata) -> u64 {
-    0
-}
-
 fn leads_out(path: &Path) -> bool {
     path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
 }
@@ -329,7 +311,7 @@ fn is_inside(path: &Path, root: &Path) -> bool {
 
 fn is_picture(name: &str) -> bool {
     let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ["png", "jpg", "jpeg", "webp"].contains(&ending.as_str()))
+    ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
 }
 
 /// Whether a name fits a pattern: `*` is any letters but `/`, `?` is one.
@@ -373,7 +355,8 @@ fn same_kind(wanted: &str, name: &str) -> bool {
     let picture = |ending: &OsString| PICTURE_ENDINGS.iter().any(|known| ending == known);
     match (ending(wanted), ending(name)) {
         (Some(a), Some(b)) => a == b || (picture(&a) && picture(&b)),
-        (wanted, _) => wanted.is_none(),
+        (Some(_), None) => false,
+        (None, other) => other.is_none_or(|ending| picture(&ending)),
     }
 }
 
@@ -382,11 +365,15 @@ fn listing(root: &Path, depth: usize) -> Vec<String> {
     let mut names = Vec::new();
     let Ok(entries) = fs::read_dir(root) else { return names };
     for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
+        // A name that is no text cannot be written in a workflow; hidden files are other programs' own.
+        let Ok(name) = entry.file_name().into_string() else { continue };
         let path = entry.path();
+        if name.starts_with('.') {
+            continue;
+        }
         if path.is_file() {
             names.push(name);
-        } else if depth > 0 && path.is_dir() && !name.starts_with('.') && name != "target" {
+        } else if depth > 0 && path.is_dir() && name != "target" {
             names.extend(listing(&path, depth - 1).into_iter().map(|below| format!("{name}/{below}")));
         }
     }

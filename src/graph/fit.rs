@@ -102,9 +102,14 @@ fn wrong_type(kind: &ValueKind, value: &Literal) -> Misfit {
         (_, Literal::Text(text)) => match (kind, text.trim()) {
             (ValueKind::Bool, "yes" | "on" | "True") => Some("write `true`".to_owned()),
             (ValueKind::Bool, "no" | "off" | "False") => Some("write `false`".to_owned()),
-            (ValueKind::Int { .. } | ValueKind::Float { .. }, text) if text.parse::<f64>().is_ok() => {
+            (ValueKind::Int { .. } | ValueKind::Float { .. }, text)
+                if text.parse().is_ok_and(f64::is_finite) =>
+            {
                 Some(format!("remove the quotes: {text}"))
             }
+            (ValueKind::Int { .. }, "random") => Some(
+                "only an input declared as a seed can be: `seed: { type: seed, default: random }`".to_owned(),
+            ),
             _ => None,
         },
         (

@@ -40,7 +40,7 @@ const STEPS: [Step; 6] = [
 
 /// The text in the layout of this format: two spaces a level, no trailing blanks, at most one empty line, `{ a: b }`, the
 /// sections of the file in their usual order. Comments stay with what they are about, and what a person has aligned stays
-/// aligned. Doing it twice changes nothing more.
+/// aligned, and lines end as they did. Doing it twice changes nothing more.
 ///
 /// # Errors
 /// When the text is no YAML that a workflow may be written in.
@@ -51,6 +51,7 @@ pub fn format(name: &str, text: &str) -> Result<String, Diagnostics> {
         let problem = Diagnostic::error("not-a-workflow", message).at(Span { source, range: 0..0 });
         return Err(Diagnostics(vec![problem.hint("`flow convert` makes YAML of it".to_owned())]));
     }
+    let windows = text.contains("\r\n");
     let mut text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
     let mut problems = Diagnostics::default();
     let Some(wanted) = read(name, &text, &mut problems).filter(|_| !problems.has_errors()) else {
@@ -79,7 +80,7 @@ pub fn format(name: &str, text: &str) -> Result<String, Diagnostics> {
             break;
         }
     }
-    Ok(text)
+    Ok(if windows { text.replace('\n', "\r\n") } else { text })
 }
 
 fn read(name: &str, text: &str, problems: &mut Diagnostics) -> Option<Tree> {

@@ -29,6 +29,7 @@ pub mod registry;
 pub mod schema;
 mod signature;
 pub mod spec;
+mod stamp;
 pub mod sweep;
 mod tree;
 pub mod workflow;
@@ -51,6 +52,7 @@ pub use port::{Bytes, Port, Shared, Value};
 pub use registry::{NodeDef, Registry};
 pub use schema::schema;
 pub use spec::{InputSpec, Lane, OutputSpec, Socket};
+pub use stamp::Stamp;
 pub use sweep::Sweep;
 pub use workflow::{CacheMode, Workflow};
 

@@ -29,7 +29,12 @@ impl Plan {
             _ => as_planned(self),
         };
         let name = self.origin.as_ref().map(|origin| origin.workflow.name.clone()).unwrap_or_default();
-        Provenance { name, workflow: yaml::write(&workflow), prompt: comfy::prompt(self).to_string() }
+        Provenance {
+            name,
+            workflow: yaml::write(&workflow),
+            prompt: comfy::prompt(self).to_string(),
+            made: String::new(),
+        }
     }
 }
 

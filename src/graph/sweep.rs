@@ -6,6 +6,7 @@ mod sheet;
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
+    path::Path,
     sync::Arc,
 };
 
@@ -13,6 +14,7 @@ use serde_json::Value as Json;
 
 use crate::{
     Collected, Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
+    files::PICTURE_ENDINGS,
     inputs::{Given, GivenValue},
     near::did_you_mean,
     workflow::{Axis, Grid, Items, Matrix, Part, Spanned, column},
@@ -88,6 +90,12 @@ impl Workflow {
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();
         if let Some(grid) = &matrix.grid {
+            if is_other_picture(&grid.save.value) {
+                let message =
+                    format!("`{}` asks for another format; a contact sheet is a PNG", grid.save.value);
+                let problem = Diagnostic::error("wrong-sweep", message).at(grid.save.span.clone());
+                problems.push(problem.hint("end the path in `.png`".to_owned()));
+            }
             for side in [Some(&grid.x), grid.y.as_ref()].into_iter().flatten() {
                 if !known.contains(&side.value.as_str()) {
                     let message = format!("the grid shows `{}`, which nothing varies", side.value);
@@ -378,4 +386,10 @@ impl Sweep {
         let joined = self.is_joined(run).then(|| format!("all {} items", self.items_before(run).len()));
         pairs.chain(item).chain(joined).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Whether a path ends as pictures do that are no PNG; another ending may be the rest of a number.
+fn is_other_picture(path: &str) -> bool {
+    let ending = Path::new(path).extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ending != "png" && PICTURE_ENDINGS.contains(&ending.as_str()))
 }

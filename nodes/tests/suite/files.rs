@@ -153,8 +153,12 @@ fn saved_pictures_are_numbered_truncated_and_reported() {
             log.lock().unwrap().push(path);
         }
     });
-    let provenance =
-        Provenance { name: "cat".into(), workflow: "flow: 1 # 垫图".into(), prompt: "{}".into() };
+    let provenance = Provenance {
+        name: "cat".into(),
+        workflow: "flow: 1 # 垫图".into(),
+        prompt: "{}".into(),
+        made: String::new(),
+    };
     let cx = context(folder.path()).with_provenance(Arc::new(provenance));
     let cx = cx.for_node(CancelToken::default(), report);
     for _ in 0..2 {

@@ -2,8 +2,10 @@
 
 use std::{env, ffi::OsString, path::PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 use flow_engine::DiskCache;
+
+use crate::memory::Amount;
 
 /// Bytes of results kept unless FLOW_CACHE_SIZE says otherwise.
 const LIMIT: u64 = 8 << 30;
@@ -30,9 +32,10 @@ impl Folder {
             None => user_cache(&|name| env::var_os(name)).map(|path| path.join("flow")),
         };
         let limit = match env::var("FLOW_CACHE_SIZE") {
-            Ok(text) if !text.is_empty() => parse(&text).ok_or_else(|| {
-                anyhow!("FLOW_CACHE_SIZE is `{text}`, expected a size such as 500MiB or 2GiB")
-            })?,
+            Ok(text) if !text.is_empty() => match text.parse() {
+                Ok(Amount::Bytes(bytes)) => bytes,
+                _ => bail!("FLOW_CACHE_SIZE is `{text}`, expected a size such as 500MiB or 2GiB"),
+            },
             _ => LIMIT,
         };
         Ok(path.map(|path| Self { path, limit }))
@@ -57,39 +60,9 @@ fn user_cache(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     }
 }
 
-/// `2GiB`, `500 MB`, `1000000`: a number of bytes.
-fn parse(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return None,
-    };
-    let bytes = number.parse::<f64>().ok()? * unit as f64;
-    (bytes.is_finite() && bytes < u64::MAX as f64).then_some(bytes as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        let read = ["2GiB", "500 MB", "1000", "1.5k", "0"].map(parse);
-        assert_eq!(read, [Some(2 << 30), Some(500_000_000), Some(1000), Some(1536), Some(0)]);
-        for wrong in ["", "GiB", "-1", "2 apples", "1e9", "99999999999TiB"] {
-            assert_eq!(parse(wrong), None, "{wrong}");
-        }
-    }
 
     #[cfg(all(unix, not(target_os = "macos")))]
     #[test]

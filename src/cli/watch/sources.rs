@@ -7,25 +7,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ffi::OsString,
-    fs,
     path::{Component, Path, PathBuf},
-    time::SystemTime,
 };
 
+use flow_graph::Stamp;
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind, RenameMode},
 };
 
 use super::batch::Touch;
-
-/// What tells one state of a file from another without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    len: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
 
 /// Files that are watched, and how they were when they were last looked at.
 pub struct Sources {
@@ -200,27 +191,20 @@ fn nearest_folder(path: Option<&Path>) -> Option<PathBuf> {
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
-    let meta = fs::metadata(path).ok()?;
-    Some(Stamp { len: meta.len(), modified: meta.modified().ok(), inode: inode(&meta) })
+    Stamp::of(path).ok()
 }
 
 fn inode_of(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |meta| inode(&meta))
-}
-
-#[cfg(unix)]
-fn inode(meta: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
-}
-
-#[cfg(not(unix))]
-fn inode(_meta: &fs::Metadata) -> u64 {
-    0
+    stamp(path).map_or(0, |stamp| stamp.inode)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, time::Duration};
+    use std::{
+        fs,
+        sync::mpsc,
+        time::{Duration, SystemTime},
+    };
 
     use super::*;
 

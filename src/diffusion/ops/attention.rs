@@ -1,6 +1,9 @@
 use candle_core::{D, DType, Result, Tensor};
 
-use super::cpu::{self, Products};
+use super::{
+    Linear,
+    cpu::{self, Products},
+};
 
 /// Scaled dot-product attention with heads side by side in the last dimension: `q` `[B, N, C]`, `k` and `v`
 /// `[B, M, C]` → `[B, N, C]`, scale `(C / heads)^-1/2`, softmax in f32. `mask` is added to the scores and
@@ -9,6 +12,26 @@ use super::cpu::{self, Products};
 /// # Errors
 /// If the shapes do not fit, or `C` cannot be split into `heads`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Option<&Tensor>) -> Result<Tensor> {
+    run(Products::F32, q, k, v, heads, mask)
+}
+
+/// Attention without a mask in the precision of a layer's weights: where these are bf16, so are the factors of scores and
+/// of results, while softmax and sums stay f32.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_like(weights: &Linear, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
+    run(weights.products().unwrap_or(Products::F32), q, k, v, heads, None)
+}
+
+fn run(
+    products: Products,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    mask: Option<&Tensor>,
+) -> Result<Tensor> {
     let (b, n, c) = q.dims3()?;
     let (kb, m, kc) = k.dims3()?;
     if heads == 0 || !c.is_multiple_of(heads) || kc != c || kb != b || v.dims() != k.dims() {
@@ -20,19 +43,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Option<
         );
     }
     if n * m > 0 && super::fast(&[q, k, v]) {
-        if mask.is_none() && Products::F32.available() {
-            return tiled(q, k, v, heads);
+        if mask.is_none() && products.available() {
+            let sizes = cpu::Attention { batch: b, n, m, heads, width: c / heads };
+            return cpu::map3(q, k, v, |q, k, v, y| sizes.run(products, q, k, v, y));
         }
         return fast(q, k, v, heads, mask);
     }
     plain(q, k, v, heads, mask)
-}
-
-/// By the tiles of `cpu`. Factors are f32 also in a model whose weights are bf16: scores decide where a picture looks.
-fn tiled(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    let ((batch, n, c), m) = (q.dims3()?, k.dim(1)?);
-    let sizes = cpu::Attention { batch, n, m, heads, width: c / heads };
-    cpu::map3(q, k, v, |q, k, v, y| sizes.run(Products::F32, q, k, v, y))
 }
 
 /// Scores held at once by the fast form, in values: 8 MB stay in a cache.

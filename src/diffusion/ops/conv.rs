@@ -2,7 +2,10 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use super::cpu::{self, Packed};
+use super::{
+    GroupNorm,
+    cpu::{self, Packed, Products},
+};
 
 /// Zeros around a picture before a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,19 @@ enum Kernel {
     Gathered(Tensor),
 }
 
+/// What is done in the same pass as a convolution.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Around<'a> {
+    /// Normalised, and through `SiLU`, before.
+    pub norm: Option<&'a GroupNorm>,
+    /// Enlarged to this height and width before, by taking the nearest pixels ([`upsample_nearest`](super::upsample_nearest)).
+    pub enlarged: Option<(usize, usize)>,
+    /// `[1 or B, out]`, added to every pixel of the result.
+    pub shift: Option<&'a Tensor>,
+    /// Added to the result, and of its shape.
+    pub beside: Option<&'a Tensor>,
+}
+
 /// Bytes of values under the kernel gathered at once.
 const GATHERED: usize = 32 << 20;
 
@@ -57,18 +73,25 @@ impl Conv2d {
     /// # Errors
     /// If the weight has other than four dimensions or no square kernel.
     pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize, padding: Padding) -> Result<Self> {
+        let products = super::products(&weight);
+        Self::of((weight, products), bias, stride, padding)
+    }
+
+    fn of(
+        (weight, products): (Tensor, Option<Products>),
+        bias: Option<Tensor>,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Self> {
         let (outputs, inputs, size, width) = weight.dims4()?;
         if size != width || stride == 0 {
             candle_core::bail!(
                 "a convolution with a kernel {size}x{width} and stride {stride} is not supported"
             );
         }
-        let weight = if let Some(products) = super::products(&weight) {
-            let values = weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            let taps = size * size;
-            let of = |row: usize, tap: usize, i: usize| values[(row * inputs + i) * taps + tap];
+        let weight = if let Some(products) = products {
             let bias = bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1()).transpose()?;
-            Kernel::Packed(Packed::new(products, (outputs, taps, inputs), of), bias)
+            Kernel::Packed(cpu::pack(products, (outputs, size * size, inputs), &weight)?, bias)
         } else {
             let weight = super::plain_weight(weight)?;
             match super::fast(&[&weight]) {
@@ -102,8 +125,35 @@ impl Conv2d {
         stride: usize,
         padding: Padding,
     ) -> Result<Self> {
-        let weight = vb.get((outputs, inputs, kernel, kernel), "weight")?;
-        Self::new(weight, Some(super::load_vector(vb, outputs, "bias")?), stride, padding)
+        let weight = super::load_weight(vb, (outputs, inputs, kernel, kernel), "weight")?;
+        Self::of(weight, Some(super::load_vector(vb, outputs, "bias")?), stride, padding)
+    }
+
+    /// `[B, H, W, in]` → `[B, H', W', out]`, with all that goes around it.
+    ///
+    /// # Errors
+    /// As [`Conv2d::forward`], and if what is added has another shape than the result.
+    pub fn forward_with(&self, x: &Tensor, around: Around) -> Result<Tensor> {
+        let Around { norm, enlarged, shift, beside } = around;
+        if let Kernel::Packed(weight, bias) = &self.weight
+            && super::fast(&[x, shift.unwrap_or(x), beside.unwrap_or(x)])
+        {
+            let values = norm.map(|norm| norm.fast_values()).transpose()?.flatten();
+            if norm.is_some() == values.is_some() {
+                return self.tiled(x, weight, bias.as_deref(), around, values);
+            }
+        }
+        let normal = norm.map(|norm| norm.forward_silu(x)).transpose()?;
+        let x = normal.as_ref().unwrap_or(x);
+        let large = enlarged.map(|(height, width)| super::upsample_nearest(x, height, width)).transpose()?;
+        let mut y = self.forward(large.as_ref().unwrap_or(x))?;
+        if let Some(shift) = shift {
+            y = y.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?;
+        }
+        match beside {
+            Some(beside) => beside + y,
+            None => Ok(y),
+        }
     }
 
     /// `[B, H, W, in]` → `[B, H', W', out]`.
@@ -113,7 +163,9 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.check(x)?;
         match &self.weight {
-            Kernel::Packed(weight, bias) if super::fast(&[x]) => self.tiled(x, weight, bias.as_deref()),
+            Kernel::Packed(weight, bias) if super::fast(&[x]) => {
+                self.tiled(x, weight, bias.as_deref(), Around::default(), None)
+            }
             Kernel::Packed(weight, _) => {
                 let (inputs, size) = (self.inputs, self.size);
                 let value = |at: usize| {
@@ -143,12 +195,54 @@ impl Conv2d {
         Ok(())
     }
 
-    fn tiled(&self, x: &Tensor, weight: &Packed, bias: Option<&[f32]>) -> Result<Tensor> {
+    fn tiled(
+        &self,
+        x: &Tensor,
+        weight: &Packed,
+        bias: Option<&[f32]>,
+        around: Around,
+        norm: Option<(Vec<f32>, Vec<f32>)>,
+    ) -> Result<Tensor> {
+        self.check(x)?;
         let (batch, height, width, _) = x.dims4()?;
-        let border = self.padding.sides();
-        let sizes = cpu::Convolution { batch, height, width, size: self.size, stride: self.stride, border };
+        let source = (height, width);
+        let (height, width) = around.enlarged.unwrap_or(source);
+        let shifted = around.shift.map(|shift| self.shifted(bias, shift)).transpose()?;
+        let sizes = cpu::Convolution {
+            batch,
+            source,
+            height,
+            width,
+            size: self.size,
+            stride: self.stride,
+            border: self.padding.sides(),
+            bias: shifted.as_deref().or(bias),
+            norm: None,
+            beside: None,
+        };
         let (rows, columns) = sizes.out();
-        cpu::map1(x, (batch, rows, columns, self.outputs), |x, y| sizes.run(weight, bias, x, y))
+        let shape = (batch, rows, columns, self.outputs);
+        if let Some(beside) = around.beside.filter(|beside| beside.dims4().ok() != Some(shape)) {
+            candle_core::bail!("to a convolution's result {shape:?} is added {:?}", beside.dims());
+        }
+        let run = |x: &[f32], beside: Option<&[f32]>, y: &mut [f32]| {
+            let norm = around.norm.zip(norm.as_ref()).map(|(norm, values)| norm.affine(values, x, batch));
+            cpu::Convolution { norm: norm.as_deref(), beside, ..sizes }.run(weight, x, y);
+        };
+        match around.beside {
+            Some(beside) => cpu::map2(x, beside, shape, |x, beside, y| run(x, Some(beside), y)),
+            None => cpu::map1(x, shape, |x, y| run(x, None, y)),
+        }
+    }
+
+    /// The bias of each row of `shift`, with it.
+    fn shifted(&self, bias: Option<&[f32]>, shift: &Tensor) -> Result<Vec<f32>> {
+        let rows = shift.to_vec2::<f32>()?;
+        let bias = |i: usize| bias.map_or(0.0, |bias| bias[i]);
+        if rows.iter().any(|row| row.len() != self.outputs) {
+            candle_core::bail!("{:?} is added to each of {} channels", shift.dims(), self.outputs);
+        }
+        Ok(rows.iter().flat_map(|row| row.iter().enumerate().map(|(i, value)| value + bias(i))).collect())
     }
 
     fn plain(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {

@@ -88,3 +88,28 @@ pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tenso
     };
     x.index_select(&pick(height, h)?, 1)?.index_select(&pick(width, w)?, 2)
 }
+
+/// `[…, a]` and `[…, b]` side by side: `[…, a + b]`.
+///
+/// # Errors
+/// If the shapes differ in more than the last dimension.
+pub fn join(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let (&[ref before @ .., a], &[ref others @ .., b]) = (x.dims(), y.dims()) else {
+        return Tensor::cat(&[x, y], D::Minus1);
+    };
+    if before != others || a * b == 0 || !fast(&[x, y]) {
+        return Tensor::cat(&[x, y], D::Minus1);
+    }
+    let rows = cpu::GRAIN.div_ceil(a + b);
+    cpu::map2(x, y, [before, &[a + b]].concat(), |x, y, z| {
+        let pairs = x.par_chunks(rows * a).zip(y.par_chunks(rows * b));
+        z.par_chunks_mut(rows * (a + b)).zip(pairs).for_each(|(z, (x, y))| {
+            let pairs = x.chunks_exact(a).zip(y.chunks_exact(b));
+            for (z, (x, y)) in z.chunks_exact_mut(a + b).zip(pairs) {
+                let (left, right) = z.split_at_mut(a);
+                left.copy_from_slice(x);
+                right.copy_from_slice(y);
+            }
+        });
+    })
+}

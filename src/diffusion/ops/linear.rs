@@ -1,7 +1,10 @@
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::cpu::{self, Packed};
+use super::{
+    LayerNorm,
+    cpu::{self, Packed, Products},
+};
 
 /// `y = x Wᵀ + b` over the last dimension; also a 1×1 convolution on NHWC.
 #[derive(Debug, Clone)]
@@ -29,12 +32,16 @@ impl Linear {
     /// # Errors
     /// If the weight has other than two dimensions.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        let products = super::products(&weight);
+        Self::of((weight, products), bias)
+    }
+
+    fn of((weight, products): (Tensor, Option<Products>), bias: Option<Tensor>) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
-        let Some(products) = super::products(&weight) else {
+        let Some(products) = products else {
             return Ok(Self { weight: Matrix::Plain(super::plain_weight(weight)?), bias });
         };
-        let values = weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let packed = Packed::new(products, (outputs, 1, inputs), |row, _, i| values[row * inputs + i]);
+        let packed = cpu::pack(products, (outputs, 1, inputs), &weight)?;
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         let values = bias.as_ref().map(Tensor::to_vec1).transpose()?;
         Ok(Self { weight: Matrix::Packed { weight: packed, bias: values, inputs, outputs }, bias })
@@ -45,7 +52,8 @@ impl Linear {
     /// # Errors
     /// If either is missing or has another shape.
     pub fn load(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::new(vb.get((outputs, inputs), "weight")?, Some(super::load_vector(vb, outputs, "bias")?))
+        let weight = super::load_weight(vb, (outputs, inputs), "weight")?;
+        Self::of(weight, Some(super::load_vector(vb, outputs, "bias")?))
     }
 
     /// Loads `weight` `[out, in]` of a linear that has no bias.
@@ -53,7 +61,7 @@ impl Linear {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn load_no_bias(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::new(vb.get((outputs, inputs), "weight")?, None)
+        Self::of(super::load_weight(vb, (outputs, inputs), "weight")?, None)
     }
 
     /// What it takes and gives.
@@ -61,6 +69,14 @@ impl Linear {
         match &self.weight {
             Matrix::Plain(weight) => weight.dtype(),
             Matrix::Packed { .. } => DType::F32,
+        }
+    }
+
+    /// What its weights are multiplied as, where the tiles of `cpu` do it.
+    pub(super) fn products(&self) -> Option<Products> {
+        match &self.weight {
+            Matrix::Plain(_) => None,
+            Matrix::Packed { weight, .. } => Some(weight.products()),
         }
     }
 
@@ -85,7 +101,7 @@ impl Linear {
         }
         match &self.weight {
             Matrix::Packed { weight, bias, .. } if super::fast(&[x]) => {
-                cpu::map1(x, shape, |x, y| cpu::linear(weight, bias.as_deref(), x, y))
+                cpu::map1(x, shape, |x, y| tiled(weight, bias).run(x, y))
             }
             Matrix::Packed { weight, .. } => {
                 let values = (0..outputs).flat_map(|row| (0..inputs).map(move |i| weight.get(row, 0, i)));
@@ -93,6 +109,49 @@ impl Linear {
             }
             Matrix::Plain(weight) => self.plain(x, weight, shape),
         }
+    }
+
+    /// The same plus `beside`, which has the result's shape.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`], and if the shapes differ.
+    pub fn forward_add(&self, x: &Tensor, beside: &Tensor) -> Result<Tensor> {
+        let (outputs, inputs) = self.sizes()?;
+        let rows = x.elem_count() / inputs.max(1);
+        match &self.weight {
+            Matrix::Packed { weight, bias, .. }
+                if super::fast(&[x, beside])
+                    && x.dims().last() == Some(&inputs)
+                    && beside.elem_count() == rows * outputs =>
+            {
+                cpu::map2(x, beside, beside.shape(), |x, beside, y| {
+                    cpu::Linear { beside: Some(beside), ..tiled(weight, bias) }.run(x, y);
+                })
+            }
+            _ => beside + self.forward(x)?.reshape(beside.shape())?,
+        }
+    }
+
+    /// GEGLU (Shazeer 2020) of normalised rows: `[…, in]` → `[…, out / 2]`, the first half of each result times the exact
+    /// GELU of the second.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`], and if the number of results is odd.
+    pub fn forward_geglu(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        let (outputs, inputs) = self.sizes()?;
+        let (&[ref before @ .., last], Some((scale, shift)), Matrix::Packed { weight, bias, .. }) =
+            (x.dims(), norm.fast_values()?, &self.weight)
+        else {
+            return super::geglu(&self.forward(&norm.forward(x)?)?);
+        };
+        if last != inputs || scale.len() != inputs || !super::fast(&[x]) || !cpu::Linear::can_be_gated(weight)
+        {
+            return super::geglu(&self.forward(&norm.forward(x)?)?);
+        }
+        let norm = cpu::LayerNorm { eps: norm.eps, weight: &scale, bias: &shift };
+        cpu::map1(x, [before, &[outputs / 2]].concat(), |x, y| {
+            cpu::Linear { norm: Some(norm), ..tiled(weight, bias) }.run_gated(x, y);
+        })
     }
 
     fn sizes(&self) -> Result<(usize, usize)> {
@@ -115,4 +174,8 @@ impl Linear {
         };
         y.reshape(shape)
     }
+}
+
+fn tiled<'a>(weight: &'a Packed, bias: &'a Option<Vec<f32>>) -> cpu::Linear<'a> {
+    cpu::Linear { weight, bias: bias.as_deref(), norm: None, beside: None }
 }

@@ -3,6 +3,12 @@ use candle_nn::VarBuilder;
 
 use super::cpu;
 
+/// The values of a weight and a bias, if the fast form may take them.
+fn fast_values(weight: &Tensor, bias: &Tensor) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
+    let both = || Ok((weight.to_vec1()?, bias.to_vec1()?));
+    super::fast(&[weight, bias]).then(both).transpose()
+}
+
 /// Group normalisation over NHWC (Wu & He 2018): the channels of a group share mean and variance over the
 /// whole picture. `SiLU` may follow in the same pass.
 #[derive(Debug, Clone)]
@@ -61,11 +67,27 @@ impl GroupNorm {
     fn fast(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
         let picture = (x.elem_count() / x.dim(0)?.max(1)).max(1);
         cpu::map3(x, &self.weight, &self.bias, |x, weight, bias, y| {
-            let norm = cpu::GroupNorm { groups: self.groups, eps: self.eps, silu, weight, bias };
+            let norm = cpu::GroupNorm { groups: self.groups, eps: self.eps, weight, bias };
             for (x, y) in x.chunks_exact(picture).zip(y.chunks_exact_mut(picture)) {
-                norm.normalise(x, y);
+                norm.normalise(x, silu, y);
             }
         })
+    }
+
+    /// Weight and bias, if the fast form may take them.
+    pub(super) fn fast_values(&self) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
+        fast_values(&self.weight, &self.bias)
+    }
+
+    /// What the norm of these values does to each channel of each of `pictures` in `x`.
+    pub(super) fn affine(
+        &self,
+        (weight, bias): &(Vec<f32>, Vec<f32>),
+        x: &[f32],
+        pictures: usize,
+    ) -> Vec<cpu::Affine> {
+        let norm = cpu::GroupNorm { groups: self.groups, eps: self.eps, weight, bias };
+        x.chunks_exact((x.len() / pictures.max(1)).max(1)).map(|x| norm.of(x)).collect()
     }
 
     pub(super) fn plain(&self, x: &Tensor) -> Result<Tensor> {
@@ -82,7 +104,7 @@ impl GroupNorm {
 /// Layer normalisation over the last dimension.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    eps: f64,
+    pub(super) eps: f64,
     weight: Tensor,
     bias: Tensor,
 }
@@ -111,10 +133,15 @@ impl LayerNorm {
         }
         if super::fast(&[x, &self.weight, &self.bias]) {
             return cpu::map3(x, &self.weight, &self.bias, |x, w, b, y| {
-                cpu::layer_norm(x, w, b, self.eps, y)
+                cpu::LayerNorm { eps: self.eps, weight: w, bias: b }.normalise(x, y);
             });
         }
         self.plain(x)
+    }
+
+    /// Weight and bias, if the fast form may take them.
+    pub(super) fn fast_values(&self) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
+        fast_values(&self.weight, &self.bias)
     }
 
     pub(super) fn plain(&self, x: &Tensor) -> Result<Tensor> {

@@ -116,6 +116,59 @@ proptest! {
         let plain = Linear::new(variable(&w), Some(b)).unwrap().forward(&x).unwrap();
         assert_close(&fast, &plain, TOLERANCE, "linear");
     }
+
+    #[test]
+    fn what_goes_around_a_convolution_is_the_same_in_one_pass_and_in_several(
+        (batch, height, width) in (1usize..3, 1usize..9, 1usize..9),
+        (groups, size, outputs) in (1usize..4, 2usize..5, 1usize..40),
+        (normal, larger, shifts, added) in (any::<bool>(), prop_oneof![Just(None), (1usize..3, 0usize..2).prop_map(Some)], 0usize..3, any::<bool>()),
+    ) {
+        let inputs = groups * size;
+        let x = random(&[batch, height, width, inputs], 1);
+        let norm = GroupNorm::load(&vectors(inputs), groups, inputs, 1e-5).unwrap();
+        let (weight, bias) = (random(&[outputs, inputs, 3, 3], 4), random(&[outputs], 5));
+        let enlarged = larger.map(|(times, more)| (height * times + more, width * times + more));
+        let (tall, wide) = enlarged.unwrap_or((height, width));
+        let shift = (shifts > 0).then(|| random(&[if shifts == 1 { 1 } else { batch }, outputs], 6));
+        let beside = added.then(|| random(&[batch, tall, wide, outputs], 7));
+        let around = Around {
+            norm: normal.then_some(&norm),
+            enlarged,
+            shift: shift.as_ref(),
+            beside: beside.as_ref(),
+        };
+        let conv = |weight| Conv2d::new(weight, Some(bias.clone()), 1, Padding::Same(1)).unwrap();
+        let fast = conv(weight.clone()).forward_with(&x, around).unwrap();
+        let plain = conv(variable(&weight)).forward_with(&x, around).unwrap();
+        assert_close(&fast, &plain, 1e-5, "convolution");
+    }
+
+    #[test]
+    fn what_goes_around_a_linear_is_the_same_in_one_pass_and_in_several(
+        (rows, inputs, outputs) in (1usize..250, 2usize..40, prop_oneof![Just(64usize), Just(128), Just(10)]),
+    ) {
+        let (x, w, b) = (random(&[2, rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+        let norm = LayerNorm::load(&vectors(inputs), inputs, 1e-5).unwrap();
+        let fast = Linear::new(w.clone(), Some(b.clone())).unwrap();
+        let plain = Linear::new(variable(&w), Some(b)).unwrap();
+        let beside = random(&[2, rows, outputs], 4);
+        let sums = (fast.forward_add(&x, &beside).unwrap(), plain.forward_add(&x, &beside).unwrap());
+        assert_close(&sums.0, &sums.1, TOLERANCE, "linear and sum");
+        let gated = (fast.forward_geglu(&x, &norm).unwrap(), plain.forward_geglu(&x, &norm).unwrap());
+        assert_close(&gated.0, &gated.1, 2e-5, "norm, linear and GEGLU");
+    }
+
+    #[test]
+    fn joined_rows_are_the_same_fast_and_plain((rows, a, b) in (1usize..300, 1usize..90, 1usize..90)) {
+        let (x, y) = (random(&[rows, a], 1), random(&[rows, b], 2));
+        assert_close(&join(&x, &y).unwrap(), &join(&variable(&x), &y).unwrap(), 0.0, "join");
+    }
+}
+
+/// A weight and a bias of this length.
+fn vectors(length: usize) -> VarBuilder<'static> {
+    let map = [("weight".to_owned(), random(&[length], 8)), ("bias".to_owned(), random(&[length], 9))];
+    VarBuilder::from_tensors(map.into(), DType::F32, &Device::Cpu)
 }
 
 #[test]
@@ -142,11 +195,23 @@ fn a_plain_form_has_gradients_through_every_operation() {
         &Device::Cpu,
     );
     let conv = Conv2d::new(random(&[8, 8, 3, 3], 4), None, 1, Padding::Same(1)).unwrap();
-    let h = conv
-        .forward(&GroupNorm::load(&vb, 2, 8, 1e-5).unwrap().forward_silu(x.as_tensor()).unwrap())
-        .unwrap();
-    let tokens = LayerNorm::load(&vb, 8, 1e-5).unwrap().forward(&h.reshape((1, 16, 8)).unwrap()).unwrap();
+    let norm = GroupNorm::load(&vb, 2, 8, 1e-5).unwrap();
+    let shift = random(&[1, 8], 5);
+    let around = Around { norm: Some(&norm), enlarged: Some((8, 8)), shift: Some(&shift), beside: None };
+    let h = conv.forward_with(x.as_tensor(), around).unwrap();
+    let h = join(&h, &h).unwrap().narrow(3, 4, 8).unwrap().contiguous().unwrap();
+    let norm = LayerNorm::load(&vb, 8, 1e-5).unwrap();
+    let tokens = norm.forward(&h.reshape((1, 64, 8)).unwrap()).unwrap();
     let y = attention(&tokens, &tokens, &tokens, 2, None).unwrap();
+    let wide = Linear::new(random(&[16, 8], 6), None).unwrap();
+    let y = wide
+        .forward_add(&y, &random(&[1, 64, 16], 7))
+        .unwrap()
+        .narrow(2, 0, 8)
+        .unwrap()
+        .contiguous()
+        .unwrap();
+    let y = wide.forward_geglu(&y, &norm).unwrap();
     let y = geglu(&quick_gelu(&y).unwrap()).unwrap();
     let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     let gradient = gradients.get(&x).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();

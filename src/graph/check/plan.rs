@@ -75,6 +75,7 @@ impl Draft<'_> {
                 let ids = self.ids.keys().map(|id| &**id).chain(outputs.keys().map(String::as_str));
                 let mut known: Vec<_> = ids.collect();
                 known.sort_unstable();
+                known.dedup();
                 let hint = did_you_mean(name, &known, "there are");
                 let message = format!("there is no node and no output `{name}` to run");
                 self.problems.push(Diagnostic::error("unknown-target", message).hint(hint));

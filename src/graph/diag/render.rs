@@ -1,6 +1,6 @@
 //! Diagnostics as text, in rustc's look, and as JSON.
 
-use std::{fmt::Write, ops::Range};
+use std::{borrow::Cow, fmt::Write, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::{Value, json};
@@ -53,6 +53,16 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// A message fit for a terminal: a name in it may hold characters that would steer one.
+fn shown(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n';
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let escaped = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect::<String>().into()
+}
+
 impl Diagnostic {
     /// The message with its place and hint, over several lines.
     pub fn render(&self, colour: bool) -> String {
@@ -67,9 +77,9 @@ impl Diagnostic {
             }
         }
         let snippets = sources.into_iter().map(|source| self.snippet(source));
-        let mut group = level.primary_title(self.message.as_str()).id(self.id).elements(snippets);
+        let mut group = level.primary_title(shown(&self.message)).id(self.id).elements(snippets);
         if let Some(hint) = &self.hint {
-            group = group.element(Level::HELP.message(hint.as_str()));
+            group = group.element(Level::HELP.message(shown(hint)));
         }
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         renderer.render(&[group])

@@ -1,3 +1,6 @@
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt as _;
+
 use super::*;
 
 fn touch(root: &Path, names: &[&str]) {
@@ -29,7 +32,12 @@ fn a_model_is_found_without_its_ending_in_a_sub_folder_and_with_either_separator
 #[test]
 fn patterns_and_folders_mean_files_below_the_roots_sorted() {
     let root = tempfile::tempdir().unwrap();
-    touch(root.path(), &["in/b.png", "in/a.png", "in/a.txt", "in/deep/c.png", "secret/x.png"]);
+    touch(
+        root.path(),
+        &["in/b.png", "in/a.png", "in/a.txt", "in/.hidden.png", "in/deep/c.png", "secret/x.png"],
+    );
+    #[cfg(target_os = "linux")]
+    fs::write(root.path().join("in").join(std::ffi::OsStr::from_bytes(b"\xff.png")), "no text").unwrap();
     let files = Files::new(vec![root.path().to_owned(), root.path().join("in")], Vec::new(), PathBuf::new());
     let named = |text: &str| files.matching(text).unwrap().unwrap();
     assert_eq!(named("in/*.png"), ["in/a.png", "in/b.png"]);

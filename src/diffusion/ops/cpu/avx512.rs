@@ -22,13 +22,14 @@ pub(super) fn has_bf16() -> bool {
 }
 
 macro_rules! form {
-    ($product:ident, $tile:ident, $features:literal, |$acc:ident, $a:ident, $b:ident| $step:expr, $splat:expr) => {
+    ($product:ident, $tile:ident, $half:ident, $features:literal, |$acc:ident, $a:ident, $b:ident| $step:expr, $splat:expr) => {
         /// Computes one product.
         ///
         /// # Safety
         /// The processor has this form's instructions. For every row r and tap t, `k` words are readable at
         /// `a + r · a_stride + t`; `taps.len() · k · COLUMNS` words are readable at `panel`; `columns` values are readable and
-        /// writable at `out + r · out_stride`, by nobody else meanwhile; a bias has `columns` values.
+        /// writable at `out + r · out_stride`, by nobody else meanwhile; a bias has `columns` values, and values beside
+        /// the result are readable where the result is.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $product(p: &Product) {
             let mut done = 0;
@@ -38,16 +39,28 @@ macro_rules! form {
                     a: unsafe { p.a.add(done * p.a_stride) },
                     // SAFETY: as above.
                     out: unsafe { p.out.add(done * p.out_stride) },
+                    start: match p.start {
+                        // Dereferenced only where the contract allows it.
+                        Start::Beside(values, bias) => {
+                            Start::Beside(values.wrapping_add(done * p.out_stride), bias)
+                        }
+                        start => start,
+                    },
                     ..*p
                 };
-                // SAFETY: the tile takes no more rows than are left.
+                // SAFETY: the tile takes no more rows than are left, and half a panel where no more columns are asked for.
                 done += unsafe {
-                    match p.rows - done {
-                        12.. => $tile::<12>(&at),
-                        8.. => $tile::<8>(&at),
-                        4.. => $tile::<4>(&at),
-                        2.. => $tile::<2>(&at),
-                        _ => $tile::<1>(&at),
+                    match (p.rows - done, p.columns > 16) {
+                        (12.., true) => $tile::<12>(&at),
+                        (8.., true) => $tile::<8>(&at),
+                        (4.., true) => $tile::<4>(&at),
+                        (2.., true) => $tile::<2>(&at),
+                        (_, true) => $tile::<1>(&at),
+                        (16.., false) => $half::<16>(&at),
+                        (8.., false) => $half::<8>(&at),
+                        (4.., false) => $half::<4>(&at),
+                        (2.., false) => $half::<2>(&at),
+                        (_, false) => $half::<1>(&at),
                     }
                 };
             }
@@ -65,33 +78,20 @@ macro_rules! form {
             // SAFETY: all reads and writes are those the contract of the product allows; masked lanes are not touched.
             unsafe {
                 let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-                match p.start {
-                    Start::Zero => {}
-                    Start::Bias(bias) => {
-                        let bias = [
-                            _mm512_maskz_loadu_ps(low, bias),
-                            _mm512_maskz_loadu_ps(high, bias.wrapping_add(16)),
-                        ];
-                        sums = [bias; ROWS];
-                    }
-                    Start::Out => {
-                        for (row, sums) in sums.iter_mut().enumerate() {
-                            let out = p.out.add(row * p.out_stride);
-                            *sums = [
-                                _mm512_maskz_loadu_ps(low, out),
-                                _mm512_maskz_loadu_ps(high, out.wrapping_add(16)),
-                            ];
-                        }
-                    }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    *sums = [start(p, row, 0, low), start(p, row, 16, high)];
                 }
                 let mut panel = p.panel;
                 for tap in p.taps {
                     let a = p.a.add(*tap);
                     for i in 0..p.k {
-                        let $b = [_mm512_loadu_ps(panel.cast()), _mm512_loadu_ps(panel.add(16).cast())];
-                        for (row, $acc) in sums.iter_mut().enumerate() {
+                        let both = [_mm512_loadu_ps(panel.cast()), _mm512_loadu_ps(panel.add(16).cast())];
+                        for (row, sums) in sums.iter_mut().enumerate() {
                             let $a = $splat(*a.add(row * p.a_stride + i));
-                            *$acc = $step;
+                            let ($acc, $b) = (sums[0], both[0]);
+                            sums[0] = $step;
+                            let ($acc, $b) = (sums[1], both[1]);
+                            sums[1] = $step;
                         }
                         panel = panel.add(COLUMNS);
                     }
@@ -104,23 +104,74 @@ macro_rules! form {
             }
             ROWS
         }
+
+        /// The first `ROWS` rows of a product of at most 16 columns; says how many rows that are.
+        ///
+        /// # Safety
+        /// As the product's, with at least `ROWS` rows and at most 16 columns.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn $half<const ROWS: usize>(p: &Product) -> usize {
+            let low = mask(p.columns);
+            // SAFETY: as above.
+            unsafe {
+                let mut sums = [_mm512_setzero_ps(); ROWS];
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = start(p, row, 0, low);
+                }
+                let mut panel = p.panel;
+                for tap in p.taps {
+                    let a = p.a.add(*tap);
+                    for i in 0..p.k {
+                        let $b = _mm512_loadu_ps(panel.cast());
+                        for (row, sum) in sums.iter_mut().enumerate() {
+                            let $a = $splat(*a.add(row * p.a_stride + i));
+                            let $acc = *sum;
+                            *sum = $step;
+                        }
+                        panel = panel.add(COLUMNS);
+                    }
+                }
+                for (row, sum) in sums.iter().enumerate() {
+                    _mm512_mask_storeu_ps(p.out.add(row * p.out_stride), low, *sum);
+                }
+            }
+            ROWS
+        }
     };
 }
 
-form!(
-    product_f32,
-    tile_f32,
-    "avx512f",
-    |acc, a, b| [_mm512_fmadd_ps(a, b[0], acc[0]), _mm512_fmadd_ps(a, b[1], acc[1])],
-    |word: u32| _mm512_set1_ps(f32::from_bits(word))
-);
-form!(
-    product_bf16,
-    tile_bf16,
-    "avx512f,avx512bf16",
-    |acc, a, b| [dot(acc[0], a, b[0]), dot(acc[1], a, b[1])],
-    |word: u32| _mm512_castsi512_ps(_mm512_set1_epi32(word.cast_signed()))
-);
+/// What the sums of 16 columns of a row begin with.
+///
+/// # Safety
+/// As the products', for the columns of the mask.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn start(p: &Product, row: usize, column: usize, mask: __mmask16) -> __m512 {
+    let at = row * p.out_stride + column;
+    // SAFETY: by the contract; masked lanes are not touched.
+    unsafe {
+        match p.start {
+            Start::Zero => _mm512_setzero_ps(),
+            Start::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.wrapping_add(column)),
+            Start::Out => _mm512_maskz_loadu_ps(mask, p.out.wrapping_add(at)),
+            Start::Beside(values, bias) => {
+                let values = _mm512_maskz_loadu_ps(mask, values.wrapping_add(at));
+                if bias.is_null() {
+                    return values;
+                }
+                _mm512_add_ps(values, _mm512_maskz_loadu_ps(mask, bias.wrapping_add(column)))
+            }
+        }
+    }
+}
+
+form!(product_f32, tile_f32, half_f32, "avx512f", |acc, a, b| _mm512_fmadd_ps(a, b, acc), |word: u32| {
+    _mm512_set1_ps(f32::from_bits(word))
+});
+form!(product_bf16, tile_bf16, half_bf16, "avx512f,avx512bf16", |acc, a, b| dot(acc, a, b), |word: u32| {
+    _mm512_castsi512_ps(_mm512_set1_epi32(word.cast_signed()))
+});
 
 /// `acc + a · b` of pairs of bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]

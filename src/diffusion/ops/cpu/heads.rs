@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use super::{
+    lanes::wide as wide_lanes,
     product::{COLUMNS, Product, Start, bf16_pair},
     tiles::Products,
 };
@@ -92,25 +93,34 @@ impl Attention {
     /// Packs one head; `k` and `v` begin at its first value.
     fn pack(&self, products: Products, k: &[f32], v: &[f32]) -> Head {
         let row = self.heads * self.width;
-        let at = |x: &[f32], token: usize, i: usize| {
-            if token < self.m && i < self.width { x[token * row + i] } else { 0.0 }
-        };
-        let word = |a: f32, b: f32| match products {
-            Products::F32 => a.to_bits(),
-            Products::Bf16 => bf16_pair(a, b),
-        };
-        let step = if products == Products::F32 { 1 } else { 2 };
         let (wide, long) = (products.words(self.width), products.words(self.m.next_multiple_of(2)));
-        let mut keys = Vec::with_capacity(self.m.next_multiple_of(COLUMNS) * wide);
-        for panel in (0..self.m).step_by(COLUMNS) {
-            for i in (0..wide).map(|i| i * step) {
-                keys.extend((panel..panel + COLUMNS).map(|token| word(at(k, token, i), at(k, token, i + 1))));
-            }
+        let mut keys = vec![0; self.m.next_multiple_of(COLUMNS) * wide];
+        let mut words = vec![0; wide];
+        for (token, k) in k.chunks(row).take(self.m).enumerate() {
+            products.convert(&k[..self.width], &mut words);
+            let at = token / COLUMNS * COLUMNS * wide + token % COLUMNS;
+            keys[at..].iter_mut().step_by(COLUMNS).zip(&words).for_each(|(to, word)| *to = *word);
         }
-        let mut values = Vec::with_capacity(self.width.next_multiple_of(COLUMNS) * long);
-        for panel in (0..self.width).step_by(COLUMNS) {
-            for token in (0..long).map(|token| token * step) {
-                values.extend((panel..panel + COLUMNS).map(|i| word(at(v, token, i), at(v, token + 1, i))));
+        let mut values = vec![0; self.width.next_multiple_of(COLUMNS) * long];
+        let none = vec![0.0; self.width];
+        let of_token = |token: usize| if token < self.m { &v[token * row..][..self.width] } else { &none };
+        for word in 0..long {
+            for (panel, values) in values.chunks_exact_mut(long * COLUMNS).enumerate() {
+                let columns = panel * COLUMNS..self.width.min((panel + 1) * COLUMNS);
+                let to = &mut values[word * COLUMNS..][..columns.len()];
+                match products {
+                    Products::F32 => {
+                        let from = &of_token(word)[columns];
+                        to.iter_mut().zip(from).for_each(|(to, value)| *to = value.to_bits());
+                    }
+                    Products::Bf16 => {
+                        let (low, high) = (of_token(2 * word), of_token(2 * word + 1));
+                        let pairs = low[columns.clone()].iter().zip(&high[columns]);
+                        wide_lanes(|| {
+                            to.iter_mut().zip(pairs).for_each(|(to, (a, b))| *to = bf16_pair(*a, *b))
+                        });
+                    }
+                }
             }
         }
         Head { keys, values }
@@ -214,7 +224,7 @@ impl Attention {
                 out: desk.sums[panel..].as_mut_ptr(),
                 out_stride: padded,
                 rows,
-                columns: COLUMNS,
+                columns: COLUMNS.min(self.width - panel),
                 start: Start::Out,
             };
             // SAFETY: there are `rows` ≤ QUERIES rows of at least `keys` words and of `padded` sums; panels are whole.

@@ -2,10 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{
-    product::{COLUMNS, bf16_pair},
-    tiles::Products,
-};
+use super::{product::COLUMNS, tiles::Products};
 
 /// Words of a panel that stay in a core's second cache while rows stream past.
 const PANEL_WORDS: usize = 100_000;
@@ -25,36 +22,48 @@ pub(in crate::ops) struct Packed {
 }
 
 impl Packed {
-    /// Packs `n` rows of `taps · k` values; `weight(row, tap, i)` gives one.
-    pub fn new(
-        products: Products,
-        (n, taps, k): (usize, usize, usize),
-        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
-    ) -> Self {
+    /// Packs a matrix as files have it, `[n, k, taps]`: the taps of a value beside each other, as under a kernel.
+    pub fn new(products: Products, (n, taps, k): (usize, usize, usize), weight: &[f32]) -> Self {
+        assert_eq!(weight.len(), n * taps * k, "a weight for each result, tap and value");
         let length = products.words(k);
         let block = (PANEL_WORDS / (taps * COLUMNS)).clamp(1, length.max(1));
         let panels = n.div_ceil(COLUMNS);
         let mut words = vec![0u32; length * taps * panels * COLUMNS];
-        let value = |row: usize, tap: usize, i: usize| if i < k { weight(row, tap, i) } else { 0.0 };
         let mut rest = words.as_mut_slice();
         for first in (0..length).step_by(block) {
             let here = block.min(length - first);
             let (part, after) = rest.split_at_mut(here * taps * panels * COLUMNS);
             rest = after;
-            part.par_chunks_mut(here * taps * COLUMNS).enumerate().for_each(|(panel, words)| {
-                for (at, word) in words.iter_mut().enumerate() {
-                    let row = panel * COLUMNS + at % COLUMNS;
-                    let (tap, i) = (at / COLUMNS / here, first + at / COLUMNS % here);
-                    if row < n {
-                        *word = match products {
-                            Products::F32 => weight(row, tap, i).to_bits(),
-                            Products::Bf16 => bf16_pair(value(row, tap, 2 * i), value(row, tap, 2 * i + 1)),
-                        };
+            part.par_chunks_mut(here * taps * COLUMNS).enumerate().for_each_init(
+                || (vec![0f32; taps * products.values(here)], vec![0u32; here]),
+                |(line, line_words), (panel, words)| {
+                    for column in 0..COLUMNS.min(n - panel * COLUMNS) {
+                        let row = &weight[(panel * COLUMNS + column) * taps * k..][..taps * k];
+                        let from = products.values(first);
+                        let row = &row[from * taps..row.len().min((from + products.values(here)) * taps)];
+                        for tap in 0..taps {
+                            let values = &mut line[..row.len() / taps];
+                            match taps {
+                                1 => values.copy_from_slice(row),
+                                _ => values
+                                    .iter_mut()
+                                    .zip(row[tap..].iter().step_by(taps))
+                                    .for_each(|(to, x)| *to = *x),
+                            }
+                            products.convert(values, line_words);
+                            let to = words[tap * here * COLUMNS + column..].iter_mut().step_by(COLUMNS);
+                            to.zip(&*line_words).for_each(|(to, word)| *to = *word);
+                        }
                     }
-                }
-            });
+                },
+            );
         }
         Self { products, n, k, taps, block, words }
+    }
+
+    /// What it is multiplied as.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// Words of a tap.

@@ -43,6 +43,8 @@ pub(super) enum Start {
     Bias(*const f32),
     /// What the result holds: a further part of the same product.
     Out,
+    /// The values at this address, which lie as the result does, and a bias where it is not null.
+    Beside(*const f32, *const f32),
 }
 
 impl Product<'_> {
@@ -51,7 +53,7 @@ impl Product<'_> {
     /// # Safety
     /// For every row r and tap t, `k` words are readable at `a + r · a_stride + t`; `taps.len() · k · COLUMNS` words are
     /// readable at `panel`; `columns` values are readable and writable at `out + r · out_stride`, by nobody else meanwhile; a
-    /// bias has `columns` values.
+    /// bias has `columns` values, and values beside the result are readable where the result is.
     pub unsafe fn plain(&self, step: impl Fn(f32, u32, u32) -> f32) {
         for row in 0..self.rows {
             let mut sums = [0.0; COLUMNS];
@@ -64,6 +66,15 @@ impl Product<'_> {
                         sums[..self.columns].copy_from_slice(std::slice::from_raw_parts(bias, self.columns));
                     }
                     Start::Out => sums[..self.columns].copy_from_slice(out),
+                    Start::Beside(values, bias) => {
+                        let values = values.add(row * self.out_stride);
+                        sums[..self.columns]
+                            .copy_from_slice(std::slice::from_raw_parts(values, self.columns));
+                        if !bias.is_null() {
+                            let bias = std::slice::from_raw_parts(bias, self.columns);
+                            sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+                        }
+                    }
                 }
                 for (number, tap) in self.taps.iter().enumerate() {
                     let a = std::slice::from_raw_parts(self.a.add(row * self.a_stride + tap), self.k);
@@ -91,10 +102,17 @@ pub(super) fn step_bf16(sum: f32, a: u32, b: u32) -> f32 {
     sum + high(a) * high(b) + low(a) * low(b)
 }
 
-/// Two values as a pair of bf16, rounded to nearest even, the first in the low half.
+/// Two values as a pair of bf16, rounded to nearest even, the first in the low half. Without branches, so that vectors can
+/// take it: adding half of the last place, or a bit less where that place is even, carries where rounding goes up.
+#[inline(always)]
 pub(super) fn bf16_pair(low: f32, high: f32) -> u32 {
-    let bits = |value: f32| u32::from(half::bf16::from_f32(value).to_bits());
-    bits(low) | bits(high) << 16
+    let rounded = |value: f32| {
+        let bits = value.to_bits();
+        let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        // What is not a number stays none.
+        if value.is_nan() { bits | 0x0040_0000 } else { up }
+    };
+    rounded(low) >> 16 | rounded(high) & 0xffff_0000
 }
 
 /// Values to pairs of bf16; a last value without a neighbour gets 0.

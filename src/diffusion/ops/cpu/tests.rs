@@ -5,8 +5,10 @@ use proptest::prelude::*;
 use super::{
     heads::Attention,
     packed::Packed,
+    pixels::Convolution,
     product::{self, COLUMNS, Product, Start},
-    tiles::{Convolution, Products, linear},
+    rows::Linear,
+    tiles::Products,
 };
 use crate::noise::TorchRng;
 
@@ -37,7 +39,7 @@ proptest! {
     #[expect(unsafe_code, reason = "the forms under test take addresses")]
     fn vector_forms_compute_what_the_plain_loops_compute(
         (rows, columns, k, taps) in (1usize..40, 1usize..=COLUMNS, 1usize..50, 1usize..4),
-        start in 0usize..3,
+        start in 0usize..5,
     ) {
         for products in BOTH.into_iter().filter(|products| products.available()) {
             let mut a = vec![0u32; rows + taps * products.words(2 * k)];
@@ -46,7 +48,7 @@ proptest! {
             products.convert(&random(if products == Products::F32 { panel.len() } else { 2 * panel.len() }, 2), &mut panel);
             let bias = random(columns, 3);
             let offsets: Vec<_> = (0..taps).map(|tap| tap * k).collect();
-            let before = random(rows * (columns + 1), 4);
+            let (before, beside) = (random(rows * (columns + 1), 4), random(rows * (columns + 1), 5));
             let (mut got, mut want) = (before.clone(), before);
             let product = |out: &mut [f32]| Product {
                 a: a.as_ptr(),
@@ -58,7 +60,13 @@ proptest! {
                 out_stride: columns + 1,
                 rows,
                 columns,
-                start: [Start::Zero, Start::Bias(bias.as_ptr()), Start::Out][start],
+                start: [
+                    Start::Zero,
+                    Start::Bias(bias.as_ptr()),
+                    Start::Out,
+                    Start::Beside(beside.as_ptr(), std::ptr::null()),
+                    Start::Beside(beside.as_ptr(), bias.as_ptr()),
+                ][start],
             };
             // SAFETY: a row begins a word after the one before, and the buffer has `taps · k` words after the last.
             unsafe {
@@ -92,9 +100,9 @@ proptest! {
     ) {
         let (x, w, bias) = (random(rows * k, 1), random(n * k, 2), random(n, 3));
         for products in BOTH {
-            let packed = Packed::new(products, (n, 1, k), |row, _, i| w[row * k + i]);
+            let packed = Packed::new(products, (n, 1, k), &w);
             let mut got = vec![0.0; rows * n];
-            linear(&packed, Some(&bias), &x, &mut got);
+            Linear { weight: &packed, bias: Some(&bias), norm: None, beside: None }.run(&x, &mut got);
             let value = |at: usize| {
                 let (row, column) = (at / n, at % n);
                 let terms = (0..k).map(|i| factor(products, x[row * k + i]) * factor(products, w[column * k + i]));
@@ -113,11 +121,14 @@ proptest! {
         let size = 3;
         let (x, w) = (random(height * width * k, 1), random(n * k * 9, 2));
         for products in BOTH {
-            let packed = Packed::new(products, (n, 9, k), |row, tap, i| w[(row * 9 + tap) * k + i]);
-            let sizes = Convolution { batch: 1, height, width, size, stride, border };
+            let packed = Packed::new(products, (n, 9, k), &w);
+            let source = (height, width);
+            let sizes = Convolution {
+                batch: 1, source, height, width, size, stride, border, bias: None, norm: None, beside: None,
+            };
             let (rows, columns) = sizes.out();
             let mut got = vec![0.0; rows * columns * n];
-            sizes.run(&packed, None, &x, &mut got);
+            sizes.run(&packed, &x, &mut got);
             let value = |at: usize| {
                 let (row, column, out) = (at / n / columns, at / n % columns, at % n);
                 let mut sum = 0.0;
@@ -126,7 +137,7 @@ proptest! {
                     let left = (column * stride + tap % 3).wrapping_sub(border.0);
                     for i in 0..if y < height && left < width { k } else { 0 } {
                         let x = factor(products, x[(y * width + left) * k + i]);
-                        sum += x * factor(products, w[(out * 9 + tap) * k + i]);
+                        sum += x * factor(products, w[(out * k + i) * 9 + tap]);
                     }
                 }
                 sum
@@ -142,10 +153,10 @@ fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
     let (k, n) = (4000, 40);
     let (x, w) = (random(3 * k, 1), random(n * k, 2));
     for products in BOTH {
-        let packed = Packed::new(products, (n, 1, k), |row, _, i| w[row * k + i]);
+        let packed = Packed::new(products, (n, 1, k), &w);
         assert!(products == Products::Bf16 || packed.block < k, "f32 rows of this length are cut");
         let mut got = vec![0.0; 3 * n];
-        linear(&packed, None, &x, &mut got);
+        Linear { weight: &packed, bias: None, norm: None, beside: None }.run(&x, &mut got);
         let term = |row: usize, column: usize, i: usize| {
             factor(products, x[row * k + i]) * factor(products, w[column * k + i])
         };

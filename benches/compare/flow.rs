@@ -1,0 +1,107 @@
+//! Flow's side of the comparison with other programs: one part of a pipeline, run when it is told to.
+//!
+//! `run.py` beside this file starts it: `compare PART SIDE PRECISION CHECKPOINT`. It says when it is ready and how long
+//! loading took; each line on standard input makes it run once and answer with the time.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, Write as _, stdin, stdout},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use candle_core::{DType, Device, Tensor};
+use flow_diffusion::{
+    Runtime,
+    attention::{Patches, Step},
+    clip_text::ClipSource,
+    model::Model,
+    noise::TorchRng,
+    vae::VaeSource,
+};
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[path = "../../src/cli/allocator.rs"]
+mod allocator;
+
+/// A part made ready: each call runs it once.
+type Part = Box<dyn FnMut() -> Result<Tensor>>;
+
+fn main() -> Result<()> {
+    allocator::keep();
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    // `cargo test` runs benches too, to see that they compile.
+    let [part, side, precision, checkpoint, rest @ ..] = &arguments[..] else { return Ok(()) };
+    let dtype = if precision == "bf16" { DType::BF16 } else { DType::F32 };
+    let runtime = Arc::new(Runtime::new(Device::Cpu, dtype, u64::MAX));
+    let start = Instant::now();
+    let mut run = open(part, side.parse()?, &runtime, Path::new(checkpoint))?;
+    say(&json!({ "ready": start.elapsed().as_secs_f64() }))?;
+    for line in stdin().lock().lines() {
+        line?;
+        let (wall, cpu) = (Instant::now(), processor_seconds());
+        let result = run()?;
+        let (wall, cpu) = (wall.elapsed().as_secs_f64(), processor_seconds() - cpu);
+        if let [file] = rest {
+            let result = [("result", result.to_dtype(DType::F32)?)];
+            candle_core::safetensors::save(&result.into(), file)?;
+        }
+        say(&json!({ "wall": wall, "cpu": cpu, "peak": peak() }))?;
+    }
+    allocator::give_back();
+    Ok(())
+}
+
+fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part> {
+    let random = |seed, shape: &[usize]| TorchRng::new(seed).randn_tensor(shape, &Device::Cpu);
+    let (latent, rt) = (side / 8, rt.clone());
+    Ok(match part {
+        "unet" => {
+            let unet = Model::open(file)?.unet.load(&rt)?;
+            let (x, context) = (random(1, &[2, 4, latent, latent])?, random(2, &[2, 77, 768])?);
+            let (patches, step) = (Patches::default(), Step::single(1.0, 2));
+            Box::new(move || Ok(unet.forward(&x, 500.0, &context, None, None, &patches, &step)?))
+        }
+        "vae" => {
+            let vae = VaeSource::open(file)?.load(&rt)?;
+            let z = random(1, &[1, 4, latent, latent])?;
+            Box::new(move || Ok(vae.decode(&z)?))
+        }
+        "clip" => {
+            let clip = ClipSource::open(file)?;
+            let text = "a kettle on a marble table, morning light, best quality";
+            clip.encode(&rt, text)?;
+            Box::new(move || Ok(clip.encode(&rt, text)?))
+        }
+        other => bail!("there is no part `{other}`"),
+    })
+}
+
+fn say(line: &serde_json::Value) -> Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Seconds all threads of this process have computed, as Linux tells.
+fn processor_seconds() -> f64 {
+    let ticks = || -> Result<f64> {
+        let text = fs::read_to_string("/proc/self/stat")?;
+        let after = text.rsplit_once(')').context("a name in brackets")?.1;
+        let mut numbers = after.split_whitespace().skip(11).map(str::parse::<f64>);
+        Ok(numbers.next().context("utime")?? + numbers.next().context("stime")??)
+    };
+    ticks().unwrap_or(0.0) / 100.0
+}
+
+/// Most memory ever resident, in bytes; 0 where Linux does not tell.
+fn peak() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB"));
+    line.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}

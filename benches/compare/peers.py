@@ -1,0 +1,131 @@
+"""The other programs' side of the comparison: one part of a pipeline, run when told to; `run.py` starts it.
+
+    peers.py torch|compile|sdcpp PART SIDE PRECISION CHECKPOINT [RESULT]
+
+Answers as `flow.rs` does. PyTorch's models are those of diffusers; stable-diffusion.cpp comes as stable-diffusion-cpp-python.
+"""
+
+import json
+import pathlib
+import resource
+import sys
+import time
+
+KEYS = pathlib.Path(__file__).parents[2] / "tests/fixtures/keys/sd15.tsv"
+
+
+def say(line):
+    print(json.dumps(line), flush=True)
+
+
+def serve(run):
+    """Runs once for each line, and says what it took."""
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        say({"wall": wall, "cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
+
+
+def section(name):
+    """diffusers' name by the file's, of one part of a checkpoint."""
+    names, inside = {}, False
+    for line in KEYS.read_text().splitlines():
+        if line.startswith("#"):
+            inside = line == f"# {name}"
+        elif inside:
+            file, diffusers, _ = line.split("\t")
+            names[diffusers] = file
+    return names
+
+
+def weights(part, module, checkpoint, dtype):
+    """The module with the checkpoint's weights."""
+    from safetensors import safe_open
+
+    names, own = section(part), module.state_dict()
+    with safe_open(checkpoint, "pt") as file:
+        state = {key: file.get_tensor(names[key]).reshape(own[key].shape) for key in own if key in names}
+    module.load_state_dict(state, strict=False, assign=True)
+    missing = set(own) - set(state)
+    assert not {name for name in missing if not name.endswith("position_ids")}, missing
+    return module.to(dtype).eval()
+
+
+def torch_part(kind, part, side, precision, checkpoint, result):
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.set_grad_enabled(False)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+    random = lambda seed, *shape: torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    start, latent = time.perf_counter(), side // 8
+    if part == "unet":
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        unet = weights("unet", unet, checkpoint, dtype)
+        x, context = random(1, 2, 4, latent, latent), random(2, 2, 77, 768)
+        if kind == "compile":
+            unet = torch.compile(unet)
+        run = lambda: unet(x, 500, context, return_dict=False)[0]
+    elif part == "vae":
+        with torch.device("meta"):
+            vae = AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                layers_per_block=2,
+            )
+        vae, z = weights("vae", vae, checkpoint, dtype), random(1, 1, 4, latent, latent)
+        if kind == "compile":
+            vae.decoder = torch.compile(vae.decoder)
+        run = lambda: vae.decode(z, return_dict=False)[0]
+    else:
+        config = CLIPTextConfig(projection_dim=768, hidden_size=768, intermediate_size=3072, num_attention_heads=12)
+        clip = weights("text_encoder", CLIPTextModel(config), checkpoint, dtype)
+        tokens = torch.full((1, 77), 320)
+        run = lambda: clip(tokens)[0]
+    say({"ready": time.perf_counter() - start})
+
+    def once():
+        y = run()
+        if result:
+            from safetensors.torch import save_file
+
+            save_file({"result": y.float().contiguous()}, result)
+
+    serve(once)
+
+
+def sdcpp(part, side, precision, checkpoint):
+    """Whole pictures: a step is what one more of them adds, decoding is what is said of it."""
+    from stable_diffusion_cpp import StableDiffusion
+
+    start = time.perf_counter()
+    model = StableDiffusion(model_path=checkpoint, wtype=precision, vae_decode_only=True, verbose=False)
+    say({"ready": time.perf_counter() - start})
+
+    def picture(steps):
+        wall, cpu = time.perf_counter(), time.process_time()
+        model.generate_image("a kettle", width=side, height=side, sample_steps=steps, cfg_scale=7.0, sample_method="euler")
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    for _ in sys.stdin:
+        if part == "unet":
+            short, long = picture(1), picture(2)
+            wall, cpu = long[0] - short[0], long[1] - short[1]
+        else:
+            wall, cpu = picture(20)
+        say({"wall": wall, "cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
+
+
+def main():
+    kind, part, side, precision, checkpoint, *result = sys.argv[1:]
+    if kind == "sdcpp":
+        sdcpp(part, int(side), precision, checkpoint)
+    else:
+        torch_part(kind, part, int(side), precision, checkpoint, result[0] if result else None)
+
+
+main()

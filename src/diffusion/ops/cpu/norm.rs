@@ -1,0 +1,149 @@
+//! Normalisation: what a group or a row has in common is found first, what is done to each value follows from it.
+
+use rayon::prelude::*;
+
+use super::{
+    GRAIN,
+    lanes::{silu, wide},
+};
+
+/// The group normalisation of one picture `x` `[N, C]`.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct GroupNorm<'a> {
+    pub groups: usize,
+    pub eps: f64,
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
+}
+
+/// What a normalisation does to each channel.
+#[derive(Debug, Clone)]
+pub(in crate::ops) struct Affine {
+    pub(super) scale: Vec<f32>,
+    pub(super) shift: Vec<f32>,
+}
+
+impl GroupNorm<'_> {
+    /// `y = norm(x)`, or `SiLU` of it.
+    pub fn normalise(&self, x: &[f32], activate: bool, y: &mut [f32]) {
+        let affine = self.of(x);
+        let channels = self.weight.len();
+        let chunk = GRAIN.div_ceil(channels) * channels;
+        y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
+            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                match activate {
+                    true => affine.activated(x, y),
+                    false => affine.apply(x, y),
+                }
+            }
+        });
+    }
+
+    /// Scale and shift of each channel.
+    ///
+    /// Each thread finds mean and sum of squared deviations of some rows; they are joined as Chan, Golub & LeVeque (1979)
+    /// tell, in the order of the rows, so that the result does not depend on how many threads there are.
+    pub fn of(&self, x: &[f32]) -> Affine {
+        let channels = self.weight.len();
+        let size = channels / self.groups;
+        let parts: Vec<_> =
+            x.par_chunks(GRAIN.div_ceil(channels) * channels).map(|x| moments(x, channels)).collect();
+        let (mut scale, mut shift) = (vec![0f32; channels], vec![0f32; channels]);
+        for group in 0..self.groups {
+            let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+            for (rows, means, deviations) in &parts {
+                for c in group * size..(group + 1) * size {
+                    let apart = f64::from(means[c]) - mean;
+                    let total = count + rows;
+                    mean += apart * rows / total;
+                    squares += f64::from(deviations[c]) + apart * apart * count * rows / total;
+                    count = total;
+                }
+            }
+            let inverse = 1.0 / (squares / count + self.eps).sqrt();
+            for c in group * size..(group + 1) * size {
+                scale[c] = (f64::from(self.weight[c]) * inverse) as f32;
+                shift[c] = (f64::from(self.bias[c]) - mean * f64::from(self.weight[c]) * inverse) as f32;
+            }
+        }
+        Affine { scale, shift }
+    }
+}
+
+/// Of some rows: how many there are, and of each channel the mean and the sum of squared deviations from it.
+fn moments(x: &[f32], channels: usize) -> (f64, Vec<f32>, Vec<f32>) {
+    let rows = x.len() / channels;
+    let (mut means, mut squares) = (vec![0f32; channels], vec![0f32; channels]);
+    for row in x.chunks_exact(channels) {
+        wide(|| means.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+    }
+    let inverse = 1.0 / rows as f32;
+    means.iter_mut().for_each(|sum| *sum *= inverse);
+    for row in x.chunks_exact(channels) {
+        wide(|| {
+            let of = squares.iter_mut().zip(row.iter().zip(&means));
+            of.for_each(|(sum, (x, mean))| *sum += (x - mean) * (x - mean));
+        });
+    }
+    (rows as f64, means, squares)
+}
+
+impl Affine {
+    fn apply(&self, x: &[f32], y: &mut [f32]) {
+        wide(|| {
+            let of = y.iter_mut().zip(x).zip(self.scale.iter().zip(&self.shift));
+            of.for_each(|((y, x), (scale, shift))| *y = x * scale + shift);
+        });
+    }
+
+    /// `SiLU` of each channel of a pixel, scaled and shifted.
+    pub(super) fn activated(&self, x: &[f32], y: &mut [f32]) {
+        wide(|| {
+            let of = y.iter_mut().zip(x).zip(self.scale.iter().zip(&self.shift));
+            of.for_each(|((y, x), (scale, shift))| *y = silu(x * scale + shift));
+        });
+    }
+}
+
+/// Layer normalisation over rows of `weight.len()` values.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct LayerNorm<'a> {
+    pub eps: f64,
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
+}
+
+impl LayerNorm<'_> {
+    /// All rows of `x`.
+    pub fn normalise(&self, x: &[f32], y: &mut [f32]) {
+        let channels = self.weight.len();
+        let chunk = GRAIN.div_ceil(channels) * channels;
+        y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
+            y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)).for_each(|(y, x)| self.row(x, y));
+        });
+    }
+
+    /// One row.
+    pub(super) fn row(&self, x: &[f32], y: &mut [f32]) {
+        wide(|| {
+            let count = x.len() as f32;
+            let mean = sum(x, |x| x) / count;
+            let variance = sum(x, |x| (x - mean) * (x - mean)) / count;
+            let scale = 1.0 / (variance + self.eps as f32).sqrt();
+            let of = y.iter_mut().zip(x).zip(self.weight.iter().zip(self.bias));
+            of.for_each(|((y, x), (weight, bias))| *y = (x - mean) * scale * weight + bias);
+        });
+    }
+}
+
+/// A sum in 32 lanes, which vectors can take.
+#[inline(always)]
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0f32; 32];
+    let (whole, rest) = x.as_chunks::<32>();
+    for x in whole {
+        lanes.iter_mut().zip(x).for_each(|(sum, x)| *sum += f(*x));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(sum, x)| *sum += f(*x));
+    lanes.iter().sum()
+}
