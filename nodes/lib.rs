@@ -10,6 +10,7 @@ mod clip_text_encode;
 mod clip_vision_encode;
 mod conditioning_combine;
 mod control_net_apply;
+mod embeddings;
 mod empty_latent_image;
 mod image_batch;
 mod image_invert;
@@ -28,6 +29,8 @@ mod load_image_mask;
 mod load_ip_adapter;
 mod load_latent;
 mod load_vae;
+mod lora_loader;
+mod lora_loader_model_only;
 mod mask_to_image;
 mod model_file;
 mod names;
@@ -79,6 +82,8 @@ pub fn registry() -> Registry {
         .add::<load_ip_adapter::LoadIPAdapter>()
         .add::<load_latent::LoadLatent>()
         .add::<load_vae::LoadVAE>()
+        .add::<lora_loader::LoraLoader>()
+        .add::<lora_loader_model_only::LoraLoaderModelOnly>()
         .add::<mask_to_image::MaskToImage>()
         .add::<preview_image::PreviewImage>()
         .add::<save_image::SaveImage>()

@@ -276,7 +276,7 @@ impl Port for Model {
 
 port!(
     /// A text encoder, not loaded.
-    Clip = diffusion::clip_text::ClipSource, "CLIP", |_clip| Bytes::default()
+    Clip = diffusion::clip::ClipSource, "CLIP", |_clip| Bytes::default()
 );
 port!(
     /// An autoencoder, not loaded.

@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use flow_diffusion::{
     Runtime,
     attention::{Patches, Step},
-    clip_text::ClipSource,
+    clip::ClipSource,
     model::Model,
     noise::TorchRng,
     vae::VaeSource,

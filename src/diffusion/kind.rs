@@ -7,7 +7,7 @@ use std::fmt;
 use crate::header::Header;
 use crate::ip_adapter::Variant;
 use crate::unet_config::UNetConfig;
-use crate::{Error, Result};
+use crate::{Error, Result, lora};
 
 /// A part of a diffusion pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +67,11 @@ const SIGNS: &[(Part, &[&str])] = &[
             "*.lora_down.weight",
             "*.lora_up.weight",
             "*.lora_A.weight",
+            "*.lora_A.default.weight",
             "*.lora.down.weight",
+            "*_lora.down.weight",
+            "*.lora_linear_layer.down.weight",
+            "*.diff",
             "*.hada_w1_a",
             "*.lokr_w1",
             "*.lokr_w1_a",
@@ -168,7 +172,10 @@ fn describe(header: &Header, parts: &[Part]) -> String {
             Some(variant) => format!("an IP-Adapter ({variant})"),
             None => "an IP-Adapter".to_owned(),
         },
-        [Part::Lora] => "a LoRA".to_owned(),
+        [Part::Lora] => match lora::family(header) {
+            Some(family) => format!("a LoRA ({family})"),
+            None => "a LoRA".to_owned(),
+        },
         [Part::T2iAdapter] => "a T2I-Adapter".to_owned(),
         [Part::Embedding] => "a textual-inversion embedding".to_owned(),
         [Part::Transformer, ..] => {

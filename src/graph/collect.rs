@@ -52,6 +52,7 @@ pub(crate) fn node<P: Port>() -> NodeDef {
         }],
         outputs: vec![OutputSpec::of::<P>(P::TYPE.to_ascii_lowercase())],
         infer: |known| Ok(vec![known.facts.get(ITEMS).cloned().unwrap_or_default()]),
+        mentions: |_| Vec::new(),
         run: joined::<P>,
     }
 }

@@ -72,6 +72,7 @@ pub struct Known {
     pub(crate) literals: BTreeMap<&'static str, Literal>,
     pub(crate) files: BTreeMap<&'static str, File>,
     pub(crate) facts: BTreeMap<&'static str, Facts>,
+    pub(crate) mentioned: Vec<File>,
 }
 
 impl Known {
@@ -100,6 +101,11 @@ impl Known {
     /// The file an input names.
     pub fn file(&self, input: &str) -> Option<&File> {
         self.files.get(input)
+    }
+
+    /// The model files that its texts name; see [`Node::mentions`](crate::Node::mentions).
+    pub fn mentioned(&self) -> &[File] {
+        &self.mentioned
     }
 
     /// What is known of a linked value; `None` when the input is not linked or its node is in error.

@@ -94,6 +94,8 @@ pub struct Job {
     pub args: BTreeMap<&'static str, Constant>,
     /// What is kept of its results.
     pub cache: CacheMode,
+    /// Model files that its texts name, with the folders they are in; see [`Node::mentions`](crate::Node::mentions).
+    pub mentioned: Vec<(&'static str, File)>,
     pub(crate) span: Option<Span>,
     pub(crate) input_spans: Vec<(&'static str, Span)>,
 }
@@ -102,13 +104,13 @@ impl Job {
     /// A job that no file describes, for [`Plan::assemble`].
     pub fn new(id: impl Into<NodeId>, def: Arc<NodeDef>, args: BTreeMap<&'static str, Constant>) -> Self {
         let (cache, span, input_spans) = (CacheMode::default(), None, Vec::new());
-        Self { id: id.into(), def, args, cache, span, input_spans }
+        Self { id: id.into(), def, args, cache, mentioned: Vec::new(), span, input_spans }
     }
 
     /// The key of this job's results, given the identities of its linked values by input name.
     ///
     /// # Errors
-    /// When a file argument cannot be read.
+    /// When a file argument, or a file named in a text, cannot be read.
     pub fn key(&self, values: &BTreeMap<&'static str, Hash>, files: &Files, salt: &Hash) -> io::Result<Hash> {
         let mut parts = BTreeMap::new();
         for (name, constant) in &self.args {
@@ -120,7 +122,14 @@ impl Job {
             parts.insert(*name, part);
         }
         parts.extend(values.iter().map(|(name, id)| (*name, key::Part::Value(*id))));
-        Ok(key::key(&self.def, &parts, salt))
+        if self.mentioned.is_empty() {
+            return Ok(key::key(&self.def, &parts, salt));
+        }
+        let mut with = Hash::builder().part(salt.as_bytes());
+        for (folder, file) in &self.mentioned {
+            with = with.part(folder).part(&file.name).part(files.hash(&file.path)?.as_bytes());
+        }
+        Ok(key::key(&self.def, &parts, &with.finish()))
     }
 
     /// Where the file gives an input, if it does.

@@ -107,6 +107,7 @@ impl Draft<'_> {
                     known.facts.insert(link.input, outputs.get(link.output).cloned().unwrap_or_default());
                 }
             }
+            known.mentioned = draftee.mentioned.iter().map(|(_, file)| file.clone()).collect();
             match (def.infer)(&known) {
                 Ok(outputs) => facts[node] = Some(outputs),
                 Err(error) => {
@@ -160,6 +161,7 @@ impl Draft<'_> {
                     files.insert(file.path.clone());
                 }
             }
+            files.extend(draftee.mentioned.iter().map(|(_, file)| file.path.clone()));
             let mut args = draftee.args;
             if let Part::Joined(items) = part
                 && draftee.collects
@@ -173,6 +175,7 @@ impl Draft<'_> {
                 id: draftee.id,
                 def,
                 args,
+                mentioned: draftee.mentioned,
                 span: draftee.span,
                 input_spans: draftee.input_spans,
             });
