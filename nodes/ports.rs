@@ -1,12 +1,13 @@
 //! Everything that may be on a wire.
 
+mod joined;
 mod stored;
 
 use std::{path::PathBuf, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use flow_diffusion as diffusion;
-use flow_graph::{Bytes, Context, Hash, Port};
+use flow_graph::{Bytes, Context, Hash, NodeError, Port, Shared};
 
 use self::stored::{Reader, Writer};
 
@@ -64,6 +65,11 @@ impl Port for Image {
     const TYPE: &'static str = "IMAGE";
     const CONTENT: bool = true;
     const STORED: bool = true;
+    const JOINED: bool = true;
+
+    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError> {
+        joined::images(items)
+    }
 
     fn bytes(&self) -> Bytes {
         Bytes::host(self.rgb.len() * 4)
@@ -127,6 +133,11 @@ impl Port for Mask {
     const TYPE: &'static str = "MASK";
     const CONTENT: bool = true;
     const STORED: bool = true;
+    const JOINED: bool = true;
+
+    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError> {
+        joined::masks(items)
+    }
 
     fn bytes(&self) -> Bytes {
         Bytes::host(self.values.len() * 4)
@@ -170,6 +181,11 @@ impl Port for Latent {
     const TYPE: &'static str = "LATENT";
     const CONTENT: bool = true;
     const STORED: bool = true;
+    const JOINED: bool = true;
+
+    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError> {
+        joined::latents(items)
+    }
 
     fn bytes(&self) -> Bytes {
         let mask = self.noise_mask.as_ref().map_or(0, |mask| mask.values.len());
@@ -229,10 +245,35 @@ macro_rules! port {
     };
 }
 
-port!(
-    /// A noise predictor and what is wrapped around its attention; the weights are leased by whoever runs it.
-    Model = diffusion::model::Model, "MODEL", |_model| Bytes::default()
-);
+/// A noise predictor and what is wrapped around its attention; the weights are leased by whoever runs it.
+#[derive(Clone, Debug)]
+pub struct Model(pub diffusion::model::Model);
+
+impl std::ops::Deref for Model {
+    type Target = diffusion::model::Model;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Port for Model {
+    const TYPE: &'static str = "MODEL";
+
+    fn bytes(&self) -> Bytes {
+        Bytes::default()
+    }
+
+    /// A patched model and those made of it hold the same processors.
+    fn shared(&self) -> Vec<Shared> {
+        let shared = |processor: &Arc<dyn diffusion::attention::AttnProcessor>| Shared {
+            address: Arc::as_ptr(processor).cast::<()>() as usize,
+            bytes: device_bytes(processor.tensors()),
+        };
+        self.0.patches.all().map(shared).collect()
+    }
+}
+
 port!(
     /// A text encoder, not loaded.
     Clip = diffusion::clip::ClipSource, "CLIP", |_clip| Bytes::default()
@@ -350,7 +391,9 @@ impl Port for Conditioning {
     const STORED: bool = true;
 
     fn bytes(&self) -> Bytes {
-        device_bytes(self.0.0.iter().map(|cond| &cond.context))
+        let tensors = self.0.0.iter().flat_map(|cond| [Some(&cond.context), cond.pooled.as_ref()]).flatten();
+        let hints = self.0.0.iter().flat_map(|cond| &cond.controls).map(|control| control.hint.bytes());
+        device_bytes(tensors) + Bytes::host(hints.sum())
     }
 
     fn store(&self, _cx: &Context) -> Option<Vec<u8>> {

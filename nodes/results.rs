@@ -46,7 +46,7 @@ pub fn save_numbered(
         match write_atomic(&path, bytes, Existing::Keep) {
             // Another run took the number in between.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(NodeError::on("filename_prefix", error.to_string())),
+            Err(error) => return Err(unwritten("filename_prefix", prefix, &error)),
             Ok(()) => {
                 tokens.cx.saved(&path);
                 return Ok(path);
@@ -74,7 +74,7 @@ pub fn save_numbered_with(
 
 /// The folder, the start of the name and the next free number.
 fn place(prefix: &str, tokens: &Tokens) -> Result<(PathBuf, String, u64), NodeError> {
-    let failed = |error: io::Error| NodeError::on("filename_prefix", error.to_string());
+    let failed = |error: io::Error| unwritten("filename_prefix", prefix, &error);
     let first = tokens.cx.files.output(&tokens.fill(prefix)).map_err(failed)?;
     let stem = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = first.parent().unwrap_or(Path::new(".")).to_owned();
@@ -87,11 +87,20 @@ fn place(prefix: &str, tokens: &Tokens) -> Result<(PathBuf, String, u64), NodeEr
 /// # Errors
 /// When the path leaves the output folder, or the file cannot be written.
 pub fn save_as(cx: &Context, path: &str, bytes: &[u8]) -> Result<PathBuf, NodeError> {
-    let failed = |error: io::Error| NodeError::on("path", error.to_string());
+    let failed = |error: io::Error| unwritten("path", path, &error);
     let full = cx.files.output(path).map_err(failed)?;
     write_atomic(&full, bytes, Existing::Replace).map_err(failed)?;
     cx.saved(&full);
     Ok(full)
+}
+
+/// What could not be written, and why.
+fn unwritten(input: &'static str, name: &str, error: &io::Error) -> NodeError {
+    match error.kind() {
+        // Says the name itself.
+        io::ErrorKind::InvalidInput => NodeError::on(input, error.to_string()),
+        _ => NodeError::on(input, format!("`{name}` cannot be written: {error}")),
+    }
 }
 
 /// Refuses, before anything runs, a name that no output folder could hold.

@@ -249,6 +249,14 @@ fn the_schema_knows_the_nodes_and_the_words_of_the_format() {
         assert!(schema["properties"][word].is_object(), "{word}");
     }
     assert!(schema["definitions"]["KSampler"]["properties"]["sampler_name"].is_object(), "{schema}");
+    let properties = &schema["definitions"]["KSampler"]["properties"];
+    assert_eq!(properties["cache"]["enum"], serde_json::json!(["disk", "memory", "off"]));
+    assert_eq!(
+        properties["seed_mode"]["enum"],
+        serde_json::json!(["fixed", "increment", "decrement", "random"])
+    );
+    let links = schema["definitions"]["link"]["anyOf"].as_array().unwrap();
+    assert!(links.iter().any(|link| link["properties"]["collect"]["type"] == "string"), "{schema}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Check {
             Ok(sweep) => match sweep.check(&registry, &files, &overrides, &[]) {
                 Err(problems) => Err(problems),
                 Ok(checked) => {
-                    let pinned = self.load.pinned(checked.plan(0))?;
+                    let pinned = self.load.pinned(checked.whole())?;
                     pinned.map(|_| (checked.warnings().clone(), sweep.len(), checked.jobs()))
                 }
             },

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
@@ -106,7 +107,7 @@ impl Doctor {
         let registry = runtime::registry();
         let mut missing = Vec::new();
         for workflow in self.workflows() {
-            let files = self.roots.files(&workflow, None)?;
+            let files = Arc::new(self.roots.files(&workflow, None)?);
             // What is no workflow at all is for `flow check` to say.
             let Ok((parsed, _)) = load::workflow(&workflow, &files, &registry) else { continue };
             let overrides = Overrides::default();

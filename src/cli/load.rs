@@ -96,11 +96,19 @@ impl Load {
     /// # Errors
     /// When a file cannot be read; what is wrong in it is in [`Opened::sweep`].
     pub fn open(&self, out: Option<&Path>) -> Result<Opened> {
+        self.open_again(out, 0)
+    }
+
+    /// The same, after a watch has run it `turn` times.
+    ///
+    /// # Errors
+    /// Those of [`Load::open`].
+    pub fn open_again(&self, out: Option<&Path>, turn: u64) -> Result<Opened> {
         let files = Arc::new(self.roots.files(&self.file, out)?);
         let registry = runtime::registry();
         let (workflow, _) = workflow(&self.file, &files, &registry)?;
         let overrides = self.overrides()?;
-        let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone() };
+        let asked = Asked { sweeps: self.sweep.clone(), grid: self.grid.clone(), turn };
         // Also of a file with errors: what could be read is checked, so that all that is wrong is told at once.
         let sweep = workflow.sweep(&asked, &overrides, &files);
         Ok(Opened { files, registry, overrides, sweep })

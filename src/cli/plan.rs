@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use flow_engine::{Clock, Fate, Forecast};
-use flow_graph::{Files, Plan as Graph};
+use flow_graph::{CacheMode, Files, Plan as Graph};
 use petgraph::graph::NodeIndex;
 use serde_json::{Value, json};
 
@@ -100,6 +100,7 @@ impl<'a> Ahead<'a> {
         let kept = node.def.outputs.iter().any(|output| output.stored);
         vec![Reason::text(match (node.def.is_sink(), kept, recorded) {
             (true, ..) => "for its effect, every time".to_owned(),
+            _ if node.cache == CacheMode::Off => "`cache: off`, every time".to_owned(),
             (_, false, _) => format!("never kept; needed by {needed}"),
             (_, _, true) => format!("quicker made than read; needed by {needed}"),
             _ => "result no longer kept".to_owned(),

@@ -1,9 +1,82 @@
 //! What a run gives back besides what its nodes wrote.
 
-use anyhow::{Result, anyhow};
+use std::collections::BTreeSet;
+
+use anyhow::anyhow;
 use flow_engine::{Event, Outputs, What};
-use flow_graph::{Files, Plan, Value};
+use flow_graph::{Diagnostic, Diagnostics, Files, Plan, Value, outputs::Tried, sweep::Checked};
 use serde_json::{Value as Json, json};
+
+/// What could not be written when the runs are done, found before they begin.
+pub struct Unwritable<'a> {
+    wanted: &'a [String],
+    files: &'a Files,
+    tried: Tried,
+    problems: Diagnostics,
+}
+
+impl<'a> Unwritable<'a> {
+    /// Nothing looked at yet; the pictures of `wanted` nodes are results too.
+    pub fn new(wanted: &'a [String], files: &'a Files) -> Self {
+        Self { wanted, files, tried: Tried::default(), problems: Diagnostics::default() }
+    }
+
+    /// Looks at where the sinks of a run write, and the pictures of wanted nodes.
+    pub fn look_at(&mut self, plan: &Plan) {
+        let mut found = plan.unwritable(self.files, &mut self.tried).0;
+        let gives = |name: &str| {
+            let mut targets = plan.targets().iter().map(|job| plan.job(*job));
+            plan.outputs().contains_key(name) || targets.any(|job| *job.id == *name && !job.def.is_sink())
+        };
+        for name in self.wanted.iter().filter(|name| gives(name)) {
+            found.extend(self.problem(&format!("{name}.png")).map(|problem| problem.node(name)));
+        }
+        for problem in found {
+            // The same place in another run says nothing new.
+            if !self.problems.0.iter().any(|known| known.node == problem.node) {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn problem(&mut self, name: &str) -> Option<Diagnostic> {
+        let why = self.tried.unwritable(self.files, name)?;
+        let problem = Diagnostic::error("unwritable", format!("`{name}` cannot be written: {why}"));
+        Some(problem.hint("choose another folder with --out".to_owned()))
+    }
+
+    /// The runs, if all they write and their contact sheets can be written.
+    ///
+    /// # Errors
+    /// What cannot.
+    pub fn sweep(mut self, checked: Checked) -> Result<Checked, Diagnostics> {
+        let sheets: BTreeSet<_> =
+            (0..checked.sweep().len()).filter_map(|run| checked.sheet_path(run)).collect();
+        for sheet in sheets {
+            let problem = self.problem(sheet);
+            self.problems.0.extend(problem);
+        }
+        self.or(checked)
+    }
+
+    /// `value`, if all can be written.
+    ///
+    /// # Errors
+    /// What cannot.
+    pub fn or<T>(mut self, value: T) -> Result<T, Diagnostics> {
+        self.problems.sort();
+        if self.problems.has_errors() { Err(self.problems) } else { Ok(value) }
+    }
+}
+
+/// Tells `on` the seeds that were drawn for a plan.
+pub fn drawn(plan: &Plan, on: &mut dyn FnMut(Event<'_>)) {
+    for (node, seed) in plan.drawn() {
+        let job = plan.order().iter().map(|job| plan.job(*job)).find(|job| job.id == *node);
+        let text = format!("seed {seed}");
+        job.into_iter().for_each(|job| on(Event { node, kind: job.def.kind, what: What::Note(&text) }));
+    }
+}
 
 /// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, with `mark` after the name, telling `on`, and gives what `outputs:` say.
 ///
@@ -16,7 +89,7 @@ pub fn results(
     outputs: &Outputs,
     files: &Files,
     on: &mut dyn FnMut(Event<'_>),
-) -> Result<Vec<(String, Json)>> {
+) -> anyhow::Result<Vec<(String, Json)>> {
     for name in wanted {
         let named = outputs.named.iter().find(|(output, _)| output == name);
         let target = outputs.targets.iter().find(|(job, _)| *plan.job(*job).id == **name);

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use flow_engine::{Clock, Outputs, RunError};
-use flow_graph::{Diagnostics, check};
+use flow_graph::{Diagnostics, Plan, check};
 
 use crate::{
     Ending,
     display::{Display, Mode},
     interrupt,
     load::{Load, Opened, refused, show},
-    results::results,
+    results::{Unwritable, drawn, results},
     session::{Compute, Session},
 };
 
@@ -50,17 +50,29 @@ impl Run {
             Err(problems) => return Ok(self.refuse(&problems)),
         };
         if !sweep.is_plain() {
-            let checked = match sweep.check(&registry, &files, &overrides, &self.wanted) {
+            let mut unwritable = Unwritable::new(&self.wanted, &files);
+            let mut seen = |plan: &Plan| unwritable.look_at(plan);
+            let checked = match sweep.check_seeing(&registry, &files, &overrides, &self.wanted, &mut seen) {
                 Ok(checked) => checked,
                 Err(problems) => return Ok(self.refuse(&problems)),
             };
-            if let Err(problems) = self.load.pinned(checked.plan(0))? {
+            let checked = match unwritable.sweep(checked) {
+                Ok(checked) => checked,
+                Err(problems) => return Ok(self.refuse(&problems)),
+            };
+            if let Err(problems) = self.load.pinned(checked.whole())? {
                 return Ok(self.refuse(&problems));
             }
-            return self.runs(&sweep, &checked, &files, &clock, &cancel);
+            return self.runs(&checked, &clock, &cancel);
         }
         let plan = check(&sweep.workflow(0), &registry, &files, &overrides, &self.wanted);
         let plan = match self.load.pinned(plan)? {
+            Ok(plan) => plan,
+            Err(problems) => return Ok(self.refuse(&problems)),
+        };
+        let mut unwritable = Unwritable::new(&self.wanted, &files);
+        unwritable.look_at(&plan);
+        let plan = match unwritable.or(plan) {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),
         };
@@ -69,6 +81,7 @@ impl Run {
         }
         let session = Session::new(&self.compute.like(&self.load.file), clock.clone())?;
         let mut display = Display::new(self.mode());
+        drawn(&plan, &mut |event| display.event(event));
         let result = session.run(&plan, &files, &cancel, &mut |event| display.event(event));
         let (outputs, failures, ending) = match result {
             Ok(outputs) => (outputs, Vec::new(), Ending::Done),

@@ -43,16 +43,23 @@ impl<'a> Sheets<'a> {
         Self { sweep, sheet: sweep.sheet(), by_path: BTreeMap::new() }
     }
 
-    /// Puts the picture of a run in its cell; a run without one leaves it empty.
-    pub fn add(&mut self, run: usize, path: &str, plan: &Plan, outputs: &Outputs) {
-        let Some(sheet) = &self.sheet else { return };
-        let cells = self.by_path.entry(path.to_owned()).or_default();
-        let (Some(cell), Some(name)) = (self.sweep.cell(run), self.sweep.shown(plan)) else { return };
+    /// The picture of a run, as small as it will be; none of a run without one.
+    pub fn picture(&self, plan: &Plan, outputs: &Outputs) -> Option<Canvas> {
+        let sheet = self.sheet.as_ref()?;
+        let name = self.sweep.shown(plan)?;
         let value = outputs.named.iter().find(|(output, _)| output == name);
-        let Some(image) = value.and_then(|(_, value)| value.get::<Image>()) else { return };
+        let image = value.and_then(|(_, value)| value.get::<Image>())?;
         let rows = sheet.y.as_ref().map_or(1, |(_, rows)| rows.len());
         let most = (SIDE / sheet.x.1.len().max(rows).max(1)).max(LEAST);
-        cells.insert((cell.row, cell.column), Canvas::of(&image, most));
+        Some(Canvas::of(&image, most))
+    }
+
+    /// Puts the picture of a run in its cell; a run without one leaves it empty.
+    pub fn put(&mut self, run: usize, path: &str, picture: Option<Canvas>) {
+        let cells = self.by_path.entry(path.to_owned()).or_default();
+        if let (Some(cell), Some(picture)) = (self.sweep.cell(run), picture) {
+            cells.insert((cell.row, cell.column), picture);
+        }
     }
 
     /// Writes all sheets below the output folder: the name of each and where it is.
@@ -76,7 +83,8 @@ impl<'a> Sheets<'a> {
 }
 
 /// 8-bit RGB.
-struct Canvas {
+#[derive(Clone)]
+pub struct Canvas {
     width: usize,
     height: usize,
     rgb: Vec<u8>,

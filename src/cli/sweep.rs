@@ -1,14 +1,18 @@
 //! `flow run` of a workflow with many runs: one after the other in one session, so that what they share is computed once.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use flow_engine::{Clock, Event, Outputs, RunError, What};
-use flow_graph::{CancelToken, Diagnostics, Files, Sweep, sweep::Checked};
+use flow_graph::{CancelToken, Collected, Constant, Diagnostics, Plan, Sweep, sweep::Checked};
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    Ending, display::Display, load::show, results::results, run::Run, session::Session, sheet::Sheets,
+    Ending,
+    display::Display,
+    load::show,
+    results::{drawn, results},
+    run::Run,
+    session::Session,
+    sheet::Sheets,
 };
 
 impl Run {
@@ -16,14 +20,8 @@ impl Run {
     ///
     /// # Errors
     /// When the device cannot be used or a sheet cannot be written.
-    pub(crate) fn runs(
-        &self,
-        sweep: &Sweep,
-        checked: &Checked<'_>,
-        files: &Arc<Files>,
-        clock: &Clock,
-        cancel: &CancelToken,
-    ) -> Result<Ending> {
+    pub(crate) fn runs(&self, checked: &Checked, clock: &Clock, cancel: &CancelToken) -> Result<Ending> {
+        let (sweep, files) = (checked.sweep(), checked.files());
         if !self.quiet {
             show(checked.warnings());
         }
@@ -33,10 +31,11 @@ impl Run {
         let mut failed = Vec::new();
         let mut problems = Diagnostics::default();
         let mut ending = Ending::Done;
+        let mut collected = Collected::default();
         for run in 0..sweep.len() {
             let values: Map<String, Json> = sweep.values(run).into_iter().collect();
             display.begin(run + 1, sweep.len(), &sweep.label(run), values);
-            let plan = match checked.plan(run) {
+            let plan = match checked.plan(run, &collected) {
                 Ok(plan) => plan,
                 Err(broken) => {
                     problems.0.extend(broken.0);
@@ -45,12 +44,19 @@ impl Run {
                     continue;
                 }
             };
-            let result = session.run(&plan, files, cancel, &mut |event| display.event(event));
+            let mut on = |event: Event<'_>| display.event(event);
+            drawn(&plan, &mut on);
+            left_out(sweep, run, &plan, &collected, &mut on);
+            let result = session.run(&plan, files, cancel, &mut on);
             let (outputs, failures, ended) = match result {
                 Ok(outputs) => (outputs, Vec::new(), Ending::Done),
                 Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
                 Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
             };
+            if sweep.is_joined(run) {
+                collected = Collected::default();
+            }
+            collect(run, &plan, &outputs, &mut collected);
             let mark = format!("-{}", run + 1);
             let mut on = |event: Event<'_>| display.event(event);
             let reported = results(&self.wanted, &mark, &plan, &outputs, files, &mut on)?;
@@ -64,7 +70,8 @@ impl Run {
                 break;
             }
             if let Some(path) = checked.sheet_path(run) {
-                sheets.add(run, path, &plan, &outputs);
+                let picture = sheets.picture(&plan, &outputs);
+                sheets.put(run, path, picture);
             }
         }
         if ending == Ending::Done && !failed.is_empty() {
@@ -78,6 +85,34 @@ impl Run {
         problems.sort();
         show(&problems);
         Ok(ending)
+    }
+}
+
+/// Keeps what an item gives to the run that joins all.
+pub(crate) fn collect(run: usize, plan: &Plan, outputs: &Outputs, collected: &mut Collected) {
+    for (node, output) in plan.collected() {
+        let values = outputs.targets.iter().find(|(job, _)| *job == output.job);
+        if let Some(value) = values.and_then(|(_, values)| values.get(output.index)) {
+            collected.add(node, run, value.clone());
+        }
+    }
+}
+
+/// Tells which items a run that joins them has to do without.
+pub(crate) fn left_out(
+    sweep: &Sweep,
+    run: usize,
+    plan: &Plan,
+    collected: &Collected,
+    on: &mut dyn FnMut(Event<'_>),
+) {
+    let collecting = plan.order().iter().map(|job| plan.job(*job));
+    for job in collecting.filter(|job| job.args.values().any(|arg| matches!(arg, Constant::Items(_)))) {
+        let lacking = sweep.left_out(run, &job.id, collected);
+        if !lacking.is_empty() {
+            let text = format!("without {}, which failed", lacking.join(", "));
+            on(Event { node: &job.id, kind: job.def.kind, what: What::Note(&text) });
+        }
     }
 }
 

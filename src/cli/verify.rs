@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use flow_engine::{Clock, RunError, What};
-use flow_graph::Diagnostics;
+use flow_graph::{Collected, Diagnostics};
 use flow_nodes::picture::decode::decode;
 use serde_json::json;
 
 use crate::{
     Ending, interrupt,
-    load::{Load, show},
+    load::{Load, Opened, show},
     output,
     session::{Compute, Session},
+    sweep::collect,
 };
 
 /// Makes a picture again from the workflow it carries and compares the pixels; ends with 1 when they differ
@@ -36,31 +37,47 @@ impl Verify {
         let shown = self.load.file.display();
         let cancel = interrupt::token()?;
         let folder = tempfile::Builder::new().prefix("flow-verify-").tempdir()?;
-        let loaded = self.load.load(Some(folder.path()), &[])?;
-        let plan = match loaded.plan {
-            Ok(plan) => plan,
+        let Opened { files, registry, overrides, sweep } = self.load.open(Some(folder.path()))?;
+        let checked = sweep.and_then(|sweep| sweep.check(&registry, &files, &overrides, &[]));
+        let pinned = match &checked {
+            Ok(checked) => self.load.pinned(checked.whole())?.map(|_| ()),
+            Err(_) => Ok(()),
+        };
+        let checked = match pinned.and(checked) {
+            Ok(checked) => checked,
             Err(problems) => {
                 show(&problems);
                 return Ok(Ending::Refused);
             }
         };
-        show(plan.warnings());
+        show(checked.warnings());
         let wanted = Pixels::read(&self.load.file)?;
         // A result that was kept says nothing of the one that would be made.
         let session = Session::new(&self.compute.like(&self.load.file).uncached(), Clock::monotonic())?;
         let mut saved: Vec<PathBuf> = Vec::new();
-        let result = session.run(&plan, &loaded.files, &cancel, &mut |event| {
-            if let What::Saved { path } = event.what {
-                saved.push(path.to_owned());
-            }
-        });
-        match result {
-            Ok(_) => {}
-            Err(RunError::Cancelled) => return Ok(Ending::Stopped),
-            Err(RunError::Failed { failures, .. }) => {
-                let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
-                show(&Diagnostics(failed.collect()));
-                return Ok(Ending::Failed);
+        let mut collected = Collected::default();
+        // More than one where the picture was made of all items of a list.
+        for run in 0..checked.sweep().len() {
+            let plan = match checked.plan(run, &collected) {
+                Ok(plan) => plan,
+                Err(problems) => {
+                    show(&problems);
+                    return Ok(Ending::Refused);
+                }
+            };
+            let result = session.run(&plan, &files, &cancel, &mut |event| {
+                if let What::Saved { path } = event.what {
+                    saved.push(path.to_owned());
+                }
+            });
+            match result {
+                Ok(outputs) => collect(run, &plan, &outputs, &mut collected),
+                Err(RunError::Cancelled) => return Ok(Ending::Stopped),
+                Err(RunError::Failed { failures, .. }) => {
+                    let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
+                    show(&Diagnostics(failed.collect()));
+                    return Ok(Ending::Failed);
+                }
             }
         }
         saved.retain(|path| path.extension().is_some_and(|ending| ending == "png"));

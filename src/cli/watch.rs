@@ -7,13 +7,15 @@ mod batch;
 mod leash;
 mod screen;
 mod sources;
+mod turn;
 mod view;
 
 use std::{
+    collections::{BTreeSet, HashSet},
     io::{self, IsTerminal},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, Scope},
@@ -21,17 +23,18 @@ use std::{
 };
 
 use anyhow::Result;
-use flow_engine::{Clock, Outputs, RunError, What};
-use flow_graph::{CancelToken, Diagnostic, Diagnostics};
+use flow_engine::{Clock, What};
+use flow_graph::{CancelToken, Diagnostics, Plan};
+use serde_json::Value as Json;
 
 use crate::{
     Ending,
     display::Mode,
     interrupt,
-    load::{Load, Loaded},
+    load::{Load, Opened},
     output::note,
     picture::Protocol,
-    results::results,
+    results::Unwritable,
     session::{Compute, Session},
 };
 
@@ -40,7 +43,8 @@ use self::{
     leash::{Leash, OwnedEvent, Ready},
     screen::Screen,
     sources::Sources,
-    view::{Lines, Trouble, View},
+    turn::{Done, Ended, Turn},
+    view::{Lines, Trouble, View, Which},
 };
 
 /// How often files are looked at that the system gives no notice of.
@@ -81,13 +85,16 @@ enum Message {
     Interrupt,
     /// The run tells something.
     Event(OwnedEvent),
-    /// The run has ended.
-    Ended(Result<Outputs, RunError>),
+    /// One of the runs begins.
+    Run(Box<Plan>, Option<Which>),
+    /// One of many runs has ended.
+    Ran(Ending, Vec<(String, Json)>),
+    /// All runs have ended.
+    Ended(Ended),
 }
 
-/// A run in progress.
+/// Runs in progress.
 struct Running {
-    ready: Arc<Ready>,
     leash: Arc<Leash>,
     cancel: CancelToken,
     start: Duration,
@@ -110,6 +117,10 @@ struct Watching<'scope, 'env> {
     next: Option<Ready>,
     /// What the last good plan depended on.
     known: Vec<PathBuf>,
+    /// How many plans were made.
+    turn: u64,
+    /// What the last runs did.
+    done: Arc<Mutex<Done>>,
     stopping: bool,
 }
 
@@ -150,6 +161,8 @@ impl Watch {
                 running: None,
                 next: None,
                 known: Vec::new(),
+                turn: 0,
+                done: Arc::default(),
                 stopping: false,
             };
             watching.go(&inbox)
@@ -197,8 +210,12 @@ impl Watching<'_, '_> {
                     }
                     self.view.event(event.get());
                 }
-                Some(Message::Ended(result)) => {
-                    self.ended(result);
+                Some(Message::Run(plan, which)) => self.view.run(&plan, which.as_ref()),
+                Some(Message::Ran(ending, outputs)) => self.view.ran(ending, &outputs),
+                Some(Message::Ended(Ended { ending, outputs, failed })) => {
+                    let Some(Running { start, .. }) = self.running.take() else { continue };
+                    let total = self.clock.now().saturating_sub(start);
+                    self.view.end(total, ending, &outputs, &failed);
                     if self.stopping {
                         return Ok(Ending::Stopped);
                     }
@@ -243,15 +260,16 @@ impl Watching<'_, '_> {
     fn plan(&mut self) {
         let start = self.clock.now();
         let command = self.command;
-        match command.load.load(command.out.as_deref(), &command.wanted) {
-            Ok(Loaded { files, plan: Ok(plan) }) => {
-                let signatures = plan.signatures(&files);
-                self.view.planned(&plan, self.clock.now().saturating_sub(start));
-                self.known = plan.files().to_vec();
+        let opened = command.load.open_again(command.out.as_deref(), self.turn);
+        match opened.and_then(|opened| Ok((opened.files.clone(), self.checked(opened)?))) {
+            Ok((_, Ok((ready, files)))) => {
+                self.turn += 1;
+                self.view.planned(ready.checked.warnings(), self.clock.now().saturating_sub(start));
+                self.known = files.into_iter().collect();
                 self.follow(Vec::new());
-                self.run_next(Ready { plan, files, signatures });
+                self.run_next(ready);
             }
-            Ok(Loaded { files, plan: Err(problems) }) => {
+            Ok((files, Err(problems))) => {
                 self.view.broken(&Trouble::Wrong(&problems));
                 self.follow(files.looked_at());
                 self.rest();
@@ -262,6 +280,27 @@ impl Watching<'_, '_> {
                 self.rest();
             }
         }
+    }
+
+    /// Checks all runs; they come with the files they depend on.
+    fn checked(&self, opened: Opened) -> Result<Result<(Ready, BTreeSet<PathBuf>), Diagnostics>> {
+        let Opened { files, registry, overrides, sweep } = opened;
+        let (mut signatures, mut known) = (HashSet::new(), BTreeSet::new());
+        let mut unwritable = Unwritable::new(&self.command.wanted, &files);
+        let mut seen = |plan: &Plan| {
+            signatures.extend(plan.signatures(&files).into_iter().flatten());
+            known.extend(plan.files().iter().cloned());
+            unwritable.look_at(plan);
+        };
+        let checked = sweep.and_then(|sweep| {
+            sweep.check_seeing(&registry, &files, &overrides, &self.command.wanted, &mut seen)
+        });
+        let checked = match checked.and_then(|checked| unwritable.sweep(checked)) {
+            Ok(checked) => checked,
+            Err(problems) => return Ok(Err(problems)),
+        };
+        let pinned = self.command.load.pinned(checked.whole())?;
+        Ok(pinned.map(|_| (Ready { checked, signatures }, known)))
     }
 
     /// Watches what the last good plan depended on, and `more`.
@@ -292,48 +331,18 @@ impl Watching<'_, '_> {
 
     fn start(&mut self, ready: Ready) {
         let cancel = CancelToken::default();
-        let leash = Arc::new(Leash::new(&ready.plan, &ready.signatures, cancel.clone()));
-        let ready = Arc::new(ready);
-        self.view.begin(&ready.plan);
-        let running = Running {
-            ready: ready.clone(),
-            leash: leash.clone(),
-            cancel: cancel.clone(),
-            start: self.clock.now(),
-        };
-        self.running = Some(running);
-        let (session, outbox) = (self.session, self.outbox.clone());
+        let leash = Arc::new(Leash::new(cancel.clone()));
+        self.view.begin();
+        self.running =
+            Some(Running { leash: leash.clone(), cancel: cancel.clone(), start: self.clock.now() });
+        let (session, wanted) = (self.session, &*self.command.wanted);
+        let (done, outbox) = (self.done.clone(), self.outbox.clone());
         self.scope.spawn(move || {
-            let result = session.run(&ready.plan, &ready.files, &cancel, &mut |event| {
-                leash.event(&event);
-                let _ = outbox.send(Message::Event(event.into()));
-            });
-            let _ = outbox.send(Message::Ended(result));
+            let turn =
+                Turn { session, wanted, ready: &ready, leash: &leash, cancel: &cancel, outbox: &outbox };
+            // Only one turn runs at a time.
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = outbox.send(Message::Ended(turn.run(&mut done)));
         });
-    }
-
-    /// Gives out what a run gave.
-    fn ended(&mut self, result: Result<Outputs, RunError>) {
-        let Some(Running { ready, start, .. }) = self.running.take() else { return };
-        let (outputs, failures, mut ending) = match result {
-            Ok(outputs) => (outputs, Vec::new(), Ending::Done),
-            Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
-            Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
-        };
-        let failed = failures.iter().map(|failure| ready.plan.diagnose(failure.job, &failure.error));
-        let mut failed = Diagnostics(failed.collect());
-        let (view, sources) = (&mut self.view, &mut self.sources);
-        let given = results(&self.command.wanted, "", &ready.plan, &outputs, &ready.files, &mut |event| {
-            if let What::Saved { path } = event.what {
-                sources.wrote(path);
-            }
-            view.event(event);
-        });
-        let given = given.unwrap_or_else(|error| {
-            ending = Ending::Failed;
-            failed.0.push(Diagnostic::error("node-failed", format!("{error:#}")));
-            Vec::new()
-        });
-        self.view.end(self.clock.now().saturating_sub(start), ending, &given, &failed);
     }
 }

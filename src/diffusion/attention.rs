@@ -75,6 +75,11 @@ pub trait AttnProcessor: Debug + Send + Sync {
     /// # Errors
     /// If shapes do not fit or the device fails.
     fn attend(&self, call: &Call, next: Next) -> Result<Tensor>;
+
+    /// The tensors it keeps, for whoever counts memory.
+    fn tensors(&self) -> Vec<&Tensor> {
+        Vec::new()
+    }
 }
 
 /// The processors still to come in a chain.
@@ -122,6 +127,11 @@ impl Patches {
     /// The processors around the layer `name`, innermost first.
     pub fn of(&self, name: &str) -> &[Arc<dyn AttnProcessor>] {
         self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// All processors.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn AttnProcessor>> {
+        self.0.values().flatten()
     }
 
     /// Whether there is no processor at all.

@@ -292,6 +292,11 @@ fn embed(numbers: &[f32], device: &Device) -> Result<Tensor> {
 }
 
 impl Hint {
+    /// How much memory the picture takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.rgb.len() * size_of::<f32>()
+    }
+
     /// `frames` pictures, `[frames, height, width, 3]`.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ pub struct ResultCache {
     run: u64,
     tick: u64,
     entries: HashMap<Hash, Entry>,
+    /// What several entries may hold, by address: how many hold it, and how much it is.
+    storages: HashMap<usize, (usize, Bytes)>,
     /// Entries that nobody holds, by the moment they were let go.
     idle: BTreeMap<u64, Hash>,
     /// Removed by [`ResultCache::evict_idle`] and not told of yet.
@@ -30,6 +32,7 @@ pub struct ResultCache {
 #[derive(Debug)]
 struct Entry {
     values: Arc<[Value]>,
+    /// What it would be alone; storages shared with other entries included.
     bytes: Bytes,
     owner: Owner,
     last_run: u64,
@@ -52,7 +55,7 @@ pub struct Owner {
 pub struct Evicted {
     /// Whose result it was.
     pub owner: Owner,
-    /// The memory it held.
+    /// The memory that nobody holds any more.
     pub bytes: Bytes,
 }
 
@@ -66,6 +69,7 @@ impl ResultCache {
             run: 0,
             tick: 0,
             entries: HashMap::new(),
+            storages: HashMap::new(),
             idle: BTreeMap::new(),
             untold: Vec::new(),
         }
@@ -100,8 +104,7 @@ impl ResultCache {
             return self.budget.host > 0;
         }
         let bytes = total(&values);
-        self.used.host += bytes.host;
-        self.used.device += bytes.device;
+        self.used = self.used + own(&values) + self.take(&values);
         let entry = Entry { values, bytes, owner, last_run: self.run, holds: 1, idle_since: 0 };
         self.entries.insert(key, entry);
         true
@@ -158,16 +161,45 @@ impl ResultCache {
 
     fn remove(&mut self, key: &Hash) -> Option<Evicted> {
         let entry = self.entries.remove(key)?;
-        self.used.host -= entry.bytes.host;
-        self.used.device -= entry.bytes.device;
-        Some(Evicted { owner: entry.owner, bytes: entry.bytes })
+        let bytes = own(&entry.values) + self.give(&entry.values);
+        self.used = self.used - bytes;
+        Some(Evicted { owner: entry.owner, bytes })
     }
+
+    /// Notes what the values of a new entry hold; gives how much of it nobody held before.
+    fn take(&mut self, values: &[Value]) -> Bytes {
+        let mut added = Bytes::default();
+        for shared in values.iter().flat_map(Value::shared) {
+            let (holders, _) = self.storages.entry(shared.address).or_insert((0, shared.bytes));
+            *holders += 1;
+            if *holders == 1 {
+                added = added + shared.bytes;
+            }
+        }
+        added
+    }
+
+    /// Forgets what the values of an entry held; gives how much of it nobody holds now.
+    fn give(&mut self, values: &[Value]) -> Bytes {
+        let mut freed = Bytes::default();
+        for shared in values.iter().flat_map(Value::shared) {
+            let Some((holders, bytes)) = self.storages.get_mut(&shared.address) else { continue };
+            *holders -= 1;
+            if *holders == 0 {
+                freed = freed + *bytes;
+                self.storages.remove(&shared.address);
+            }
+        }
+        freed
+    }
+}
+
+/// The memory that several values hold each by itself.
+fn own(values: &[Value]) -> Bytes {
+    values.iter().fold(Bytes::default(), |sum, value| sum + value.own_bytes())
 }
 
 /// The memory that several values hold.
 pub(crate) fn total(values: &[Value]) -> Bytes {
-    values.iter().fold(Bytes::default(), |sum, value| Bytes {
-        host: sum.host + value.bytes().host,
-        device: sum.device + value.bytes().device,
-    })
+    values.iter().fold(Bytes::default(), |sum, value| sum + value.bytes())
 }

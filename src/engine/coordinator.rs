@@ -5,7 +5,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
-use flow_graph::{CancelToken, Context, Lane, NodeError, Plan, Report, Value};
+use flow_graph::{CacheMode, CancelToken, Context, Lane, NodeError, Plan, Report, Value};
 use petgraph::graph::NodeIndex;
 
 use crate::{
@@ -115,7 +115,7 @@ impl<'a> Coordinator<'a> {
             {
                 self.tell(job, What::Started);
                 let key = self.resolver.key(job).expect("a job has its key before it is queued");
-                self.lanes.start(job, &self.plan.job(job).def, self.resolver.args(job), key);
+                self.lanes.start(job, self.plan.job(job), self.resolver.args(job), key);
             }
         }
     }
@@ -154,7 +154,7 @@ impl<'a> Coordinator<'a> {
     fn keep(&mut self, job: NodeIndex, values: &Arc<[Value]>) -> bool {
         let node = self.plan.job(job);
         match self.resolver.key(job) {
-            Some(key) if !node.def.is_sink() => {
+            Some(key) if !node.def.is_sink() && node.cache != CacheMode::Off => {
                 let owner = Owner { node: node.id.clone(), kind: node.def.kind };
                 self.engine.results().insert(key, values.clone(), owner)
             }

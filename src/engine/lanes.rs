@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use flow_graph::{Args, CancelToken, Context, Hash, Lane, NodeDef, NodeError, Report, Value};
+use flow_graph::{Args, CacheMode, CancelToken, Context, Hash, Job, Lane, NodeError, Report, Value};
 
 use petgraph::graph::NodeIndex;
 
@@ -106,7 +106,9 @@ impl Lanes {
     }
 
     /// Starts a node.
-    pub(crate) fn start(&mut self, job: NodeIndex, def: &NodeDef, args: Args, key: Hash) {
+    pub(crate) fn start(&mut self, job: NodeIndex, node: &Job, args: Args, key: Hash) {
+        let def = &node.def;
+        let kept = node.cache == CacheMode::Disk && DiskCache::concerns(def);
         let outbox = self.outbox.clone();
         let report = Arc::new(move |report| {
             let _ = outbox.send(Message::Report { job, report });
@@ -119,7 +121,7 @@ impl Lanes {
             cx: self.cx.for_node(self.cancel.clone(), report),
             key,
             clock: self.clock.clone(),
-            disk: self.disk.clone().filter(|_| DiskCache::concerns(def)),
+            disk: self.disk.clone().filter(|_| kept),
             done: self.outbox.clone(),
         };
         match def.lane {

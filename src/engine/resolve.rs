@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use flow_graph::{Context, Hash, Lane, NodeError, Plan, Value};
+use flow_graph::{CacheMode, Context, Hash, Lane, NodeError, Plan, Value};
 use petgraph::{
     Direction,
     graph::{EdgeReference, NodeIndex},
@@ -230,10 +230,16 @@ impl<'a> Resolver<'a> {
             self.slots[job.index()].stage = Stage::Missing;
             return Ok(None);
         }
+        if node.cache == CacheMode::Off {
+            self.slots[job.index()].stage = Stage::Missing;
+            let made = |output: usize| Value::made_by(&key, output);
+            self.identify(job, |output| (!node.def.outputs[output].content).then(|| made(output)));
+            return Ok(None);
+        }
         if let Some(values) = self.engine.results().hold(&key) {
             return Ok(Some(values));
         }
-        let disk = self.engine.disk.as_deref();
+        let disk = self.engine.disk.as_deref().filter(|_| node.cache == CacheMode::Disk);
         let found = disk.and_then(|disk| disk.find(&key, node.def.outputs.len()));
         let stage = match self.equals.entry(key) {
             Entry::Occupied(mut known) => {
@@ -283,7 +289,8 @@ impl<'a> Resolver<'a> {
     /// A key is known and no values are there: whether they are needed, and what that says of the consumers.
     fn call(&mut self, job: NodeIndex) {
         let Slot { fresh, target, .. } = self.slots[job.index()];
-        let mut wanted = target;
+        // What is not to be known from before runs, whoever knows what it feeds.
+        let mut wanted = target || self.plan.job(job).cache == CacheMode::Off;
         for edge in self.outgoing(job) {
             let consumer = &self.slots[edge.target().index()];
             if consumer.stage != Stage::Open {

@@ -1,12 +1,15 @@
 //! From what a file says to what can be run: every problem at once.
 
+mod collect;
 mod cycle;
 mod draft;
 mod link;
 mod place;
 mod plan;
 mod scope;
+mod seed;
 mod settings;
+mod sinks;
 mod value;
 mod when;
 
@@ -17,6 +20,7 @@ use crate::{
 };
 
 pub(crate) use draft::Found;
+pub(crate) use seed::{SEEDS, seed_of};
 pub(crate) use settings::Settings;
 
 /// Checks a workflow against the node types there are and the files there are, and plans what `wanted` needs: names of
@@ -55,11 +59,14 @@ pub(crate) fn check_among(
     draft.found = std::mem::take(found);
     draft.conditions();
     draft.fill_all();
+    draft.seeds();
+    draft.sinks();
     draft.bypass();
     let outputs = draft.outputs();
     let targets = draft.targets(&outputs, wanted);
     let order = draft.order();
     draft.infer(&order);
+    let parts = draft.parts(&order);
     *found = std::mem::take(&mut draft.found);
     let mut problems = std::mem::take(&mut draft.problems);
     if !problems.has_errors() {
@@ -70,7 +77,7 @@ pub(crate) fn check_among(
     if problems.has_errors() {
         return Err(problems);
     }
-    let mut plan = draft.plan(&order, outputs, targets);
+    let mut plan = draft.plan(&order, outputs, targets, &parts);
     plan.warnings = problems;
     plan.made_of(workflow.clone(), settings, overrides);
     Ok(plan)
@@ -95,7 +102,7 @@ pub(crate) fn text(
     settings: &Settings,
     text: &Spanned<String>,
 ) -> Result<String, Diagnostics> {
-    let mut scope = scope::Scope { workflow, settings, used: HashSet::new() };
+    let mut scope = scope::Scope { workflow, settings, used: HashSet::new(), each: false, list: None };
     let value = scope.filled(&text.value).map_err(|error| {
         let problem = Diagnostic::error(error.id, error.message).hint(error.hint);
         Diagnostics::from(problem.at(text.span.clone()))

@@ -134,7 +134,7 @@ impl<'a> Writer<'a> {
             Some(Raw::Link { node, output }) => return self.link(input, node, *output),
             Some(Raw::Literal(literal)) => Some(literal.clone()),
             // Only our own format has these, or nothing could be made of them.
-            Some(Raw::Given(_) | Raw::InPlace(_) | Raw::Map | Raw::Broken) => return None,
+            Some(Raw::Given(_) | Raw::InPlace(_) | Raw::Collect(_) | Raw::Map | Raw::Broken) => return None,
         };
         let Socket::Value(kind) = &input.socket else { return None };
         let value = written.or_else(|| input.comfy_default.clone())?;

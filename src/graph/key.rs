@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Hash, Literal, NodeDef,
+    Hash, Literal, NodeDef, Value,
     spec::{Socket, ValueKind},
 };
 
@@ -38,6 +38,11 @@ pub fn key(def: &NodeDef, parts: &BTreeMap<&'static str, Part>, salt: &Hash) -> 
         };
     }
     hash.finish()
+}
+
+/// The identity of several values in their order.
+pub(crate) fn of_items(items: &[Value]) -> Hash {
+    items.iter().fold(Hash::builder().part("items"), |hash, item| hash.part(item.id().as_bytes())).finish()
 }
 
 /// A literal as canonical JSON. Numbers of a FLOAT input compare as the f32 the node gets: `1`, `1.0` and `1.00000001`

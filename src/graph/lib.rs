@@ -4,6 +4,7 @@
 //! (what can be run) by [`check`](check::check), and only a plan can be run. No tensor type appears here.
 
 pub mod check;
+pub mod collect;
 pub mod comfy;
 pub mod context;
 pub mod convert;
@@ -20,6 +21,7 @@ pub mod literal;
 pub mod lock;
 mod near;
 pub mod node;
+pub mod outputs;
 pub mod plan;
 pub mod port;
 mod provenance;
@@ -34,6 +36,7 @@ pub mod workflow;
 mod yaml;
 
 pub use check::check;
+pub use collect::Collected;
 pub use context::{CancelToken, Cancelled, Context, Progress, Report};
 pub use diag::{Diagnostic, Diagnostics, Severity};
 pub use facts::{Fact, Facts, Known};
@@ -45,13 +48,13 @@ pub use inputs::Overrides;
 pub use literal::Literal;
 pub use node::{Args, Inputs, Mention, Node, NodeError, Outputs};
 pub use plan::{Constant, Job, Link, NodeId, Plan, PlanOutput};
-pub use port::{Bytes, Port, Value};
+pub use port::{Bytes, Port, Shared, Value};
 pub use registry::{NodeDef, Registry};
 pub use schema::schema;
 pub use spec::{InputSpec, Lane, OutputSpec, Socket};
 pub use stamp::Stamp;
 pub use sweep::Sweep;
-pub use workflow::Workflow;
+pub use workflow::{CacheMode, Workflow};
 
 #[cfg(test)]
 extern crate self as flow_graph;

@@ -83,6 +83,8 @@ pub enum Arg {
     Literal(Literal),
     /// A file that was found.
     File(File),
+    /// What the items of an `each` gave, for the node that joins them.
+    Items(Arc<[Value]>),
 }
 
 /// The arguments of one run, by input name.
@@ -93,6 +95,11 @@ impl Args {
     /// Sets one argument.
     pub fn set(&mut self, input: &'static str, arg: Arg) {
         self.0.insert(input, arg);
+    }
+
+    /// Takes one argument as it is.
+    pub(crate) fn remove(&mut self, input: &'static str) -> Option<Arg> {
+        self.0.remove(input)
     }
 
     /// Takes one argument as a field.
@@ -125,7 +132,7 @@ impl<P: Port> Field for Arc<P> {
     fn from_arg(arg: Option<Arg>) -> Option<Self> {
         match arg? {
             Arg::Value(value) => value.get(),
-            Arg::Literal(_) | Arg::File(_) => None,
+            Arg::Literal(_) | Arg::File(_) | Arg::Items(_) => None,
         }
     }
 }
@@ -153,7 +160,7 @@ impl Field for File {
     fn from_arg(arg: Option<Arg>) -> Option<Self> {
         match arg? {
             Arg::File(file) => Some(file),
-            Arg::Value(_) | Arg::Literal(_) => None,
+            Arg::Value(_) | Arg::Literal(_) | Arg::Items(_) => None,
         }
     }
 }

@@ -10,8 +10,14 @@ use petgraph::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Workflow, check::Settings,
-    diag::Span, inputs::Overrides, key, node::Arg, provenance::Origin, workflow::Spanned,
+    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Value, Workflow,
+    check::Settings,
+    diag::Span,
+    inputs::Overrides,
+    key,
+    node::Arg,
+    provenance::Origin,
+    workflow::{CacheMode, Spanned},
 };
 
 /// A node's name in the file. It appears in messages and events, never in a key.
@@ -63,6 +69,8 @@ pub enum Constant {
     Literal(Literal),
     /// A file that was found.
     File(File),
+    /// What the items of an `each` gave.
+    Items(Arc<[Value]>),
 }
 
 impl From<Constant> for Arg {
@@ -70,6 +78,7 @@ impl From<Constant> for Arg {
         match constant {
             Constant::Literal(literal) => Self::Literal(literal),
             Constant::File(file) => Self::File(file),
+            Constant::Items(items) => Self::Items(items),
         }
     }
 }
@@ -83,6 +92,8 @@ pub struct Job {
     pub def: Arc<NodeDef>,
     /// Literals and files by the inputs' own names, defaults filled in; linked inputs are edges.
     pub args: BTreeMap<&'static str, Constant>,
+    /// What is kept of its results.
+    pub cache: CacheMode,
     /// Model files that its texts name, with the folders they are in; see [`Node::mentions`](crate::Node::mentions).
     pub mentioned: Vec<(&'static str, File)>,
     pub(crate) span: Option<Span>,
@@ -92,7 +103,8 @@ pub struct Job {
 impl Job {
     /// A job that no file describes, for [`Plan::assemble`].
     pub fn new(id: impl Into<NodeId>, def: Arc<NodeDef>, args: BTreeMap<&'static str, Constant>) -> Self {
-        Self { id: id.into(), def, args, mentioned: Vec::new(), span: None, input_spans: Vec::new() }
+        let (cache, span, input_spans) = (CacheMode::default(), None, Vec::new());
+        Self { id: id.into(), def, args, cache, mentioned: Vec::new(), span, input_spans }
     }
 
     /// The key of this job's results, given the identities of its linked values by input name.
@@ -105,6 +117,7 @@ impl Job {
             let part = match constant {
                 Constant::Literal(literal) => key::Part::Literal(literal),
                 Constant::File(file) => key::Part::File(files.hash(&file.path)?),
+                Constant::Items(items) => key::Part::Value(key::of_items(items)),
             };
             parts.insert(*name, part);
         }
@@ -150,6 +163,8 @@ pub struct Plan {
     pub(crate) order: Vec<NodeIndex>,
     pub(crate) outputs: IndexMap<String, PlanOutput>,
     pub(crate) targets: Vec<NodeIndex>,
+    pub(crate) collected: Vec<(NodeId, PlanOutput)>,
+    pub(crate) drawn: Vec<(NodeId, u64)>,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) warnings: Diagnostics,
     pub(crate) origin: Option<Arc<Origin>>,
@@ -204,7 +219,8 @@ impl Plan {
             .order
             .iter_mut()
             .chain(&mut self.targets)
-            .chain(self.outputs.values_mut().map(|o| &mut o.job));
+            .chain(self.outputs.values_mut().map(|o| &mut o.job))
+            .chain(self.collected.iter_mut().map(|(_, o)| &mut o.job));
         for job in all {
             *job = place[job.index()];
         }
@@ -249,6 +265,17 @@ impl Plan {
     /// The jobs the run is for: wanted sinks, wanted nodes, and the nodes behind wanted outputs.
     pub fn targets(&self) -> &[NodeIndex] {
         &self.targets
+    }
+
+    /// What this run, of one item, gives to the nodes that join all items: their ids, and the values, which are among
+    /// the targets'.
+    pub fn collected(&self) -> &[(NodeId, PlanOutput)] {
+        &self.collected
+    }
+
+    /// The nodes whose `seed_mode` is random, with the seed that was drawn for each.
+    pub fn drawn(&self) -> &[(NodeId, u64)] {
+        &self.drawn
     }
 
     /// The wanted jobs that are run for their effect.

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use crate::{Context, Hash};
+use crate::{Context, Hash, NodeError};
 
 /// How much memory a value holds, for the cache budgets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,34 @@ impl Bytes {
     }
 }
 
+impl std::ops::Add for Bytes {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { host: self.host + other.host, device: self.device + other.device }
+    }
+}
+
+impl std::ops::Sub for Bytes {
+    type Output = Self;
+
+    /// What is left of it; never less than nothing.
+    fn sub(self, other: Self) -> Self {
+        let (host, device) = (self.host.saturating_sub(other.host), self.device.saturating_sub(other.device));
+        Self { host, device }
+    }
+}
+
+/// A storage that several values may hold, such as the keys and values that an adapter gave to a model and to all models
+/// made of that one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Where it lies: what tells it from others while somebody holds it.
+    pub address: usize,
+    /// How much memory it is.
+    pub bytes: Bytes,
+}
+
 /// A type that travels along an edge.
 pub trait Port: Send + Sync + 'static {
     /// The socket's type, in ComfyUI's word: `IMAGE`, `LATENT`, ….
@@ -31,8 +59,28 @@ pub trait Port: Send + Sync + 'static {
     /// Whether [`Port::store`] may say something: then a result outlives the process.
     const STORED: bool = false;
 
-    /// The memory this value holds on to.
+    /// Whether [`Port::join`] makes one value of several.
+    const JOINED: bool = false;
+
+    /// The memory this value holds on to by itself.
     fn bytes(&self) -> Bytes;
+
+    /// What it holds on to together with other values.
+    fn shared(&self) -> Vec<Shared> {
+        Vec::new()
+    }
+
+    /// Several values as one, in their order: what `collect` gives of the items of an `each`.
+    ///
+    /// # Errors
+    /// When they do not fit together; always, for a type that does not say [`Port::JOINED`].
+    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError>
+    where
+        Self: Sized,
+    {
+        let _ = items;
+        Err(NodeError::new(format!("{} cannot be collected", Self::TYPE)))
+    }
 
     /// A digest of the value itself, where that is cheap: consumers of an equal value need not run again.
     fn content(&self) -> Option<Hash> {
@@ -63,6 +111,7 @@ pub struct Value {
     ty: &'static str,
     any: Arc<dyn Any + Send + Sync>,
     bytes: Bytes,
+    shared: Arc<[Shared]>,
     id: Hash,
     store: fn(&(dyn Any + Send + Sync), &Context) -> Option<Vec<u8>>,
 }
@@ -77,7 +126,8 @@ impl Value {
     /// Wraps a value whose identity is known from when it was made.
     pub fn known<P: Port>(value: P, id: Hash) -> Self {
         let store = |any: &(dyn Any + Send + Sync), cx: &Context| any.downcast_ref::<P>()?.store(cx);
-        Self { ty: P::TYPE, bytes: value.bytes(), any: Arc::new(value), id, store }
+        let (bytes, shared) = (value.bytes(), value.shared().into());
+        Self { ty: P::TYPE, bytes, shared, any: Arc::new(value), id, store }
     }
 
     /// The identity of a value without content of its own: how it was made, output `index` of the node with `key`.
@@ -95,9 +145,19 @@ impl Value {
         self.ty
     }
 
-    /// The memory held.
+    /// The memory held, with what is held together with others.
     pub fn bytes(&self) -> Bytes {
+        self.shared.iter().fold(self.bytes, |sum, shared| sum + shared.bytes)
+    }
+
+    /// The memory held by this value alone.
+    pub fn own_bytes(&self) -> Bytes {
         self.bytes
+    }
+
+    /// The memory held together with other values.
+    pub fn shared(&self) -> &[Shared] {
+        &self.shared
     }
 
     /// The identity that enters the keys of consumers.
@@ -108,6 +168,13 @@ impl Value {
     /// The value as its type, or `None` when it is another one.
     pub fn get<P: Port>(&self) -> Option<Arc<P>> {
         self.any.clone().downcast().ok()
+    }
+}
+
+/// Values are one when their identities are.
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        (self.ty, self.id) == (other.ty, other.id)
     }
 }
 

@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Constant, InputSpec, Literal, NodeId, Plan, Socket, Workflow,
-    check::Settings,
+    check::{SEEDS, Settings, seed_of},
     comfy,
     context::Provenance,
-    workflow::{Dialect, RESERVED, Raw, RawField, Spanned},
+    workflow::{Dialect, Part, RESERVED, Raw, RawField, RawNode, SeedMode, Spanned},
     yaml,
 };
 
@@ -49,7 +49,9 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
         let mut lists = workflow.nodes.values().filter_map(|node| node.each.as_ref());
         lists.any(|each| each.value.strip_prefix('$') == Some(name))
     };
-    let inputs = workflow.inputs.iter().filter(|(name, _)| !listed(name)).map(|(name, decl)| {
+    // What all items gave together is made again from all of them.
+    let joined = matches!(workflow.part, Part::Joined(_));
+    let inputs = workflow.inputs.iter().filter(|(name, _)| joined || !listed(name)).map(|(name, decl)| {
         let mut entry = Map::from_iter([("type".to_owned(), json!(decl.ty.name()))]);
         let value = settings.inputs.get(name).and_then(Option::as_ref);
         entry.extend(value.map(|value| ("default".to_owned(), value.to_json())));
@@ -71,13 +73,13 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
         (alias.clone(), entry)
     });
     insert(&mut top, "models", models.collect());
-    let conditional = workflow.nodes.values().any(|node| !node.when.is_empty());
+    let conditional = !joined && workflow.nodes.values().any(|node| !node.when.is_empty());
     let jobs = plan.graph.node_indices().map(|index| (&*plan.graph[index].id, index)).collect();
-    let written = Written { plan, origin, jobs, conditional };
+    let written = Written { plan, origin, jobs, conditional, joined };
     let in_place =
         |id: &NodeId| id.rsplit_once('.').is_some_and(|(parent, _)| workflow.nodes.contains_key(parent));
     // What a `when` took out is no part of this result, nor what another run of a sweep has served.
-    let partial = conditional || !workflow.combination.is_empty() || workflow.item.is_some();
+    let partial = !joined && (conditional || !workflow.combination.is_empty() || workflow.item.is_some());
     let kept = |id: &NodeId| !partial || written.jobs.contains_key(&**id);
     let nodes = workflow.nodes.keys().filter(|id| !in_place(id) && kept(id));
     insert(&mut top, "nodes", nodes.map(|id| (id.to_string(), written.node(id))).collect());
@@ -106,6 +108,8 @@ struct Written<'a> {
     jobs: HashMap<&'a str, NodeIndex>,
     /// Some node has a `when:`: links may lead past nodes, and are written as they were planned.
     conditional: bool,
+    /// The run is that after all items, whose nodes are no part of the plan.
+    joined: bool,
 }
 
 impl Written<'_> {
@@ -121,6 +125,10 @@ impl Written<'_> {
         let kept = raw.fields.iter().filter(|field| !set.iter().any(|other| same(&field.name, &other.name)));
         let mut entry = Map::from_iter([("type".to_owned(), json!(raw.kind.value))]);
         let mut with = Map::new();
+        if self.joined && job.is_none() {
+            self.conditions(raw, &mut entry);
+        }
+        let seed = job.filter(|_| raw.seed_mode.is_some()).and_then(|job| Some(seed_of(&job.def)?.0));
         for field in kept.chain(set) {
             let place = if RESERVED.contains(&field.name.as_str()) { &mut with } else { &mut entry };
             let input = job.and_then(|job| job.def.input(&field.name));
@@ -130,12 +138,34 @@ impl Written<'_> {
                     let Some(value) = self.planned(index, input, field) else { continue };
                     value
                 }
+                (Some(_), Some(input)) if Some(input.name) == seed => given.map_or(Value::Null, escaped),
+                (None, _) if SEEDS.contains(&field.name.as_str()) => self.drawn(id, field),
                 _ => self.value(field, given),
             };
             place.insert(field.name.clone(), value);
         }
         insert(&mut entry, "with", with);
+        let drawn =
+            seed.filter(|seed| !entry.contains_key(*seed)).and_then(|seed| job?.args.get_key_value(seed));
+        entry.extend(drawn.map(|(seed, value)| ((*seed).to_owned(), escaped(value))));
         Value::Object(entry)
+    }
+
+    /// The seed of a node that is no part of the plan: the one drawn for it, else as written.
+    fn drawn(&self, id: &NodeId, field: &RawField) -> Value {
+        let drawn = self.plan.drawn.iter().find(|(node, _)| node == id);
+        drawn.map_or_else(|| self.value(field, None), |(_, seed)| json!(seed))
+    }
+
+    /// What says when and how often a node runs, and with which seeds.
+    fn conditions(&self, raw: &RawNode, entry: &mut Map<String, Value>) {
+        entry.extend(raw.each.as_ref().map(|each| ("each".to_owned(), json!(each.value))));
+        let mode = raw.seed_mode.as_ref().map(|mode| mode.value).filter(|mode| *mode != SeedMode::Random);
+        entry.extend(mode.map(|mode| ("seed_mode".to_owned(), json!(mode.name()))));
+        let conditions = raw.when.iter().map(|when| format!("({})", when.value)).collect::<Vec<_>>();
+        if !conditions.is_empty() {
+            entry.insert("when".into(), json!(conditions.join(" and ")));
+        }
     }
 
     /// Whether a value may hold what only a run of a sweep knows; the text of one picture has to say it itself.
@@ -143,7 +173,8 @@ impl Written<'_> {
         let workflow = &self.origin.workflow;
         let (Raw::Literal(Literal::Text(text)) | Raw::Given(text)) = value else { return false };
         let named = |word: &str| text.contains('$') && text.contains(word);
-        (!workflow.combination.is_empty() && named("matrix.")) || (workflow.item.is_some() && named("each"))
+        (!workflow.combination.is_empty() && named("matrix."))
+            || (!self.joined && workflow.item.is_some() && named("each"))
     }
 
     /// A link as planned; `None` where nothing is linked any more.
@@ -152,6 +183,7 @@ impl Written<'_> {
         let producer = self.plan.job(from);
         match &field.value {
             Raw::InPlace(id) if *id == producer.id => return Some(self.node(id)),
+            Raw::Collect(inner) => return Some(json!({ "collect": self.value(inner, None) })),
             Raw::Literal(Literal::Text(text)) if text.starts_with("$models.") => return Some(json!(text)),
             _ => {}
         }
@@ -173,6 +205,7 @@ impl Written<'_> {
             (value, Some(constant)) if self.names_the_run(value) => escaped(constant),
             (Raw::Literal(literal), _) => literal.to_json(),
             (Raw::InPlace(id), _) => self.node(id),
+            (Raw::Collect(inner), _) => json!({ "collect": self.value(inner, None) }),
             (Raw::Given(_), Some(constant)) => escaped(constant),
             (Raw::Given(text), None) => json!(text),
             (Raw::Link { node, output }, _) => json!([node, output]),
@@ -231,5 +264,6 @@ fn escaped(constant: &Constant) -> Value {
         Constant::Literal(Literal::Text(text)) => json!(text.replace('$', "$$")),
         Constant::Literal(literal) => literal.to_json(),
         Constant::File(file) => json!(file.name.replace('$', "$$")),
+        Constant::Items(_) => Value::Null,
     }
 }

@@ -5,7 +5,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    InputSpec, Literal, NodeDef, Registry, Socket, inputs::InputType, spec::ValueKind, workflow::RESERVED,
+    InputSpec, Literal, NodeDef, Registry, Socket,
+    inputs::InputType,
+    spec::ValueKind,
+    workflow::{CacheMode, RESERVED, SeedMode},
 };
 
 /// The schema of a workflow over these node types.
@@ -48,6 +51,12 @@ pub fn schema(registry: &Registry) -> Value {
                 "anyOf": [
                     { "type": "string", "description": "`node.output`, or `node` when one output fits." },
                     { "allOf": [{ "$ref": "#/definitions/node" }, { "required": ["type"] }] },
+                    {
+                        "type": "object",
+                        "required": ["collect"],
+                        "additionalProperties": false,
+                        "properties": { "collect": { "type": "string", "description": "`node.output`: what all items of an `each` gave, joined." } },
+                    },
                 ],
             }),
         ),
@@ -142,6 +151,14 @@ fn node(def: &NodeDef) -> Value {
         (
             "each",
             json!({ "type": "string", "description": "The list this node, and all it feeds, runs over." }),
+        ),
+        (
+            "cache",
+            json!({ "enum": CacheMode::ALL.map(|(word, _)| word), "description": "What is kept of its results; `off`: it always runs." }),
+        ),
+        (
+            "seed_mode",
+            json!({ "enum": SeedMode::ALL.map(|(word, _)| word), "description": "What its seed is in the next of many runs." }),
         ),
     ];
     let mut with = Map::new();

@@ -1,6 +1,6 @@
 //! What a node declares of itself: its sockets, defaults, ranges and documentation.
 
-use crate::{Context, Hash, Literal, Port, Value};
+use crate::{Context, Hash, Literal, NodeDef, Port, Value, collect};
 
 /// Where a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub struct OutputSpec {
     pub stored: bool,
     /// A value from its stored bytes, with the identity it had; see [`Port::load`].
     pub load: fn(&[u8], &Context, Hash) -> Option<Value>,
+    /// The node that joins such values of several items; see [`Port::join`].
+    pub(crate) collecting: Option<fn() -> NodeDef>,
 }
 
 impl OutputSpec {
@@ -119,6 +121,7 @@ impl OutputSpec {
             content: P::CONTENT,
             stored: P::STORED,
             load: |bytes, cx, id| Some(Value::known(P::load(bytes, cx)?, id)),
+            collecting: if P::JOINED { Some(collect::node::<P>) } else { None },
         }
     }
 }

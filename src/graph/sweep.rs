@@ -7,16 +7,17 @@ mod sheet;
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     path::Path,
+    sync::Arc,
 };
 
 use serde_json::Value as Json;
 
 use crate::{
-    Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
+    Collected, Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
     files::PICTURE_ENDINGS,
     inputs::{Given, GivenValue},
     near::did_you_mean,
-    workflow::{Axis, Grid, Item, Matrix, Spanned, column},
+    workflow::{Axis, Grid, Items, Matrix, Part, Spanned, column},
     yaml,
 };
 
@@ -33,6 +34,8 @@ pub struct Asked {
     pub sweeps: Vec<String>,
     /// `--grid`: where a contact sheet of the first two keys is written.
     pub grid: Option<String>,
+    /// How often a watch has run the file before: so many steps a `seed_mode: increment` has taken.
+    pub turn: u64,
 }
 
 /// All runs of one file, in order.
@@ -44,7 +47,9 @@ pub struct Sweep {
     /// The values along the sides of the contact sheet.
     sides: [Vec<Given>; 2],
     /// The items of `each:`; each combination runs with all of them.
-    items: Option<Vec<Item>>,
+    items: Option<Vec<Items>>,
+    /// After all items something runs on what they gave.
+    joins: bool,
     notes: Diagnostics,
 }
 
@@ -107,19 +112,26 @@ impl Workflow {
         let mut workflow = self.clone();
         // One draw for all: runs that differ by chance cannot be compared.
         workflow.entropy = Some(RandomState::new().build_hasher().finish());
+        workflow.step = asked.turn;
         if self.problems.has_errors() {
             // What could be read is checked once more, so that all that is wrong is told at once.
+            let items = workflow.items(overrides, files).unwrap_or_else(|wrong| {
+                notes.0.extend(wrong.0);
+                None
+            });
             return Ok(Sweep {
                 workflow,
                 matrix,
                 combinations: vec![Vec::new()],
                 sides: Default::default(),
-                items: None,
+                items: items.map(|items| items.into_iter().take(1).collect()),
+                joins: false,
                 notes,
             });
         }
         let combinations = matrix.combinations()?;
         let items = workflow.items(overrides, files)?;
+        let joins = items.is_some() && workflow.collects();
         let runs = combinations.len().saturating_mul(items.as_ref().map_or(1, Vec::len));
         if runs > MOST {
             let message = format!(
@@ -139,7 +151,7 @@ impl Workflow {
                 .hint(hint)
                 .into());
         }
-        Ok(Sweep { workflow, matrix, combinations, sides, items, notes })
+        Ok(Sweep { workflow, matrix, combinations, sides, items, joins, notes })
     }
 }
 
@@ -288,7 +300,7 @@ impl Sweep {
     }
 
     fn per_combination(&self) -> usize {
-        self.items.as_ref().map_or(1, Vec::len)
+        self.items.as_ref().map_or(1, Vec::len) + usize::from(self.joins)
     }
 
     /// What is varied in a run.
@@ -297,8 +309,25 @@ impl Sweep {
     }
 
     /// The item of a run.
-    fn item(&self, run: usize) -> Option<&Item> {
-        self.items.as_ref().map(|items| &items[run % items.len()])
+    fn item(&self, run: usize) -> Option<&Items> {
+        self.items.as_ref()?.get(run % self.per_combination())
+    }
+
+    /// Whether a run comes after the items of its combination, and works on what they gave.
+    pub fn is_joined(&self, run: usize) -> bool {
+        self.joins && self.item(run).is_none()
+    }
+
+    /// The runs of the items before a run that joins them.
+    fn items_before(&self, run: usize) -> std::ops::Range<usize> {
+        let first = run / self.per_combination() * self.per_combination();
+        first..first + self.items.as_ref().map_or(0, Vec::len)
+    }
+
+    /// The items that gave nothing to a node of a run that joins them.
+    pub fn left_out(&self, run: usize, collect: &str, collected: &Collected) -> Vec<String> {
+        let lacking = self.items_before(run).filter(|item| !collected.has(collect, *item));
+        lacking.filter_map(|item| Some(self.item(item)?.label())).collect()
     }
 
     /// Whether nothing is varied: one run, as the file says.
@@ -314,6 +343,24 @@ impl Sweep {
         let mut workflow = self.workflow.clone();
         workflow.combination = self.combination(run).to_vec();
         workflow.item = self.item(run).cloned();
+        // With items their number, so that an item has one seed in all combinations.
+        let step = workflow.item.as_ref().map_or(run / self.per_combination(), |item| item.index);
+        workflow.step = workflow.step.saturating_add(step as u64);
+        workflow
+    }
+
+    /// The part of a run that `collect` cuts it into; after the items with what they gave, one of them standing for all.
+    fn part(&self, run: usize, item: usize, collected: &Collected) -> Workflow {
+        let part = match (self.joins, self.is_joined(run)) {
+            (false, _) => return self.workflow(run),
+            (true, false) => Part::Item,
+            (true, true) => Part::Joined(Arc::new(collected.clone())),
+        };
+        let mut workflow = self.workflow(if self.is_joined(run) { item } else { run });
+        if self.is_joined(run) {
+            workflow.step = self.workflow.step.saturating_add((run / self.per_combination()) as u64);
+        }
+        workflow.part = part;
         workflow
     }
 
@@ -324,7 +371,9 @@ impl Sweep {
     pub fn values(&self, run: usize) -> Vec<(String, Json)> {
         let pairs = self.combination(run).iter();
         let pairs = pairs.map(|given| (given.key.value.clone(), given.value.literal().to_json()));
-        pairs.chain(self.item(run).map(|item| ("each".to_owned(), item.value.to_json()))).collect()
+        let item = self.item(run).map(|item| ("each".to_owned(), item.to_json()));
+        let joined = self.is_joined(run).then(|| ("collect".to_owned(), self.items_before(run).len().into()));
+        pairs.chain(item).chain(joined).collect()
     }
 
     /// The same for a person: `look=0.3 outline=0.5`.
@@ -333,8 +382,9 @@ impl Sweep {
     /// When there is no such run.
     pub fn label(&self, run: usize) -> String {
         let pairs = self.combination(run).iter().map(|given| format!("{}={}", given.key.value, given.value));
-        let item = self.item(run).map(|item| item.value.to_string());
-        pairs.chain(item).collect::<Vec<_>>().join(" ")
+        let item = self.item(run).map(Items::label);
+        let joined = self.is_joined(run).then(|| format!("all {} items", self.items_before(run).len()));
+        pairs.chain(item).chain(joined).collect::<Vec<_>>().join(" ")
     }
 }
 

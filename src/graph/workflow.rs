@@ -3,9 +3,12 @@
 mod expand;
 mod library;
 mod matrix;
+mod modes;
 mod read;
 
 pub(crate) use matrix::{Axis, Column, Grid, Matrix, column};
+pub use modes::CacheMode;
+pub(crate) use modes::SeedMode;
 pub(crate) use read::Reader;
 
 use expand::Import;
@@ -20,7 +23,7 @@ use std::{
 use indexmap::IndexMap;
 
 use crate::{
-    Diagnostics, Files, Literal, NodeId, Registry, comfy,
+    Collected, Diagnostics, Files, Literal, NodeId, Registry, comfy,
     diag::{Source, Span},
     inputs::{Given, InputDecl},
 };
@@ -40,8 +43,12 @@ pub struct Workflow {
     pub(crate) matrix: Option<Arc<Matrix>>,
     /// The values of one run of a sweep.
     pub(crate) combination: Vec<Given>,
-    /// The item of `each:` in one run.
-    pub(crate) item: Option<Item>,
+    /// The items of `each:` in one run.
+    pub(crate) item: Option<Items>,
+    /// Which part of the nodes runs.
+    pub(crate) part: Part,
+    /// How many steps a `seed_mode: increment` takes in this run.
+    pub(crate) step: u64,
     /// What `seed: random` is drawn from; absent: every check draws anew.
     pub(crate) entropy: Option<u64>,
     /// `import:` and `subgraphs:`: where each name is written, and what it stands for.
@@ -56,14 +63,61 @@ pub struct Workflow {
     pub(crate) problems: Diagnostics,
 }
 
-/// One item of the list a node runs over.
+/// What nodes with an `each` run with in one run: an item of each list.
+#[derive(Clone, Debug)]
+pub(crate) struct Items {
+    /// From 0, over all combinations of items.
+    pub(crate) index: usize,
+    /// In the order of the file; at least one.
+    pub(crate) of: Vec<Item>,
+}
+
+/// One item of a list that nodes run over.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
+    /// The list as written: `$photos`, or a folder.
+    pub(crate) list: String,
     pub(crate) value: Literal,
     /// A file's name without folder and ending, else the value as a text.
     pub(crate) name: String,
     /// From 0.
     pub(crate) index: usize,
+}
+
+impl Items {
+    /// The items for a person.
+    pub(crate) fn label(&self) -> String {
+        self.of.iter().map(|item| item.value.to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The items as data: the one, or each under the name of its list.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match self.of.as_slice() {
+            [one] => one.value.to_json(),
+            several => {
+                several.iter().map(|item| (item.list_name().to_owned(), item.value.to_json())).collect()
+            }
+        }
+    }
+}
+
+impl Item {
+    /// The list without its `$`.
+    pub(crate) fn list_name(&self) -> &str {
+        self.list.trim_start_matches('$')
+    }
+}
+
+/// Which nodes of a workflow with a `collect` run: it ends the run of each item, and the rest runs once after all of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Part {
+    /// All of them, one item standing for all: to look at, and without an `each`.
+    #[default]
+    Whole,
+    /// Those that run for each item.
+    Item,
+    /// What comes after `collect`, with what the items gave.
+    Joined(Arc<Collected>),
 }
 
 /// Keys of a node that are no inputs; an input of such a name goes under `with:`.
@@ -106,6 +160,10 @@ pub(crate) struct RawNode {
     pub(crate) when: Vec<Spanned<Literal>>,
     /// `each:`, the list it runs over.
     pub(crate) each: Option<Spanned<String>>,
+    /// `cache:`, what is kept of its results.
+    pub(crate) cache: CacheMode,
+    /// `seed_mode:`, what its seed is in the next run.
+    pub(crate) seed_mode: Option<Spanned<SeedMode>>,
     /// The uses of imported workflows it is part of, innermost first.
     pub(crate) used: Vec<Span>,
     /// What passes it by when it is taken out, by port type; absent: its own links.
@@ -115,12 +173,22 @@ pub(crate) struct RawNode {
 impl RawNode {
     /// A node of this type, without conditions.
     pub(crate) fn new(span: Span, kind: Spanned<String>, fields: Vec<RawField>) -> Self {
-        Self { span, kind, fields, when: Vec::new(), each: None, used: Vec::new(), passes: None }
+        Self {
+            span,
+            kind,
+            fields,
+            when: Vec::new(),
+            each: None,
+            cache: CacheMode::default(),
+            seed_mode: None,
+            used: Vec::new(),
+            passes: None,
+        }
     }
 }
 
 /// One input of a node as written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RawField {
     pub(crate) name: String,
     pub(crate) name_span: Span,
@@ -141,6 +209,8 @@ pub(crate) enum Raw {
     Link { node: String, output: usize },
     /// A node written in place.
     InPlace(NodeId),
+    /// `{ collect: node.output }`: what all items give, joined; the reference, under the input's own name.
+    Collect(Box<RawField>),
     /// Something no input takes.
     Map,
     /// Wrong, and reported.
@@ -195,6 +265,8 @@ impl Workflow {
             matrix: None,
             combination: Vec::new(),
             item: None,
+            part: Part::Whole,
+            step: 0,
             entropy: None,
             titles: HashMap::new(),
             refused: HashSet::new(),
@@ -225,6 +297,12 @@ impl Workflow {
     /// The entries of `inputs:`, in file order.
     pub fn inputs(&self) -> &IndexMap<String, InputDecl> {
         &self.inputs
+    }
+
+    /// Whether some input joins what all items of an `each` give.
+    pub(crate) fn collects(&self) -> bool {
+        let mut fields = self.nodes.values().flat_map(|node| &node.fields);
+        fields.any(|field| matches!(field.value, Raw::Collect(_)))
     }
 
     /// The names of all nodes with their types as written, in file order.

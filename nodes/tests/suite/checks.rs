@@ -1,6 +1,6 @@
 //! What a check says of models before anything runs: the nodes' side of it.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use flow_graph::{Diagnostics, Files, Plan, Workflow, check, inputs::Overrides, sweep::Asked};
 
@@ -28,7 +28,7 @@ fn every_example_passes() {
         if path.extension().is_some_and(|ending| ending == "yaml") {
             let text = fs::read_to_string(&path).unwrap();
             let models = vec![repository("models/tiny-sd")];
-            let files = Files::new(vec![repository("workflows")], models, "/nowhere".into());
+            let files = Arc::new(Files::new(vec![repository("workflows")], models, "/nowhere".into()));
             let (registry, overrides) = (flow_nodes::registry(), Overrides::default());
             let (workflow, _) = Workflow::open(&path.to_string_lossy(), &text, &files, &registry);
             let checked = workflow

@@ -172,6 +172,23 @@ fn an_adapter_of_weight_0_changes_not_a_bit_and_of_weight_1_does() {
 }
 
 #[test]
+fn a_patched_model_says_what_it_holds_and_shares_it_with_those_made_of_it() {
+    use std::collections::HashMap;
+    let studio = Studio::apple();
+    assert!(studio.checkpoint[0].shared().is_empty(), "a bare model is a handle");
+    let once = studio.one(studio.adapter(&studio.checkpoint[0], 1.0, "held_out_goose"));
+    let twice = studio.one(studio.adapter(&once, 0.5, "held_out_goose"));
+    let bytes = |value: &Value| value.bytes().host + value.bytes().device;
+    // 16 layers and more have keys and values of a picture and of no picture.
+    assert!(once.shared().len() >= 10 && once.shared().iter().all(|shared| shared.bytes.host > 0));
+    assert_eq!(twice.shared().len(), 2 * once.shared().len());
+    assert_eq!(bytes(&twice), 2 * bytes(&once));
+    let both = [&once, &twice].into_iter().flat_map(|value| value.shared());
+    let storages: HashMap<_, _> = both.map(|shared| (shared.address, shared.bytes.host)).collect();
+    assert_eq!(storages.values().sum::<u64>(), bytes(&twice), "the first adapter's are held by both");
+}
+
+#[test]
 fn an_encoded_picture_and_the_picture_itself_are_one() {
     let studio = Studio::apple();
     let vision = studio.one(node("LoadCLIPVision").file("clip_name", model("tiny-clip-vision.safetensors")));

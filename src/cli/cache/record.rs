@@ -56,6 +56,9 @@ impl Made {
         let constants = node.args.iter().map(|(name, constant)| {
             let part = match constant {
                 Constant::Literal(literal) => Part::Literal(literal.to_json()),
+                Constant::Items(items) => {
+                    Part::Literal(items.iter().map(|item| item.id().to_string()).collect::<Vec<_>>().into())
+                }
                 Constant::File(file) => {
                     let content = files.hash(&file.path).map(|hash| hash.to_string());
                     Part::File(file.name.clone(), content.unwrap_or_default())

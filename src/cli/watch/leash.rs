@@ -3,12 +3,12 @@
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use flow_engine::{Event, What};
-use flow_graph::{Bytes, CancelToken, Files, Hash, NodeError, Plan, Progress};
+use flow_graph::{Bytes, CancelToken, Hash, NodeError, Plan, Progress, sweep::Checked};
 
 /// Ends a run as soon as it does something that is not wanted any more.
 ///
@@ -16,34 +16,45 @@ use flow_graph::{Bytes, CancelToken, Files, Hash, NodeError, Plan, Progress};
 /// written to a path that the file does not name any more.
 pub struct Leash {
     cancel: CancelToken,
-    /// By node.
-    signatures: HashMap<String, Option<Hash>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// What the run in progress computes, by node.
+    signatures: HashMap<String, Option<Hash>>,
     running: HashSet<String>,
     /// What is wanted now; `None`: all of it.
     wanted: Option<HashSet<Hash>>,
 }
 
 impl Leash {
-    /// For a run of `plan`.
-    pub fn new(plan: &Plan, signatures: &[Option<Hash>], cancel: CancelToken) -> Self {
-        let jobs = plan.graph().node_indices();
-        let signatures = jobs.map(|job| (plan.job(job).id.to_string(), signatures[job.index()])).collect();
-        Self { cancel, signatures, state: Mutex::default() }
+    /// For runs that `cancel` ends.
+    pub fn new(cancel: CancelToken) -> Self {
+        Self { cancel, state: Mutex::default() }
     }
 
-    /// Another plan is wanted now, with these signatures: the run ends at once when a running node is not of it, else
-    /// before the first node that is not.
-    pub fn want(&self, signatures: &[Option<Hash>]) {
+    /// A run of `plan` begins.
+    pub fn run(&self, plan: &Plan, signatures: &[Option<Hash>]) {
+        let jobs = plan.graph().node_indices();
         let mut state = self.state();
-        state.wanted = Some(signatures.iter().copied().flatten().collect());
-        if state.running.iter().any(|node| !self.wants(&state, node)) {
+        state.signatures = jobs.map(|job| (plan.job(job).id.to_string(), signatures[job.index()])).collect();
+        state.running.clear();
+    }
+
+    /// Other runs are wanted now, with these signatures: the run in progress ends at once when a running node is of none
+    /// of them, else before the first node that is not.
+    pub fn want(&self, signatures: &HashSet<Hash>) {
+        let mut state = self.state();
+        state.wanted = Some(signatures.clone());
+        if state.running.iter().any(|node| !state.wants(node)) {
             self.cancel.cancel();
         }
+    }
+
+    /// Whether other runs are wanted now: those that have not begun are left to them.
+    pub fn is_let_go(&self) -> bool {
+        self.state().wanted.is_some()
     }
 
     /// Notes what the run does.
@@ -51,7 +62,7 @@ impl Leash {
         let mut state = self.state();
         match event.what {
             What::Started => {
-                if !self.wants(&state, event.node) {
+                if !state.wants(event.node) {
                     self.cancel.cancel();
                 }
                 state.running.insert(event.node.to_owned());
@@ -63,27 +74,26 @@ impl Leash {
         }
     }
 
-    fn wants(&self, state: &State, node: &str) -> bool {
-        let signature = self.signatures.get(node).copied().flatten();
-        state
-            .wanted
-            .as_ref()
-            .is_none_or(|wanted| signature.is_some_and(|signature| wanted.contains(&signature)))
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A plan with what must be known to run it and to leave it.
+impl State {
+    fn wants(&self, node: &str) -> bool {
+        let signature = self.signatures.get(node).copied().flatten();
+        self.wanted
+            .as_ref()
+            .is_none_or(|wanted| signature.is_some_and(|signature| wanted.contains(&signature)))
+    }
+}
+
+/// All runs of a file with what must be known to leave them.
 pub struct Ready {
     /// What to run.
-    pub plan: Plan,
-    /// Where its files are.
-    pub files: Arc<Files>,
-    /// [`Plan::signatures`] at the time of the plan.
-    pub signatures: Vec<Option<Hash>>,
+    pub checked: Checked,
+    /// [`Plan::signatures`] of all runs at the time of the plan.
+    pub signatures: HashSet<Hash>,
 }
 
 /// An [`Event`] that may cross threads.

@@ -12,7 +12,7 @@ use flow_engine::{Clock, Event, What};
 use flow_graph::{Diagnostics, Plan, Progress};
 use serde_json::Value;
 
-use super::view::{Trouble, View, changed_line, shown, waiting_line};
+use super::view::{Trouble, View, Which, changed_line, shown, waiting_line};
 use crate::{
     Ending,
     display::time,
@@ -50,6 +50,8 @@ struct Content {
     file: String,
     changed: Option<String>,
     rows: Vec<Row>,
+    /// How many nodes ran, and were known, in the runs before the last.
+    counted: (usize, usize),
     /// What is wrong, line by line.
     problems: Vec<String>,
     /// How the last run ended.
@@ -175,8 +177,8 @@ impl View for Screen {
         self.paint();
     }
 
-    fn planned(&mut self, plan: &Plan, took: Duration) {
-        self.content.problems = text_of(plan.warnings());
+    fn planned(&mut self, warnings: &Diagnostics, took: Duration) {
+        self.content.problems = text_of(warnings);
         self.content.waiting = Some(format!("planned in {}", time(took)));
     }
 
@@ -188,17 +190,26 @@ impl View for Screen {
         self.paint();
     }
 
-    fn begin(&mut self, plan: &Plan) {
+    fn begin(&mut self) {
+        self.content.rows.clear();
+        self.content.counted = (0, 0);
+        self.content.ended = None;
+        self.content.saved.clear();
+    }
+
+    fn run(&mut self, plan: &Plan, which: Option<&Which>) {
+        self.content.count();
         let row = |job: &_| {
             let job = plan.job(*job);
             Row { node: job.id.to_string(), kind: job.def.kind, state: State::Waiting }
         };
         self.content.rows = plan.order().iter().map(row).collect();
-        self.content.ended = None;
-        self.content.waiting = None;
-        self.content.saved.clear();
+        self.content.waiting =
+            which.map(|which| format!("{} of {}: {}", which.number, which.of, which.label));
         self.paint();
     }
+
+    fn ran(&mut self, _ending: Ending, _outputs: &[(String, Value)]) {}
 
     fn event(&mut self, event: Event<'_>) {
         let state = match event.what {
@@ -222,15 +233,8 @@ impl View for Screen {
     }
 
     fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)], failed: &Diagnostics) {
-        let (mut ran, mut known) = (0, 0);
-        for row in &mut self.content.rows {
-            match row.state {
-                State::Ran(_) => ran += 1,
-                State::Cached => known += 1,
-                State::Running { .. } => row.state = State::Stopped,
-                _ => {}
-            }
-        }
+        self.content.count();
+        let (ran, known) = self.content.counted;
         let status = match ending {
             Ending::Failed => "failed",
             Ending::Stopped => "cancelled",
@@ -264,6 +268,18 @@ impl View for Screen {
 }
 
 impl Content {
+    /// Counts what has become of the nodes of a run that has ended.
+    fn count(&mut self) {
+        for row in &mut self.rows {
+            match row.state {
+                State::Ran(_) => self.counted.0 += 1,
+                State::Cached => self.counted.1 += 1,
+                State::Running { .. } => row.state = State::Stopped,
+                _ => {}
+            }
+        }
+    }
+
     /// All lines, at most `room` of them.
     fn lines(&self, room: usize, now: Duration) -> Vec<String> {
         let mut head = vec![format!("\x1b[1mflow watch {}\x1b[0m", self.file)];

@@ -8,7 +8,7 @@ use std::{
 
 use flow_engine::Event;
 use flow_graph::{Diagnostics, Plan};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     Ending,
@@ -30,17 +30,33 @@ pub trait View {
     /// Files were saved.
     fn changed(&mut self, files: &[PathBuf]);
     /// They are a plan, made in `took`.
-    fn planned(&mut self, plan: &Plan, took: Duration);
+    fn planned(&mut self, warnings: &Diagnostics, took: Duration);
     /// They are none.
     fn broken(&mut self, trouble: &Trouble<'_>);
-    /// A run of the last plan begins.
-    fn begin(&mut self, plan: &Plan);
+    /// The runs of the file begin.
+    fn begin(&mut self);
+    /// One of them begins; of a file with one run nothing has to be said of it.
+    fn run(&mut self, plan: &Plan, which: Option<&Which>);
     /// Something happened in the run.
     fn event(&mut self, event: Event<'_>);
-    /// The run has ended, after `total`.
+    /// One of many runs has ended.
+    fn ran(&mut self, ending: Ending, outputs: &[(String, Value)]);
+    /// All runs have ended, after `total`.
     fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)], failed: &Diagnostics);
     /// Nothing is to be done until one of `files` files changes.
     fn waiting(&mut self, files: usize);
+}
+
+/// One of many runs.
+pub struct Which {
+    /// From 1.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// What is particular to it, for a person.
+    pub label: String,
+    /// The same as data.
+    pub values: Map<String, Value>,
 }
 
 /// A line for each thing, or a JSON object for each.
@@ -65,10 +81,10 @@ impl View for Lines {
         }
     }
 
-    fn planned(&mut self, plan: &Plan, took: Duration) {
+    fn planned(&mut self, warnings: &Diagnostics, took: Duration) {
         match self.mode {
             Mode::Json => emit(&json!({ "event": "planned", "seconds": took.as_secs_f64() })),
-            Mode::Text => show(plan.warnings()),
+            Mode::Text => show(warnings),
             Mode::Quiet => {}
         }
     }
@@ -91,8 +107,18 @@ impl View for Lines {
         }
     }
 
-    fn begin(&mut self, _plan: &Plan) {
+    fn begin(&mut self) {
         self.display = Display::plain(self.mode);
+    }
+
+    fn run(&mut self, _plan: &Plan, which: Option<&Which>) {
+        if let Some(which) = which {
+            self.display.begin(which.number, which.of, &which.label, which.values.clone());
+        }
+    }
+
+    fn ran(&mut self, ending: Ending, outputs: &[(String, Value)]) {
+        self.display.ended(ending, outputs);
     }
 
     fn event(&mut self, event: Event<'_>) {

@@ -64,6 +64,10 @@ impl AttnProcessor for IpAttn {
         }
         Ok((text + image)?)
     }
+
+    fn tensors(&self) -> Vec<&Tensor> {
+        vec![&self.k, &self.v]
+    }
 }
 
 /// Where an adapter acts, kept on the host.

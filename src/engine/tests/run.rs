@@ -368,6 +368,27 @@ fn each_memory_has_its_own_budget() {
 }
 
 #[test]
+fn a_storage_that_several_results_hold_counts_once() {
+    let mut graph = Graph::default().node::<Grab, _>("adapter", [("size", 4_000_000.into())]);
+    let mut last = "adapter";
+    for (i, id) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+        let number = i as i64;
+        graph = graph.node::<Patch, _>(id, [("handle", of(last)), ("number", number.into())]);
+        last = id;
+    }
+    let stage = engine(1 << 30);
+    let told = run(&stage, &graph.plan(["e"]));
+    assert_eq!(told.ran().len(), 6);
+    let used = stage.engine.kept().used().host;
+    assert!((4_000_000..4_001_000).contains(&used), "five patched handles add {} bytes", used - 4_000_000);
+    // The storage goes with the last that holds it.
+    let one = || Graph::default().node::<Grab, _>("adapter", [("size", 4_000_000.into())]).plan(["adapter"]);
+    run(&stage, &one());
+    stage.engine.kept().evict_idle();
+    assert_eq!(stage.engine.kept().used(), Bytes::default());
+}
+
+#[test]
 fn results_unused_for_ten_runs_go() {
     let engine = engine(PLENTY);
     run(&engine, &sum(1, 2));

@@ -31,6 +31,10 @@ pub(super) struct Draftee {
     pub(super) broken: bool,
     /// The `when:` that takes it out.
     pub(super) removed: Option<Span>,
+    /// It runs for each item by itself: it has an `each`, or names the item.
+    pub(super) each: bool,
+    /// It joins what all items gave.
+    pub(super) collects: bool,
 }
 
 /// A resolved link into a node.
@@ -66,6 +70,10 @@ pub(super) struct Draft<'a> {
     pub(super) ids: HashMap<NodeId, usize>,
     pub(super) nodes: Vec<Draftee>,
     pub(super) found: Found,
+    /// The nodes that join, by what they join.
+    pub(super) collecting: HashMap<(usize, usize), usize>,
+    /// The seeds drawn for a `seed_mode: random`.
+    pub(super) drawn: Vec<(NodeId, u64)>,
     pub(super) problems: Diagnostics,
 }
 
@@ -84,10 +92,20 @@ impl<'a> Draft<'a> {
         settings: &'a Settings,
         problems: Diagnostics,
     ) -> Self {
-        let scope = Scope { workflow, settings, used: HashSet::new() };
+        let scope = Scope { workflow, settings, used: HashSet::new(), each: false, list: None };
         let (ids, nodes) = (HashMap::new(), Vec::with_capacity(workflow.nodes.len()));
-        let mut draft =
-            Self { workflow, registry, files, scope, ids, nodes, found: HashMap::new(), problems };
+        let mut draft = Self {
+            workflow,
+            registry,
+            files,
+            scope,
+            ids,
+            nodes,
+            found: HashMap::new(),
+            collecting: HashMap::new(),
+            drawn: Vec::new(),
+            problems,
+        };
         for (id, raw) in workflow.nodes.iter() {
             let def = registry.get(&raw.kind.value).cloned();
             if def.is_none() {
@@ -119,6 +137,8 @@ impl<'a> Draft<'a> {
             input_spans,
             broken,
             removed: None,
+            each: false,
+            collects: false,
         });
         self.nodes.len() - 1
     }
@@ -161,6 +181,8 @@ impl<'a> Draft<'a> {
                 input.is_some() && set.iter().any(|other| def.input(&other.name).map(|i| i.name) == input)
             };
             let (problems, nodes) = (self.problems.0.len(), self.nodes.len());
+            self.scope.each = raw.each.is_some();
+            self.scope.list = raw.each.as_ref().map(|each| each.value.as_str());
             let mut seen: BTreeMap<&'static str, &RawField> = BTreeMap::new();
             for field in raw.fields.iter().filter(|field| !is_set(field)).chain(set) {
                 let at = At { node, field };
@@ -182,6 +204,7 @@ impl<'a> Draft<'a> {
                 self.fill(at, input);
             }
             self.defaults(node, &def, &seen.into_keys().collect());
+            self.nodes[node].each |= self.scope.each;
             self.pardon(node, problems, nodes);
         }
     }

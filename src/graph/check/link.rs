@@ -19,6 +19,7 @@ impl Draft<'_> {
             Raw::Null => return Resolved::Empty,
             Raw::Link { node, output } => self.numbered(at, node, *output),
             Raw::InPlace(id) => self.in_place(at, id, &[ty]),
+            Raw::Collect(inner) => self.collect(at, inner, ty),
             Raw::Map => return self.refuse_map(at),
             Raw::Broken => return Resolved::Broken,
             Raw::Literal(Literal::Text(text)) | Raw::Given(text)

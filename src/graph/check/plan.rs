@@ -6,7 +6,11 @@ use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::{
-    Constant, Diagnostic, Facts, Job, Known, Link, Plan, PlanOutput, check::draft::Draft, near::did_you_mean,
+    Constant, Diagnostic, Facts, Job, Known, Link, Plan, PlanOutput,
+    check::{collect::Parts, draft::Draft},
+    collect::ITEMS,
+    near::did_you_mean,
+    workflow::{CacheMode, Part},
 };
 
 /// Entries of `outputs:` that could be resolved: node and output.
@@ -95,6 +99,7 @@ impl Draft<'_> {
                     Constant::File(file) => {
                         known.files.insert(name, file.clone());
                     }
+                    Constant::Items(_) => {}
                 }
             }
             for link in &draftee.links {
@@ -118,17 +123,33 @@ impl Draft<'_> {
         }
     }
 
-    /// The jobs the targets need, and nothing else.
-    pub(super) fn plan(self, order: &[usize], outputs: Outputs, targets: Targets) -> Plan {
-        let mut needed = vec![false; self.nodes.len()];
+    /// The jobs the targets need in this part of the run, and nothing else.
+    pub(super) fn plan(self, order: &[usize], outputs: Outputs, targets: Targets, parts: &Parts) -> Plan {
+        let part = &self.workflow.part;
         let mut roots = targets.nodes;
         roots.extend(targets.outputs.iter().filter_map(|name| Some(outputs.get(name)?.0)));
-        let mut stack = roots.clone();
-        while let Some(node) = stack.pop() {
-            if !std::mem::replace(&mut needed[node], true) {
-                stack.extend(self.nodes[node].links.iter().map(|link| link.producer));
-            }
+        let runs = |node: &usize| match part {
+            Part::Whole => true,
+            Part::Item => !parts.joined[*node],
+            Part::Joined(_) => parts.joined[*node],
+        };
+        let mut collecting = Vec::new();
+        if matches!(part, Part::Item) {
+            let after: Vec<_> = roots.iter().copied().filter(|node| !runs(node)).collect();
+            let needed = self.needed(after, true);
+            collecting =
+                (0..needed.len()).filter(|node| needed[*node] && self.nodes[*node].collects).collect();
         }
+        roots.retain(|node| runs(node));
+        let collected: Vec<_> = collecting
+            .iter()
+            .flat_map(|node| self.nodes[*node].links.iter().map(|link| (self.nodes[*node].id.clone(), *link)))
+            .collect();
+        roots.extend(collected.iter().map(|(_, link)| link.producer));
+        let needed = self.needed(roots.clone(), matches!(part, Part::Joined(_)));
+        let outputs = outputs.into_iter().filter(|(_, (node, _))| runs(node));
+        let outputs: Outputs = outputs.collect();
+        let (workflow, drawn) = (self.workflow, self.drawn);
         let mut graph = DiGraph::new();
         let mut index = vec![NodeIndex::end(); self.nodes.len()];
         let mut links = vec![Vec::new(); self.nodes.len()];
@@ -141,11 +162,19 @@ impl Draft<'_> {
                 }
             }
             files.extend(draftee.mentioned.iter().map(|(_, file)| file.path.clone()));
-            links[node] = draftee.links;
+            let mut args = draftee.args;
+            if let Part::Joined(items) = part
+                && draftee.collects
+            {
+                args.insert(ITEMS, Constant::Items(items.items(&draftee.id)));
+            } else {
+                links[node] = draftee.links;
+            }
             index[node] = graph.add_node(Job {
+                cache: workflow.nodes.get(&draftee.id).map_or_else(CacheMode::default, |raw| raw.cache),
                 id: draftee.id,
                 def,
-                args: draftee.args,
+                args,
                 mentioned: draftee.mentioned,
                 span: draftee.span,
                 input_spans: draftee.input_spans,
@@ -169,10 +198,28 @@ impl Draft<'_> {
             outputs: outputs
                 .map(|(name, (node, output))| (name, PlanOutput { job: index[node], index: output }))
                 .collect(),
+            collected: collected
+                .into_iter()
+                .map(|(id, link)| (id, PlanOutput { job: index[link.producer], index: link.output }))
+                .collect(),
+            drawn,
             targets,
             files: files.into_iter().collect(),
             graph,
             ..Plan::default()
         }
+    }
+
+    /// These nodes and all that they need, up to those that join where the items run by themselves (`joins`).
+    fn needed(&self, roots: Vec<usize>, joins: bool) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut stack = roots;
+        while let Some(node) = stack.pop() {
+            let ends = joins && self.nodes[node].collects;
+            if !std::mem::replace(&mut needed[node], true) && !ends {
+                stack.extend(self.nodes[node].links.iter().map(|link| link.producer));
+            }
+        }
+        needed
     }
 }

@@ -18,6 +18,10 @@ pub(super) struct Scope<'a> {
     pub(super) settings: &'a Settings,
     /// Inputs something asked for.
     pub(super) used: HashSet<&'a str>,
+    /// Somebody asked for the item of this run.
+    pub(super) each: bool,
+    /// The list that the node in question runs over.
+    pub(super) list: Option<&'a str>,
 }
 
 /// What a name stands for.
@@ -67,11 +71,26 @@ impl<'a> Scope<'a> {
     }
 
     /// `$each`, `each.name` and `each.index`: the item of this run.
-    fn item(&self, name: &str, tail: &str) -> Result<Found<'a>, ExprError> {
+    fn item(&mut self, name: &str, tail: &str) -> Result<Found<'a>, ExprError> {
+        self.each = true;
         let Some(item) = &self.workflow.item else {
             return Err(unknown(name, Some("no node of this workflow has an `each:`".into())));
         };
-        match tail {
+        // `each.photos.name` says which list; else it is the only one, or that of the node itself.
+        let (list, of) = tail.split_once('.').unwrap_or((tail, ""));
+        let named = item.of.iter().find(|item| !list.is_empty() && item.list_name() == list);
+        let own = || match item.of.as_slice() {
+            [one] => Some(one),
+            several => several.iter().find(|item| Some(item.list.as_str()) == self.list),
+        };
+        let (item, of) = match named {
+            Some(named) => (named, of),
+            None => match own() {
+                Some(own) => (own, tail),
+                None => return Err(unknown(name, Some(format!("write `$each.{}`", item.of[0].list_name())))),
+            },
+        };
+        match of {
             "" => Ok(Found::Value(item.value.clone())),
             "name" => Ok(Found::Value(item.name.as_str().into())),
             "index" => Ok(Found::Value(item.index.into())),

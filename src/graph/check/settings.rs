@@ -156,7 +156,7 @@ fn missing(name: &str, decl: &InputDecl) -> Diagnostic {
 }
 
 /// A seed nobody chose: the standard library's hash keys come from the system's entropy. The runs of a sweep share theirs.
-fn drawn(entropy: Option<u64>, name: &str) -> u64 {
+pub(super) fn drawn(entropy: Option<u64>, name: &str) -> u64 {
     let Some(entropy) = entropy else { return RandomState::new().build_hasher().finish() };
     let hash = Hash::builder().part(entropy.to_le_bytes()).part(name).finish();
     hash.as_bytes().iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))

@@ -34,6 +34,7 @@ impl Draft<'_> {
                 self.value_link(at, kind, |draft| draft.numbered(at, node, *output))
             }
             Raw::InPlace(id) => self.value_link(at, kind, |draft| draft.in_place(at, id, kind.linkable())),
+            Raw::Collect(_) => self.refuse_collect(at),
             Raw::Map => self.refuse_map(at),
             Raw::Broken => Resolved::Broken,
         }

@@ -18,6 +18,8 @@ impl Draft<'_> {
     pub(super) fn conditions(&mut self) {
         let workflow = self.workflow;
         for (node, (id, raw)) in workflow.nodes.iter().enumerate() {
+            self.scope.each = false;
+            self.scope.list = raw.each.as_ref().map(|each| each.value.as_str());
             for when in &raw.when {
                 let holds = match &when.value {
                     Literal::Text(text) => self.holds(text),
@@ -34,6 +36,7 @@ impl Draft<'_> {
                     }
                 }
             }
+            self.nodes[node].each |= self.scope.each;
         }
     }
 

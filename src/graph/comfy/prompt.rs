@@ -28,6 +28,7 @@ pub fn prompt(plan: &Plan) -> Value {
             let value = match constant {
                 Constant::Literal(literal) => literal.to_json(),
                 Constant::File(file) => file.name.as_str().into(),
+                Constant::Items(_) => serde_json::Value::Null,
             };
             inputs.insert((*name).to_owned(), value);
         }

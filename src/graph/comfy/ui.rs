@@ -1,7 +1,8 @@
 //! ComfyUI's editor format: what its canvas saves. Links go by number through reroutes, sub-graphs and switched-off nodes,
-//! values by position; what comes out is the same graph as its API format says it.
+//! values by position; group nodes are opened; what comes out is the same graph as its API format says it.
 
 mod follow;
+mod group;
 mod keep;
 mod sheet;
 mod widgets;

@@ -3,29 +3,26 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
+    sync::Arc,
 };
 
 use super::Sweep;
 use crate::{
-    Constant, Diagnostic, Diagnostics, Files, Hash, Literal, Overrides, Plan, Registry,
+    Collected, Constant, Diagnostic, Diagnostics, Files, Hash, Literal, Overrides, Plan, Registry,
     check::{Found, check_among},
     diag::Severity,
     key,
 };
 
-/// What a sweep is checked against.
-#[derive(Clone, Copy)]
-struct Against<'a> {
-    registry: &'a Registry,
-    files: &'a Files,
-    overrides: &'a Overrides,
-    wanted: &'a [String],
-}
-
-/// A sweep of which every run can be planned.
-pub struct Checked<'a> {
-    sweep: &'a Sweep,
-    against: Against<'a>,
+/// A sweep of which every run can be planned, with what it was checked against.
+pub struct Checked {
+    sweep: Sweep,
+    registry: Registry,
+    files: Arc<Files>,
+    overrides: Overrides,
+    wanted: Vec<String>,
+    /// By combination: the run of its first item that can be planned, which stands for all in the run that joins them.
+    sound: HashMap<usize, usize>,
     /// Sinks of each run that an equal run before it has served.
     served: Vec<Vec<String>>,
     /// The sheet each run's picture goes on.
@@ -39,43 +36,63 @@ impl Sweep {
     ///
     /// # Errors
     /// Everything that is wrong with any run, and runs that would write one file.
-    pub fn check<'a>(
-        &'a self,
-        registry: &'a Registry,
-        files: &'a Files,
-        overrides: &'a Overrides,
-        wanted: &'a [String],
-    ) -> Result<Checked<'a>, Diagnostics> {
-        let against = Against { registry, files, overrides, wanted };
+    pub fn check(
+        &self,
+        registry: &Registry,
+        files: &Arc<Files>,
+        overrides: &Overrides,
+        wanted: &[String],
+    ) -> Result<Checked, Diagnostics> {
+        self.check_seeing(registry, files, overrides, wanted, &mut |_| ())
+    }
+
+    /// The same, telling `seen` of every plan.
+    ///
+    /// # Errors
+    /// Those of [`Sweep::check`].
+    pub fn check_seeing(
+        &self,
+        registry: &Registry,
+        files: &Arc<Files>,
+        overrides: &Overrides,
+        wanted: &[String],
+        seen: &mut dyn FnMut(&Plan),
+    ) -> Result<Checked, Diagnostics> {
         let mut tally = Tally::default();
         let mut paths = Paths::default();
         let mut broken = 0;
         let mut found = Found::default();
         let mut checked = Checked {
-            sweep: self,
-            against,
+            sweep: self.clone(),
+            registry: registry.clone(),
+            files: files.clone(),
+            overrides: overrides.clone(),
+            wanted: wanted.to_vec(),
+            sound: HashMap::new(),
             served: Vec::new(),
             sheets: Vec::new(),
             warnings: self.notes.clone(),
             jobs: 0,
         };
         for run in 0..self.len() {
-            let plan = match checked.planned(run, &mut found) {
+            let plan = match checked.planned(run, &Collected::default(), &mut found) {
                 Ok(plan) => plan,
                 Err(problems) => {
-                    broken += 1;
+                    broken += usize::from(!self.is_joined(run));
                     tally.add(run, problems);
                     checked.served.push(Vec::new());
                     checked.sheets.push(None);
                     continue;
                 }
             };
+            checked.sound.entry(run / self.per_combination()).or_insert(run);
+            seen(&plan);
             tally.add(run, plan.warnings().clone());
             checked.jobs = checked.jobs.max(plan.order().len());
             checked.served.push(paths.sinks(self, run, &plan));
             if self.matrix.grid.is_some() && wanted.is_empty() {
                 match paths.sheet(self, run, &plan) {
-                    Ok(path) => checked.sheets.push(Some(path)),
+                    Ok(path) => checked.sheets.push(path),
                     Err(wrong) => paths.clashes.extend(wrong.0),
                 }
             } else {
@@ -83,7 +100,8 @@ impl Sweep {
             }
         }
         // An item that is broken is skipped, as long as there is one that is not.
-        let skipped = self.items.is_some() && broken < self.len();
+        let joined = if self.joins { self.combinations.len() } else { 0 };
+        let skipped = self.items.is_some() && broken < self.len() - joined;
         let mut problems = tally.told(self);
         if skipped {
             problems.0.retain(|problem| problem.severity != Severity::Error);
@@ -100,7 +118,17 @@ impl Sweep {
     }
 }
 
-impl Checked<'_> {
+impl Checked {
+    /// What was checked.
+    pub fn sweep(&self) -> &Sweep {
+        &self.sweep
+    }
+
+    /// Where its files are.
+    pub fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
     /// What was found worth saying.
     pub fn warnings(&self) -> &Diagnostics {
         &self.warnings
@@ -113,17 +141,29 @@ impl Checked<'_> {
 
     /// The plan of one run, made anew: thousands of plans need not be held at once.
     ///
-    /// A sink that the same values have served in an earlier run is left out of it.
+    /// A sink that the same values have served in an earlier run is left out of it. A run that joins items takes what they
+    /// have given from `collected`.
     ///
     /// # Errors
     /// When the files have changed since the check.
     ///
     /// # Panics
     /// When there is no such run.
-    pub fn plan(&self, run: usize) -> Result<Plan, Diagnostics> {
-        let mut plan = self.planned(run, &mut Found::default())?;
+    pub fn plan(&self, run: usize, collected: &Collected) -> Result<Plan, Diagnostics> {
+        let mut plan = self.planned(run, collected, &mut Found::default())?;
         plan.without(&self.served[run]);
         Ok(plan)
+    }
+
+    /// All nodes of the first run, also those that come after `collect`: what the runs need, without running them.
+    ///
+    /// # Errors
+    /// When the files have changed since the check.
+    pub fn whole(&self) -> Result<Plan, Diagnostics> {
+        let run = self.sound.values().copied().min().unwrap_or(0);
+        let workflow = self.sweep.workflow(run);
+        let found = &mut Found::default();
+        check_among(&workflow, &self.registry, &self.files, &self.overrides, &self.wanted, found)
     }
 
     /// The file of the sheet that a run's picture belongs to.
@@ -131,9 +171,12 @@ impl Checked<'_> {
         self.sheets.get(run)?.as_deref()
     }
 
-    fn planned(&self, run: usize, found: &mut Found) -> Result<Plan, Diagnostics> {
-        let Against { registry, files, overrides, wanted } = self.against;
-        check_among(&self.sweep.workflow(run), registry, files, overrides, wanted, found)
+    fn planned(&self, run: usize, collected: &Collected, found: &mut Found) -> Result<Plan, Diagnostics> {
+        let combination = run / self.sweep.per_combination();
+        let item =
+            self.sound.get(&combination).copied().unwrap_or(combination * self.sweep.per_combination());
+        let workflow = self.sweep.part(run, item, collected);
+        check_among(&workflow, &self.registry, &self.files, &self.overrides, &self.wanted, found)
     }
 }
 
@@ -187,6 +230,8 @@ struct Paths {
     /// By path: the run and what it writes there.
     written: HashMap<String, (usize, Hash)>,
     served: HashSet<(String, Hash)>,
+    /// What the items of this combination give to the run that joins them.
+    gave: Vec<Hash>,
     cells: HashMap<(String, super::Cell), usize>,
     clashes: Vec<Diagnostic>,
     told: HashSet<String>,
@@ -195,7 +240,12 @@ struct Paths {
 impl Paths {
     /// The sinks of a run that an earlier run has served with the same values.
     fn sinks(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Vec<String> {
-        let signatures = signatures(plan);
+        if run.is_multiple_of(sweep.per_combination()) {
+            self.gave.clear();
+        }
+        let gave = self.gave.iter().fold(Hash::builder(), |hash, gave| hash.part(gave.as_bytes())).finish();
+        let signatures = signatures(plan, gave);
+        self.gave.extend(plan.collected().iter().map(|(_, output)| signatures[output.job.index()]));
         let mut served = Vec::new();
         for sink in plan.sinks() {
             let job = plan.job(sink);
@@ -218,9 +268,13 @@ impl Paths {
         served
     }
 
-    fn sheet(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Result<String, Diagnostics> {
-        let Some(grid) = &sweep.matrix.grid else { return Ok(String::new()) };
+    fn sheet(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Result<Option<String>, Diagnostics> {
+        let Some(grid) = &sweep.matrix.grid else { return Ok(None) };
         if sweep.shown(plan).is_none() {
+            // The picture is that of the items, or what they are joined to.
+            if sweep.joins {
+                return Ok(None);
+            }
             let place = grid.image.as_ref().unwrap_or(&grid.save).span.clone();
             let message = match &grid.image {
                 Some(name) => format!("no output `{}` is a picture", name.value),
@@ -238,7 +292,7 @@ impl Paths {
                 self.clashes.push(problem.hint(sweep.tell_apart(first, run, "`save`")));
             }
         }
-        Ok(path)
+        Ok(Some(path))
     }
 }
 
@@ -255,15 +309,21 @@ impl Sweep {
                 format!("${{matrix.{key}}}")
             }
         });
-        let other_item = self.item(first).map(|item| item.index) != self.item(second).map(|item| item.index);
-        let keys = keys.chain(other_item.then(|| "${each.name}".to_owned()));
+        let items = |run| self.item(run).map_or(&[][..], |items| &items.of);
+        let others =
+            items(first).iter().zip(items(second)).filter(|(first, second)| first.index != second.index);
+        let several = items(first).len() > 1;
+        let keys = keys.chain(others.map(|(item, _)| match several {
+            true => format!("${{each.{}.name}}", item.list_name()),
+            false => "${each.name}".to_owned(),
+        }));
         let keys: Vec<_> = keys.map(|key| format!("`{key}`")).collect();
         format!("put {} into {place}", keys.join(" and "))
     }
 }
 
-/// For each job what it computes, as far as a plan tells without reading a file.
-fn signatures(plan: &Plan) -> Vec<Hash> {
+/// For each job what it computes, as far as a plan tells without reading a file; `gave` stands for what items gave.
+fn signatures(plan: &Plan, gave: Hash) -> Vec<Hash> {
     let mut all = vec![Hash::of(b""); plan.graph().node_count()];
     for job in plan.order() {
         let mut parts = BTreeMap::new();
@@ -271,6 +331,7 @@ fn signatures(plan: &Plan) -> Vec<Hash> {
             let part = match constant {
                 Constant::Literal(literal) => key::Part::Literal(literal),
                 Constant::File(file) => key::Part::File(Hash::of(file.path.as_os_str().as_encoded_bytes())),
+                Constant::Items(_) => key::Part::Value(gave),
             };
             parts.insert(*name, part);
         }

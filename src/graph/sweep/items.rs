@@ -7,27 +7,41 @@ use crate::{
     check::Settings,
     files::FileProblem,
     inputs::InputType,
-    workflow::{Item, Spanned},
+    sweep::MOST,
+    workflow::{Item, Items, Spanned},
 };
 
 impl Workflow {
-    /// The items of the list that nodes run over; `None` when no node has an `each:`.
+    /// The items of the lists that nodes run over, of several lists all combinations; `None` when no node has an `each:`.
     pub(super) fn items(
         &self,
         overrides: &Overrides,
         files: &Files,
-    ) -> Result<Option<Vec<Item>>, Diagnostics> {
-        let mut lists = self.nodes.values().filter_map(|node| node.each.as_ref());
-        let Some(list) = lists.next() else { return Ok(None) };
-        if let Some(other) = lists.find(|other| other.value != list.value) {
-            let message = format!("nodes run over `{}` and over `{}`", list.value, other.value);
-            let problem = Diagnostic::error("unsupported", message)
-                .at(other.span.clone())
-                .label(list.span.clone(), "and here");
-            let hint = "a workflow runs over one list; vary the other with `matrix:`".to_owned();
-            return Err(Diagnostics(vec![problem.hint(hint)]));
+    ) -> Result<Option<Vec<Items>>, Diagnostics> {
+        let mut lists: Vec<&Spanned<String>> = Vec::new();
+        for list in self.nodes.values().filter_map(|node| node.each.as_ref()) {
+            if !lists.iter().any(|known| known.value == list.value) {
+                lists.push(list);
+            }
         }
-        self.listed(list, overrides, files).map(Some)
+        if lists.is_empty() {
+            return Ok(None);
+        }
+        let mut all = vec![Vec::new()];
+        for list in lists {
+            let items = self.listed(list, overrides, files)?;
+            let count = all.len().saturating_mul(items.len());
+            if count > MOST {
+                let message = format!("{count} combinations of items, at most {MOST} are run");
+                return Err(Diagnostic::error("too-many-runs", message).at(list.span.clone()).into());
+            }
+            let step = |before: &Vec<Item>| {
+                let with = |item: &Item| before.iter().chain([item]).cloned().collect();
+                items.iter().map(with).collect::<Vec<Vec<Item>>>()
+            };
+            all = all.iter().flat_map(step).collect();
+        }
+        Ok(Some(all.into_iter().enumerate().map(|(index, of)| Items { index, of }).collect()))
     }
 
     fn listed(
@@ -94,16 +108,16 @@ impl Workflow {
                 "give the list an item",
             ));
         }
-        Ok(items.into_iter().enumerate().map(|(index, value)| item(index, value)).collect())
+        Ok(items.into_iter().enumerate().map(|(index, value)| item(&list.value, index, value)).collect())
     }
 }
 
-fn item(index: usize, value: Literal) -> Item {
+fn item(list: &str, index: usize, value: Literal) -> Item {
     let text = value.to_string();
     let stem = Path::new(&text).file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = match &value {
         Literal::Text(_) => stem.unwrap_or(text),
         _ => text,
     };
-    Item { value, name, index }
+    Item { list: list.to_owned(), value, name, index }
 }

@@ -44,7 +44,7 @@ fn problems(name: &str, text: &str) -> Diagnostics {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, file).unwrap();
     }
-    let files = Files::new(vec![root.join("in")], vec![root.join("models")], root.join("out"));
+    let files = Arc::new(Files::new(vec![root.join("in")], vec![root.join("models")], root.join("out")));
     for part in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/parts")).unwrap() {
         let path = part.unwrap().path();
         fs::copy(&path, root.join("in").join(path.file_name().unwrap())).unwrap();
@@ -66,7 +66,7 @@ fn problems(name: &str, text: &str) -> Diagnostics {
         params: directive("params").into_iter().map(|text| ("given.yaml".to_owned(), text)).collect(),
     };
     // A check repeats what reading found, so that it is all there is to show.
-    let asked = Asked { sweeps: directive("sweep"), grid: None };
+    let asked = Asked { sweeps: directive("sweep"), grid: None, turn: 0 };
     let wanted = directive("wanted");
     let checked = workflow.sweep(&asked, &overrides, &files).and_then(|sweep| {
         sweep.check(&registry, &files, &overrides, &wanted).map(|checked| checked.warnings().clone())
@@ -176,6 +176,7 @@ fn every_id_is_documented_and_has_a_case() {
         "stale-lock",
         "too-big",
         "ui-format",
+        "unwritable",
         "wrong-hash",
     ];
     let missing: Vec<_> =

@@ -98,7 +98,7 @@ fn what_cannot_be_read_of_a_canvas_is_said_at_its_place() {
         "definitions": {"subgraphs": [{"id": "own", "nodes": [{"id": 2, "type": "own"}], "links": []}]}}"#;
     let nameless = r#"{"nodes": [{"type": "KSampler"}, {"id": 2, "type": 7}, 5], "links": [[1], 3, {}]}"#;
     for (text, expected) in [
-        (group, vec!["ui-format: `Base` is a group node, which cannot be read"]),
+        (group, vec!["ui-format: the group node `Base` is not in the file"]),
         (lost, vec!["ui-format: the sub-graph of node `1` is not in the file"]),
         (own, vec!["ui-format: sub-graphs nest deeper than 16 levels"]),
         (

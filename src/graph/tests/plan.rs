@@ -52,6 +52,7 @@ fn arg(plan: &Plan, id: &str, input: &str) -> String {
     match &job.args[input] {
         Constant::Literal(literal) => format!("{literal:?}"),
         Constant::File(file) => format!("file {}", file.name),
+        Constant::Items(_) => "items".to_owned(),
     }
 }
 
@@ -299,6 +300,7 @@ fn keyed(
                 Constant::File(file) => {
                     Part::File(Hash::of(file.path.file_name().unwrap().as_encoded_bytes()))
                 }
+                Constant::Items(_) => panic!("no node of these plans joins items"),
             },
         );
     }

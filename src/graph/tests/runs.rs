@@ -4,12 +4,14 @@
 
 mod stubs;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, sync::Arc};
 
-use flow_graph::{Constant, Diagnostics, Files, Hash, Overrides, Plan, Sweep, Workflow, check, sweep::Asked};
+use flow_graph::{
+    Collected, Constant, Diagnostics, Files, Hash, Overrides, Plan, Sweep, Workflow, check, sweep::Asked,
+};
 
 /// A folder with models, pictures and these files.
-struct Place(tempfile::TempDir, Files);
+struct Place(tempfile::TempDir, Arc<Files>);
 
 impl Place {
     fn new(files: &[(&str, &str)]) -> Self {
@@ -25,7 +27,7 @@ impl Place {
         }
         let files =
             Files::new(vec![dir.path().join("in")], vec![dir.path().join("models")], dir.path().join("out"));
-        Self(dir, files)
+        Self(dir, Arc::new(files))
     }
 
     fn open(&self, name: &str) -> Result<Workflow, Diagnostics> {
@@ -47,7 +49,8 @@ impl Place {
     }
 
     fn sweep(&self, name: &str, sweeps: &[&str], set: &[(&str, &str)]) -> Result<Sweep, Diagnostics> {
-        let asked = Asked { sweeps: sweeps.iter().map(|text| text.to_string()).collect(), grid: None };
+        let asked =
+            Asked { sweeps: sweeps.iter().map(|text| text.to_string()).collect(), grid: None, turn: 0 };
         self.open(name)?.sweep(&asked, &overrides(set), &self.1)
     }
 
@@ -87,6 +90,7 @@ fn shown(plan: &Plan) -> String {
             let args = args.map(|(name, constant)| match constant {
                 Constant::Literal(literal) => format!("{name}={literal}"),
                 Constant::File(file) => format!("{name}={}", file.name),
+                Constant::Items(_) => format!("{name}=items"),
             });
             let mut links: Vec<_> = plan
                 .inputs(index)
@@ -374,7 +378,8 @@ matrix: { radius: [1, 2] }
     let sweep = place.sweep("top.yaml", &[], &[("photos", "photos/b*")]).unwrap();
     let (registry, overrides) = (stubs::registry(), overrides(&[("photos", "photos/b*")]));
     let checked = sweep.check(&registry, &place.1, &overrides, &[]).unwrap();
-    let (first, second) = (checked.plan(0).unwrap(), checked.plan(1).unwrap());
+    let none = Collected::default();
+    let (first, second) = (checked.plan(0, &none).unwrap(), checked.plan(1, &none).unwrap());
     insta::assert_snapshot!(shown(&first), @r#"
     once SaveImage path=out/once images<-other.image
     other LoadImage image=cup.png
@@ -409,7 +414,7 @@ matrix: { look: [1, 2] }
     let (registry, none) = (stubs::registry(), Overrides::default());
     let checked = sweep.check(&registry, &place.1, &none, &[]).unwrap();
     let seed = |run: usize| {
-        let plan = checked.plan(run).unwrap();
+        let plan = checked.plan(run, &Collected::default()).unwrap();
         let out = plan.graph().node_weights().find(|job| &*job.id == "out").unwrap();
         format!("{:?}", out.args["seed"])
     };

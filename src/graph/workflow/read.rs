@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use indexmap::IndexMap;
 
-use super::{ModelAlias, Raw, RawField, RawNode, Spanned, Workflow, expand::Import};
+use super::{CacheMode, ModelAlias, Raw, RawField, RawNode, SeedMode, Spanned, Workflow, expand::Import};
 use crate::{
     Diagnostic, Diagnostics, Literal, NodeId,
     diag::{Sources, Span},
@@ -29,9 +29,6 @@ const TOP: [&str; 11] = [
 
 /// What a workflow under `subgraphs:` has.
 const INLINE: [&str; 5] = ["about", "inputs", "models", "nodes", "outputs"];
-
-/// Words of the format that this version does not know yet.
-const LATER_NODE: [&str; 3] = ["cache", "collect", "seed_mode"];
 
 /// What a map is read as.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -205,11 +202,6 @@ impl Reader<'_> {
         }
     }
 
-    fn not_yet(&mut self, key: &str, range: &Range<usize>) {
-        let message = format!("`{key}` belongs to the format but is not supported yet");
-        self.error("unsupported", message, range, Some("remove it; this version cannot honour it".into()));
-    }
-
     pub(crate) fn unknown_key(&mut self, key: &str, range: &Range<usize>, known: &[&str], what: &str) {
         self.error("unknown-key", format!("unknown key `{key}`"), range, did_you_mean(key, known, what));
     }
@@ -353,6 +345,7 @@ impl Reader<'_> {
         nodes.insert(id.clone(), RawNode::new(span, kind, Vec::new()));
         let mut raw = Vec::with_capacity(fields.len());
         let (mut when, mut each) = (Vec::new(), None);
+        let (mut cache, mut seed_mode) = (CacheMode::default(), None);
         for field in fields {
             match field.key.as_str() {
                 "type" => {}
@@ -369,14 +362,43 @@ impl Reader<'_> {
                     let span = self.span(&field.value.range);
                     each = self.string("each", &field.value).map(|value| Spanned { value, span });
                 }
-                later if LATER_NODE.contains(&later) => self.not_yet(later, &field.key_range),
+                "cache" => cache = self.word("cache", &field.value, &CacheMode::ALL).unwrap_or_default(),
+                "seed_mode" => {
+                    let span = self.span(&field.value.range);
+                    let mode = self.word("seed_mode", &field.value, &SeedMode::ALL);
+                    seed_mode = mode.map(|value| Spanned { value, span });
+                }
+                "collect" => {
+                    let message = "`collect` stands in an input, not in a node".to_owned();
+                    let reference = field.value.text().unwrap_or("edges");
+                    let hint = format!("as in `images: {{ collect: {reference} }}`");
+                    self.error("unknown-key", message, &field.key_range, Some(hint));
+                }
                 _ => raw.push(self.field(&id, field, nodes)),
             }
         }
         if let Some(node) = nodes.get_mut(&*id) {
             (node.fields, node.when, node.each) = (raw, when, each);
+            (node.cache, node.seed_mode) = (cache, seed_mode);
         }
         true
+    }
+
+    /// One of a few words.
+    fn word<T: Copy>(&mut self, key: &str, value: &Tree, words: &[(&str, T)]) -> Option<T> {
+        let text = self.string(key, value)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            let message = format!("`{text}` is no value of `{key}`");
+            self.error(
+                "value-not-in-list",
+                message,
+                &value.range,
+                did_you_mean(&text, &known, "it is one of"),
+            );
+        }
+        found
     }
 
     fn when(&mut self, value: &Tree) -> Option<Spanned<Literal>> {
@@ -397,6 +419,9 @@ impl Reader<'_> {
                 self.node(id.clone(), entry, nodes);
                 Raw::InPlace(id)
             }
+            Shape::Map(inner) if inner.len() == 1 && inner[0].key == "collect" => {
+                self.collect(entry, &inner[0])
+            }
             _ => entry.value.literal().map_or(Raw::Map, Raw::Literal),
         };
         RawField {
@@ -405,5 +430,16 @@ impl Reader<'_> {
             value,
             span: self.span(&entry.value.range),
         }
+    }
+
+    /// `{ collect: node.output }` in an input.
+    fn collect(&mut self, input: &Entry, inner: &Entry) -> Raw {
+        let Some(reference) = self.string("collect", &inner.value) else { return Raw::Broken };
+        Raw::Collect(Box::new(RawField {
+            name: input.key.clone(),
+            name_span: self.span(&inner.key_range),
+            value: Raw::Literal(reference.into()),
+            span: self.span(&inner.value.range),
+        }))
     }
 }

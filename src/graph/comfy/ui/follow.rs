@@ -73,12 +73,13 @@ impl<'t> Sheets<'t> {
             return Step::There(Found::Nothing);
         };
         let name = here.inputs.get(slot);
-        let by_name = outside.inputs.iter().find(|input| Some(&input.name) == name);
+        let by_name = outside.inputs.iter().find(|input| name.is_some_and(|name| input.name == *name));
         let Some(input) = by_name.or_else(|| outside.inputs.get(slot)) else {
             return Step::There(Found::Nothing);
         };
         match input.link {
             Some(link) => Step::Link(outside.sheet, Some(link)),
+            None if here.group => Step::There(Found::Nothing),
             None => Step::There(widgets::of_subgraph(outside, input).map_or(Found::Nothing, Found::Value)),
         }
     }

@@ -17,7 +17,7 @@ const MAX_LEVELS: usize = 16;
 const MAX_NODES: usize = 100_000;
 
 /// ComfyUI's ids for the borders of a sub-graph.
-const INPUT_BORDER: &str = "-10";
+pub(super) const INPUT_BORDER: &str = "-10";
 const OUTPUT_BORDER: &str = "-20";
 
 /// What a node is on the canvas.
@@ -47,6 +47,8 @@ pub(super) struct Node<'t> {
     /// Types of the outputs; empty: the node is run for its effect.
     pub(super) outputs: Vec<&'t str>,
     pub(super) widgets: Option<&'t Tree>,
+    /// The values of its widgets as the group node around it has them.
+    pub(super) given: Option<Vec<&'t Tree>>,
     pub(super) range: Range<usize>,
     pub(super) class_range: Range<usize>,
 }
@@ -81,20 +83,22 @@ pub(super) struct Start {
 
 /// One canvas: the file's own, or that of a sub-graph.
 #[derive(Default)]
-pub(super) struct Sheet<'t> {
+pub(super) struct Sheet {
     pub(super) links: HashMap<i64, Start>,
     pub(super) by_id: HashMap<String, usize>,
     /// The node that this sheet is the inside of.
     pub(super) outside: Option<usize>,
     /// The names of a sub-graph's inputs.
-    pub(super) inputs: Vec<&'t str>,
+    pub(super) inputs: Vec<String>,
+    /// It is the inside of a group node: values stand in its own nodes.
+    pub(super) group: bool,
     /// The links into a sub-graph's outputs, by output.
     pub(super) outputs: HashMap<usize, i64>,
 }
 
 /// All of a file.
 pub(super) struct Sheets<'t> {
-    pub(super) sheets: Vec<Sheet<'t>>,
+    pub(super) sheets: Vec<Sheet>,
     pub(super) nodes: Vec<Node<'t>>,
 }
 
@@ -106,6 +110,7 @@ impl<'t> Sheets<'t> {
             source,
             problems,
             definitions: by_id.collect(),
+            groups: tree.get("extra").and_then(|extra| extra.get("groupNodes")),
             sheets: Self { sheets: Vec::new(), nodes: Vec::new() },
         };
         opener.sheet(tree, "", None, 0);
@@ -129,15 +134,17 @@ impl<'t> Sheets<'t> {
     }
 }
 
-struct Opener<'t, 'a> {
+pub(super) struct Opener<'t, 'a> {
     source: &'a Arc<Source>,
     problems: &'a mut Diagnostics,
     definitions: HashMap<&'t str, &'t Tree>,
-    sheets: Sheets<'t>,
+    /// The group nodes of the file, by name.
+    groups: Option<&'t Tree>,
+    pub(super) sheets: Sheets<'t>,
 }
 
 impl<'t> Opener<'t, '_> {
-    fn refuse(&mut self, message: String, range: &Range<usize>, hint: &str) {
+    pub(super) fn refuse(&mut self, message: String, range: &Range<usize>, hint: &str) {
         let problem = Diagnostic::error("ui-format", message).at(span(self.source, range));
         self.problems.push(problem.hint(hint.to_owned()));
     }
@@ -155,22 +162,43 @@ impl<'t> Opener<'t, '_> {
         }
         sheet.inputs = list_of(tree.get("inputs"))
             .iter()
-            .map(|input| input.get("name").and_then(Tree::text).unwrap_or_default())
+            .map(|input| input.get("name").and_then(Tree::text).unwrap_or_default().to_owned())
             .collect();
         self.sheets.sheets.push(sheet);
         for node in list_of(tree.get("nodes")) {
-            if self.sheets.nodes.len() >= MAX_NODES {
-                let message = format!("sub-graphs expand to more than {MAX_NODES} nodes");
-                self.refuse(message, &node.range, "a workflow of this size is run from the API format");
+            if !self.has_room(node) {
                 break;
             }
-            self.node(node, prefix, number, level);
+            self.node(node, None, prefix, number, level);
         }
         number
     }
 
-    fn node(&mut self, tree: &'t Tree, prefix: &str, sheet: usize, level: usize) {
-        let id = tree.get("id").and_then(id_of);
+    /// What is inside of a group node.
+    pub(super) fn grouped(&self, class: &str) -> Option<&'t Tree> {
+        group_of(class).and_then(|group| self.groups?.get(group))
+    }
+
+    /// Whether another node may be added; says so if not.
+    pub(super) fn has_room(&mut self, node: &Tree) -> bool {
+        let room = self.sheets.nodes.len() < MAX_NODES;
+        if !room {
+            let message = format!("sub-graphs expand to more than {MAX_NODES} nodes");
+            self.refuse(message, &node.range, "a workflow of this size is run from the API format");
+        }
+        room
+    }
+
+    /// Adds a node, and what is inside of it; in a group its id is its place there.
+    pub(super) fn node(
+        &mut self,
+        tree: &'t Tree,
+        place: Option<usize>,
+        prefix: &str,
+        sheet: usize,
+        level: usize,
+    ) {
+        let id = place.map(|place| place.to_string()).or_else(|| tree.get("id").and_then(id_of));
         let (Some(id), Some(kind)) = (id, tree.get("type")) else {
             let problem = Diagnostic::error("missing-type", "a node has no `id` or no `type`");
             return self.problems.push(problem.at(span(self.source, &head(tree))));
@@ -201,23 +229,26 @@ impl<'t> Opener<'t, '_> {
             inputs: list_of(tree.get("inputs")).iter().map(slot).collect(),
             outputs: outputs.iter().map(|output| type_of(output.get("type"))).collect(),
             widgets: tree.get("widgets_values"),
+            given: None,
             range: kind.range.clone(),
             class_range: kind.range.clone(),
         });
-        if let Some(definition) = self.definitions.get(class).copied() {
-            if level >= MAX_LEVELS {
-                let message = format!("sub-graphs nest deeper than {MAX_LEVELS} levels");
-                return self.refuse(message, &kind.range, "a sub-graph cannot contain itself");
-            }
+        let grouped = self.grouped(class);
+        let definition = self.definitions.get(class).copied();
+        if level >= MAX_LEVELS && grouped.or(definition).is_some() {
+            let message = format!("sub-graphs nest deeper than {MAX_LEVELS} levels");
+            self.refuse(message, &kind.range, "a sub-graph cannot contain itself");
+        } else if let Some(definition) = definition {
             let inside = self.sheet(definition, &format!("{name}:"), Some(number), level + 1);
+            self.sheets.nodes[number].role = Role::Subgraph(inside);
+        } else if let Some(grouped) = grouped {
+            let inside = self.group(grouped, &format!("{name}:"), number, level + 1);
             self.sheets.nodes[number].role = Role::Subgraph(inside);
         } else if mode != Mode::On {
             // Whatever it is, it does not run.
-        } else if let Some(group) =
-            class.strip_prefix("workflow/").or_else(|| class.strip_prefix("workflow>"))
-        {
-            let hint = "in ComfyUI right-click it, choose Convert To Nodes, and save again";
-            self.refuse(format!("`{group}` is a group node, which cannot be read"), &kind.range, hint);
+        } else if let Some(group) = group_of(class) {
+            let hint = "save the workflow again in ComfyUI, where the group node is known";
+            self.refuse(format!("the group node `{group}` is not in the file"), &kind.range, hint);
         } else if is_uuid(class) {
             let hint = "save the workflow again in ComfyUI, or export the API format";
             self.refuse(format!("the sub-graph of node `{name}` is not in the file"), &kind.range, hint);
@@ -237,6 +268,11 @@ fn role(class: &str) -> Role {
         | "PrimitiveBoolean" => Role::Primitive,
         _ => Role::Plain,
     }
+}
+
+/// The name of a group node.
+fn group_of(class: &str) -> Option<&str> {
+    class.strip_prefix("workflow/").or_else(|| class.strip_prefix("workflow>"))
 }
 
 fn is_uuid(class: &str) -> bool {

@@ -11,9 +11,14 @@ macro_rules! ports {
 
         impl Port for $name {
             const TYPE: &'static str = $ty;
+            const JOINED: bool = matches!($ty.as_bytes(), b"IMAGE" | b"MASK");
 
             fn bytes(&self) -> Bytes {
                 Bytes::host(1)
+            }
+
+            fn join(_items: &[Arc<Self>]) -> Result<Self, NodeError> {
+                Ok(Self)
             }
         }
     )*};

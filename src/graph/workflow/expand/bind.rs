@@ -72,6 +72,10 @@ impl Binder<'_> {
             Raw::InPlace(id) => {
                 Ok(field.with(Raw::InPlace(format!("{}{id}", self.prefix).as_str().into()), None))
             }
+            Raw::Collect(inner) => {
+                let inner = self.field(inner, true)?;
+                Ok(field.with(Raw::Collect(Box::new(inner)), None))
+            }
             Raw::Literal(Literal::Text(text)) if link => Ok(match text.strip_prefix('$') {
                 Some(name) => self.name(field, name.trim_matches(['{', '}'])),
                 None => field.with(Raw::Literal(format!("{}{text}", self.prefix).into()), None),

@@ -89,6 +89,9 @@ impl References<'_> {
             None => return,
         };
         let link = matches!(socket, Some(Socket::Link(_)));
+        if let Raw::Collect(inner) = &mut field.value {
+            return self.field(id, inner, socket, problems);
+        }
         let text = match &field.value {
             Raw::InPlace(child) => child.to_string(),
             Raw::Literal(Literal::Text(text)) if link => text.trim_start_matches('$').to_owned(),

@@ -1,0 +1,210 @@
+//! One turn of a watch: all runs of the file, one after the other. What the turn before has done is not done again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::mpsc::Sender,
+};
+
+use flow_engine::{Event, Outputs, RunError, What};
+use flow_graph::{CancelToken, Collected, Diagnostic, Diagnostics, Files, Hash, Plan};
+use serde_json::Value as Json;
+
+use super::{
+    Message,
+    leash::{Leash, Ready},
+    view::Which,
+};
+use crate::{
+    Ending,
+    results::{drawn, results},
+    session::Session,
+    sheet::{Canvas, Sheets},
+    sweep::{collect, left_out},
+};
+
+/// What a turn works with.
+pub struct Turn<'a> {
+    pub session: &'a Session,
+    pub wanted: &'a [String],
+    pub ready: &'a Ready,
+    pub leash: &'a Leash,
+    pub cancel: &'a CancelToken,
+    pub outbox: &'a Sender<Message>,
+}
+
+/// How a turn ended.
+pub struct Ended {
+    /// How, all runs together.
+    pub ending: Ending,
+    /// The outputs of a file with one run.
+    pub outputs: Vec<(String, Json)>,
+    /// What went wrong.
+    pub failed: Diagnostics,
+}
+
+/// The runs of the last turn that went well, by what they computed.
+#[derive(Default)]
+pub struct Done(HashMap<Hash, Kept>);
+
+struct Kept {
+    saved: Vec<PathBuf>,
+    outputs: Vec<(String, Json)>,
+    /// Its cell of the contact sheet.
+    picture: Option<Canvas>,
+}
+
+/// What one run gave.
+struct Ran {
+    ending: Ending,
+    outputs: Outputs,
+    kept: Kept,
+}
+
+impl Turn<'_> {
+    /// Runs what is to be run.
+    pub fn run(&self, done: &mut Done) -> Ended {
+        let checked = &self.ready.checked;
+        let (sweep, files) = (checked.sweep(), checked.files());
+        let mut before = std::mem::take(&mut done.0);
+        let mut written = HashSet::new();
+        let mut sheets = Sheets::new(sweep);
+        let mut collected = Collected::default();
+        let mut ended = Ended { ending: Ending::Done, outputs: Vec::new(), failed: Diagnostics::default() };
+        for run in 0..sweep.len() {
+            if self.leash.is_let_go() {
+                ended.ending = Ending::Stopped;
+                break;
+            }
+            let plan = match checked.plan(run, &collected) {
+                Ok(plan) => plan,
+                Err(broken) => {
+                    ended.failed.0.extend(broken.0);
+                    ended.ending = Ending::Failed;
+                    continue;
+                }
+            };
+            let which = (!sweep.is_plain()).then(|| Which {
+                number: run + 1,
+                of: sweep.len(),
+                label: sweep.label(run),
+                values: sweep.values(run).into_iter().collect(),
+            });
+            self.tell(Message::Run(Box::new(plan.clone()), which));
+            let signatures = plan.signatures(files);
+            let same = identity(&plan, &signatures).filter(|_| !sweep.is_plain());
+            let known = same.and_then(|same| before.remove(&same)).filter(|kept| {
+                // Items that are joined are needed themselves; a file that somebody removed is written again.
+                plan.collected().is_empty() && kept.saved.iter().all(|path| path.exists())
+            });
+            let ran = match known {
+                Some(kept) => {
+                    let jobs = plan.order().iter().map(|job| plan.job(*job));
+                    jobs.for_each(|job| {
+                        self.event(Event { node: &job.id, kind: job.def.kind, what: What::Cached })
+                    });
+                    Ran { ending: Ending::Done, outputs: Outputs::default(), kept }
+                }
+                None => {
+                    self.leash.run(&plan, &signatures);
+                    let mut on = |event: Event<'_>| self.event(event);
+                    drawn(&plan, &mut on);
+                    left_out(sweep, run, &plan, &collected, &mut on);
+                    let mark = if sweep.is_plain() { String::new() } else { format!("-{}", run + 1) };
+                    let mut ran = self.one(&plan, files, &mark, &mut ended.failed);
+                    ran.kept.picture = sheets.picture(&plan, &ran.outputs);
+                    written.extend(ran.kept.saved.iter().cloned());
+                    ran
+                }
+            };
+            if sweep.is_joined(run) {
+                collected = Collected::default();
+            }
+            collect(run, &plan, &ran.outputs, &mut collected);
+            if let Some(path) = checked.sheet_path(run).filter(|_| ran.ending != Ending::Stopped) {
+                sheets.put(run, path, ran.kept.picture.clone());
+            }
+            if sweep.is_plain() {
+                ended.outputs.clone_from(&ran.kept.outputs);
+            } else {
+                self.tell(Message::Ran(ran.ending, ran.kept.outputs.clone()));
+            }
+            match ran.ending {
+                Ending::Done => done.0.extend(same.map(|same| (same, ran.kept))),
+                other => ended.ending = other,
+            }
+            if ran.ending == Ending::Stopped {
+                break;
+            }
+        }
+        if ended.ending == Ending::Stopped {
+            // The next turn takes up what this one did not come to, unless something else was written in its place.
+            let untouched = |kept: &Kept| !kept.saved.iter().any(|path| written.contains(path));
+            done.0.extend(before.into_iter().filter(|(_, kept)| untouched(kept)));
+        } else {
+            self.write(sheets, files, &mut ended);
+        }
+        ended.failed.sort();
+        ended
+    }
+
+    fn one(&self, plan: &Plan, files: &std::sync::Arc<Files>, mark: &str, failed: &mut Diagnostics) -> Ran {
+        let mut saved = Vec::new();
+        let mut on = |event: Event<'_>| {
+            if let What::Saved { path } = event.what {
+                saved.push(path.to_owned());
+            }
+            self.event(event);
+        };
+        let (outputs, failures, mut ending) = match self.session.run(plan, files, self.cancel, &mut on) {
+            Ok(outputs) => (outputs, Vec::new(), Ending::Done),
+            Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
+            Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
+        };
+        failed.0.extend(failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error)));
+        let given = results(self.wanted, mark, plan, &outputs, files, &mut on);
+        let given = given.unwrap_or_else(|error| {
+            ending = Ending::Failed;
+            failed.push(Diagnostic::error("node-failed", format!("{error:#}")));
+            Vec::new()
+        });
+        Ran { ending, outputs, kept: Kept { saved, outputs: given, picture: None } }
+    }
+
+    fn write(&self, sheets: Sheets<'_>, files: &Files, ended: &mut Ended) {
+        match sheets.write(files) {
+            Ok(written) => {
+                let saved = |node: &str, path: &Path| {
+                    self.event(Event { node, kind: "grid", what: What::Saved { path } })
+                };
+                written.iter().for_each(|(node, path)| saved(node, path));
+            }
+            Err(error) => {
+                ended.ending = Ending::Failed;
+                ended.failed.push(Diagnostic::error("node-failed", format!("{error:#}")));
+            }
+        }
+    }
+
+    fn event(&self, event: Event<'_>) {
+        self.leash.event(&event);
+        self.tell(Message::Event(event.into()));
+    }
+
+    fn tell(&self, message: Message) {
+        // Nobody listens any more when the watch has ended.
+        let _ = self.outbox.send(message);
+    }
+}
+
+/// What a run computes and gives; `None` when a file of it cannot be read now.
+fn identity(plan: &Plan, signatures: &[Option<Hash>]) -> Option<Hash> {
+    let mut hash = Hash::builder();
+    for target in plan.targets() {
+        hash = hash.part(signatures[target.index()]?.as_bytes());
+    }
+    for (name, output) in plan.outputs() {
+        hash = hash.part(name).part((output.index as u64).to_le_bytes());
+    }
+    Some(hash.finish())
+}

@@ -1,0 +1,67 @@
+//! Where a plan writes, looked at before anything runs: an hour of sampling should not end at a folder that cannot be written.
+
+use std::{
+    collections::HashMap,
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{Constant, Diagnostic, Diagnostics, Files, Literal, Plan};
+
+/// The inputs that say where a sink writes.
+const PLACES: [&str; 2] = ["path", "filename_prefix"];
+
+/// What became of trying each folder once.
+#[derive(Debug, Default)]
+pub struct Tried(HashMap<PathBuf, Option<String>>);
+
+impl Plan {
+    /// The sinks of this plan whose results could not be written now (`unwritable`).
+    pub fn unwritable(&self, files: &Files, tried: &mut Tried) -> Diagnostics {
+        let mut problems = Diagnostics::default();
+        for job in self.sinks().map(|sink| self.job(sink)) {
+            // A path takes the place of a prefix.
+            let Some((input, name)) = PLACES.iter().find_map(|input| match job.args.get(input)? {
+                Constant::Literal(Literal::Text(name)) => Some((*input, name)),
+                _ => None,
+            }) else {
+                continue;
+            };
+            let Some(why) = tried.unwritable(files, name) else { continue };
+            let place = job.input_span(input).or(job.span.as_ref()).cloned();
+            let problem = Diagnostic::error("unwritable", format!("`{name}` cannot be written: {why}"));
+            let hint = "choose another folder with --out, or another path";
+            problems.push(problem.at(place).hint(hint.to_owned()).node(&*job.id));
+        }
+        problems
+    }
+}
+
+impl Tried {
+    /// Why a file below the output folder cannot be written now; `None` when it can.
+    pub fn unwritable(&mut self, files: &Files, name: &str) -> Option<String> {
+        // What stands for a number or a name is known later only; the folder before it is known now.
+        let name = name.replace('\\', "/");
+        let known = name.split('%').next().unwrap_or_default();
+        let full = files.output_root.join(known);
+        let folder = full.parent().unwrap_or(&files.output_root);
+        let there = folder.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists())?;
+        let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+        let why = || write_in(there).err().map(|error| format!("`{}`: {error}", there.display()));
+        self.0.entry(there.to_owned()).or_insert_with(why).clone()
+    }
+}
+
+/// Writes a byte in a folder and takes it away again.
+fn write_in(folder: &Path) -> io::Result<()> {
+    if !folder.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is a file, where a folder is needed"));
+    }
+    let name = format!(".flow-{:016x}.tmp", RandomState::new().build_hasher().finish());
+    let path = folder.join(name);
+    let written = fs::write(&path, [0]);
+    let removed = fs::remove_file(&path);
+    written.and(removed)
+}

@@ -1,0 +1,159 @@
+//! Disks that are full and folders that cannot be written: found before anything runs where that is possible, told with
+//! path and reason where it is not, and nothing half written is left behind.
+
+use std::{fs, process::Command};
+
+use crate::place::{Place, Said};
+
+const EDGES: &str = "\
+flow: 1
+nodes:
+  photo: { type: LoadImage, image: product_teapot.png }
+  edges: { type: CannyDetect, image: photo, low: 100, high: 200 }
+  save: { type: SaveImage, images: edges, path: out/deep/a.png }
+";
+
+/// The command where no file may become longer than so many blocks of 512 bytes: writes fail as on a full disk.
+fn on_a_full_disk(place: &Place, blocks: usize, arguments: &[&str]) -> Said {
+    let flow = place.command(arguments);
+    let mut shell = Command::new("sh");
+    // Without the trap the signal would end the process before it could see the error.
+    shell.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""));
+    shell.arg(flow.get_program()).args(flow.get_args()).current_dir(flow.get_current_dir().unwrap());
+    shell.env("FLOW_CACHE", place.path("cache")).env_remove("FLOW_MODELS");
+    shell.args(["--input", concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-sd/reference/inputs")]);
+    Said::of(&mut shell)
+}
+
+#[test]
+fn a_full_disk_is_told_with_path_and_reason_and_leaves_no_half_file() {
+    let noise = EDGES.replace("images: edges", "images: photo");
+    let place = Place::new(&[("a.yaml", &noise)]);
+    let said = on_a_full_disk(&place, 2, &["run", "a.yaml"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("`out/deep/a.png` cannot be written: File too large"), "{}", said.err);
+    assert!(said.err.contains("a.yaml:5:"), "{}", said.err);
+    assert_eq!(place.written("out"), [""; 0], "nothing half written is left");
+}
+
+#[test]
+fn a_cache_on_a_full_disk_is_told_once_and_stops_nothing() {
+    let drawing = "\
+flow: 1
+nodes:
+  ckpt: { type: LoadCheckpoint, file: tiny-sd }
+  pos: { type: CLIPTextEncode, clip: ckpt, text: a red apple }
+  latent: { type: EmptyLatentImage, width: 128, height: 128 }
+  out: { type: KSampler, model: ckpt, positive: pos, negative: pos, latent: latent, seed: 1, steps: 1 }
+  image: { type: VAEDecode, samples: out, vae: ckpt }
+  save: { type: SaveImage, images: image, path: out/deep/a.png }
+";
+    let place = Place::new(&[("a.yaml", drawing)]);
+    // Enough for the result in 8 bits, and not for what is kept of it in 32, which took long enough to be kept.
+    let said = on_a_full_disk(&place, 128, &["run", "a.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(said.err.matches("results cannot be kept in `").count(), 1, "{}", said.err);
+    assert!(said.err.contains("File too large"), "{}", said.err);
+    assert!(place.path("out/deep/a.png").is_file());
+    let left: Vec<_> =
+        place.written("cache/results").into_iter().filter(|name| name.ends_with(".tmp")).collect();
+    assert_eq!(left, [""; 0], "nothing half written is left");
+    let again = place.flow(&["run", "a.yaml", "--json"]).fine();
+    assert_eq!(again.started("save"), 1);
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_made_is_found_before_anything_runs() {
+    let place = Place::new(&[("a.yaml", EDGES), ("out", "a file in the way")]);
+    let swept = EDGES
+        .replace("path: out/deep/a.png", "path: \"out/deep/${low}.png\"")
+        .replace("low: 100", "low: $low");
+    place.write("b.yaml", &swept.replace("nodes:", "inputs: { low: 1 }\nmatrix: { low: [50, 100] }\nnodes:"));
+    for (file, line) in [("a.yaml", 5), ("b.yaml", 7)] {
+        let said = place.flow(&["run", file, "--json"]);
+        assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+        assert_eq!(said.err.matches("error[unwritable]: `out/deep/").count(), 1, "{}", said.err);
+        assert!(said.err.contains("it is a file, where a folder is needed"), "{}", said.err);
+        assert!(said.err.contains(&format!("{file}:{line}:")), "{}", said.err);
+    }
+    place.flow(&["check", "a.yaml"]).fine();
+}
+
+#[test]
+fn a_folder_without_permission_is_found_before_anything_runs() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new(&[("a.yaml", EDGES)]);
+    fs::create_dir_all(place.path("out")).unwrap();
+    fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o555)).unwrap();
+    // Whoever may write everywhere is not kept out; for everybody else it must have been found.
+    let kept_out = fs::write(place.path("out/probe"), "").is_err();
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o755)).unwrap();
+    if kept_out {
+        assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+        assert!(said.err.contains("Permission denied"), "{}", said.err);
+    } else {
+        assert!(said.code == 0 && place.path("out/deep/a.png").is_file(), "{}", said.err);
+    }
+}
+
+/// A file system that even its owner cannot write to.
+#[cfg(target_os = "linux")]
+const READ_ONLY: &str = "/sys/flow";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_read_only_file_system_is_told_for_the_cache_and_found_before_anything_runs_for_results() {
+    fs::create_dir(READ_ONLY).unwrap_err();
+    let place = Place::new(&[("a.yaml", EDGES)]);
+    let pictures = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-sd/reference/inputs");
+    let said = Said::of(place.command(&["run", "a.yaml", "--input", pictures]).env("FLOW_CACHE", READ_ONLY));
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(said.err.matches("results cannot be kept in `/sys/flow").count(), 1, "{}", said.err);
+    assert!(place.path("out/deep/a.png").is_file());
+    let said = place.flow(&["run", "a.yaml", "--json", "--out", READ_ONLY]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+    assert!(said.err.contains("`out/deep/a.png` cannot be written: `/sys`:"), "{}", said.err);
+}
+
+#[test]
+fn a_contact_sheet_needs_its_folder_too() {
+    let swept = EDGES
+        .replace("path: out/deep/a.png", "path: \"out/deep/${low}.png\"")
+        .replace("low: 100", "low: $low");
+    let matrix = "inputs: { low: 1 }\noutputs: { image: edges.image }\nmatrix: { low: [50, 100], grid: { x: low, save: sheets/a.png } }\nnodes:";
+    let place = Place::new(&[("a.yaml", &swept.replace("nodes:", matrix)), ("sheets", "a file in the way")]);
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+    assert!(said.err.contains("`sheets/a.png` cannot be written"), "{}", said.err);
+}
+
+#[test]
+fn a_result_that_cannot_take_its_place_is_told_and_what_it_was_written_to_is_gone() {
+    let place = Place::new(&[("a.yaml", EDGES), ("out/deep/a.png/keep", "a folder in the way")]);
+    let said = place.flow(&["run", "a.yaml"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("`out/deep/a.png` cannot be written:"), "{}", said.err);
+    assert_eq!(place.written("out"), ["out/deep/a.png/keep"]);
+}
+
+#[test]
+fn a_picture_of_a_named_node_needs_its_folder_too() {
+    let place = Place::new(&[("a.yaml", EDGES), ("results", "a file in the way")]);
+    let said = place.flow(&["run", "a.yaml", "edges", "--json", "--out", "results"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+    assert!(said.err.contains("results"), "{}", said.err);
+}
+
+#[test]
+fn two_nodes_that_write_one_file_are_refused() {
+    let twice = format!("{EDGES}  too: {{ type: SaveImage, images: photo, path: out\\\\deep/a }}\n");
+    let twice = twice.replace("out\\\\deep/a }", "\"out\\\\deep/a\" }");
+    let place = Place::new(&[("a.yaml", &twice)]);
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}", said.err);
+    assert!(said.err.contains("error[same-file]: `save` and `too` would both write"), "{}", said.err);
+    let apart = place.path("a.yaml");
+    fs::write(&apart, twice.replace("path: \"out", "when: false, path: \"out")).unwrap();
+    place.flow(&["run", "a.yaml"]).fine();
+}
