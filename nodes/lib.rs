@@ -13,10 +13,24 @@ mod control_net_apply;
 mod empty_latent_image;
 mod image_batch;
 mod image_invert;
+mod image_prompt;
 mod image_resize;
 mod image_scale;
 mod image_size;
+mod ip_adapter;
 mod ip_adapter_apply;
+mod ip_adapter_batch;
+mod ip_adapter_combine_embeds;
+mod ip_adapter_embeds;
+mod ip_adapter_encoder;
+mod ip_adapter_load_embeds;
+mod ip_adapter_ms;
+mod ip_adapter_precise_composition;
+mod ip_adapter_precise_style_transfer;
+mod ip_adapter_save_embeds;
+mod ip_adapter_style_composition;
+mod ip_adapter_tiled;
+mod ip_adapter_unified_loader;
 mod k_sampler;
 mod k_sampler_advanced;
 mod latent_upscale;
@@ -31,11 +45,13 @@ mod load_vae;
 mod mask_to_image;
 mod model_file;
 mod names;
+mod prep_image_for_clip_vision;
 mod preview_image;
 mod sampler;
 mod save_image;
 mod save_latent;
 mod set_latent_noise_mask;
+mod tensor_file;
 mod vae_decode;
 mod vae_decode_tiled;
 mod vae_encode;
@@ -67,7 +83,20 @@ pub fn registry() -> Registry {
         .add::<image_resize::ImageResize>()
         .add::<image_scale::ImageScale>()
         .add::<image_size::ImageSize>()
+        .add::<ip_adapter::IPAdapter>()
         .add::<ip_adapter_apply::IPAdapterApply>()
+        .add::<ip_adapter_batch::IPAdapterBatch>()
+        .add::<ip_adapter_combine_embeds::IPAdapterCombineEmbeds>()
+        .add::<ip_adapter_embeds::IPAdapterEmbeds>()
+        .add::<ip_adapter_encoder::IPAdapterEncoder>()
+        .add::<ip_adapter_load_embeds::IPAdapterLoadEmbeds>()
+        .add::<ip_adapter_ms::IPAdapterMS>()
+        .add::<ip_adapter_precise_composition::IPAdapterPreciseComposition>()
+        .add::<ip_adapter_precise_style_transfer::IPAdapterPreciseStyleTransfer>()
+        .add::<ip_adapter_save_embeds::IPAdapterSaveEmbeds>()
+        .add::<ip_adapter_style_composition::IPAdapterStyleComposition>()
+        .add::<ip_adapter_tiled::IPAdapterTiled>()
+        .add::<ip_adapter_unified_loader::IPAdapterUnifiedLoader>()
         .add::<k_sampler::KSampler>()
         .add::<k_sampler_advanced::KSamplerAdvanced>()
         .add::<latent_upscale::LatentUpscale>()
@@ -80,6 +109,7 @@ pub fn registry() -> Registry {
         .add::<load_latent::LoadLatent>()
         .add::<load_vae::LoadVAE>()
         .add::<mask_to_image::MaskToImage>()
+        .add::<prep_image_for_clip_vision::PrepImageForClipVision>()
         .add::<preview_image::PreviewImage>()
         .add::<save_image::SaveImage>()
         .add::<save_latent::SaveLatent>()

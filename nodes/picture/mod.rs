@@ -3,9 +3,12 @@
 pub mod canny;
 pub mod decode;
 pub mod encode;
+pub mod geometry;
 pub mod kornia;
 pub mod mask;
+pub mod pillow;
 pub mod resize;
+pub mod sharpen;
 
 use flow_graph::NodeError;
 

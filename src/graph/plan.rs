@@ -107,7 +107,14 @@ impl Job {
             parts.insert(*name, part);
         }
         parts.extend(values.iter().map(|(name, id)| (*name, key::Part::Value(*id))));
-        Ok(key::key(&self.def, &parts, salt))
+        if self.def.searches.is_empty() {
+            return Ok(key::key(&self.def, &parts, salt));
+        }
+        let mut found = Hash::builder().part(salt.as_bytes());
+        for (name, path) in self.def.searches.iter().flat_map(|folder| files.models(folder)) {
+            found = found.part(name).part(files.hash(&path)?.as_bytes());
+        }
+        Ok(key::key(&self.def, &parts, &found.finish()))
     }
 
     /// Where the file gives an input, if it does.

@@ -121,7 +121,7 @@ fn scalings_combinations_and_layer_weights_match_ipadapter_plus() {
         let model = apply(&m.rt, &m.model, &adapter, &both, &IpOptions { combine, ..at(0.8) }).unwrap();
         assert_close(&m.pair(&model, 3.0), &expected.get(&format!("combine/{name}")), TOLERANCE, name);
     }
-    let layers = BTreeMap::from([(0, 0.5), (5, 1.2), (6, 0.3)]);
+    let layers = "0:0.5, 5:1.2, 6:0.3".parse().unwrap();
     let model = m.apply(&m.model, "base", "ip/embeds", &IpOptions { layer_weights: Some(layers), ..at(0.8) });
     assert_close(&m.pair(&model, 3.0), &expected.get("layers"), TOLERANCE, "layers");
 }
