@@ -13,6 +13,25 @@ impl Image {
     pub fn part(&self, (top, left): (usize, usize), height: usize, width: usize) -> Self {
         Self::new(self.frames, height, width, crop(&self.rgb, self.shape(), top, left, height, width))
     }
+
+    /// The same with every value changed.
+    pub fn map(&self, change: impl Fn(f32) -> f32) -> Self {
+        let rgb: Vec<f32> = self.rgb.iter().map(|value| change(*value)).collect();
+        Self::new(self.frames, self.height, self.width, rgb)
+    }
+
+    /// The same with every channel of every frame changed, as a plane of `width` values a row.
+    pub fn planes(&self, change: impl Fn(&[f32]) -> Vec<f32>) -> Self {
+        let mut rgb = self.rgb.to_vec();
+        for frame in rgb.chunks_exact_mut(self.height * self.width * 3) {
+            for channel in 0..3 {
+                let plane: Vec<f32> = frame.iter().skip(channel).step_by(3).copied().collect();
+                let changed = change(&plane);
+                frame.iter_mut().skip(channel).step_by(3).zip(changed).for_each(|(value, new)| *value = new);
+            }
+        }
+        Self::new(self.frames, self.height, self.width, rgb)
+    }
 }
 
 impl Mask {
@@ -24,6 +43,19 @@ impl Mask {
     /// The part of each frame that starts at (`top`, `left`) and lies within it.
     pub fn part(&self, (top, left): (usize, usize), height: usize, width: usize) -> Self {
         Self::new(self.frames, height, width, crop(&self.values, self.shape(), top, left, height, width))
+    }
+
+    /// The same with every value changed.
+    pub fn map(&self, change: impl Fn(f32) -> f32) -> Self {
+        let values: Vec<f32> = self.values.iter().map(|value| change(*value)).collect();
+        Self::new(self.frames, self.height, self.width, values)
+    }
+
+    /// The masks of these numbers, in this order.
+    pub fn frames_of(&self, frames: impl ExactSizeIterator<Item = usize>) -> Self {
+        let count = frames.len();
+        let values: Vec<f32> = frames.flat_map(|frame| self.frame(frame)).copied().collect();
+        Self::new(count, self.height, self.width, values)
     }
 }
 

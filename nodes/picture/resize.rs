@@ -23,6 +23,22 @@ pub enum Method {
     Lanczos,
 }
 
+/// How the values of latents are interpolated.
+#[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentMethod {
+    /// The nearest place, centres aligned.
+    #[choice("nearest-exact")]
+    NearestExact,
+    /// Between the four nearest places.
+    Bilinear,
+    /// The mean of the places covered.
+    Area,
+    /// Between sixteen places (a = -0.75).
+    Bicubic,
+    /// Between the four nearest places, as directions: they are turned, their lengths mixed.
+    Bislerp,
+}
+
 /// The sizes of a block of pixels, channels innermost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {

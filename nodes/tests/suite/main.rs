@@ -3,9 +3,11 @@
 
 mod canny;
 mod checks;
+mod comfy_nodes;
 mod diffusion;
 mod files;
 mod inpaint;
+mod ip_adapter;
 mod registry;
 mod resize;
 
