@@ -32,6 +32,7 @@ mod image_scale_to_total_pixels;
 mod image_sharpen;
 mod image_size;
 mod image_to_mask;
+mod image_upscale_with_model;
 mod invert_mask;
 mod ip_adapter;
 mod ip_adapter_apply;
@@ -71,6 +72,7 @@ mod load_image;
 mod load_image_mask;
 mod load_ip_adapter;
 mod load_latent;
+mod load_upscale_model;
 mod load_vae;
 mod mask_composite;
 mod mask_to_image;
@@ -136,6 +138,7 @@ pub fn registry() -> Registry {
         .add::<image_sharpen::ImageSharpen>()
         .add::<image_size::ImageSize>()
         .add::<image_to_mask::ImageToMask>()
+        .add::<image_upscale_with_model::ImageUpscaleWithModel>()
         .add::<invert_mask::InvertMask>()
         .add::<ip_adapter::IPAdapter>()
         .add::<ip_adapter_apply::IPAdapterApply>()
@@ -174,6 +177,7 @@ pub fn registry() -> Registry {
         .add::<load_image_mask::LoadImageMask>()
         .add::<load_ip_adapter::LoadIPAdapter>()
         .add::<load_latent::LoadLatent>()
+        .add::<load_upscale_model::LoadUpscaleModel>()
         .add::<load_vae::LoadVAE>()
         .add::<mask_composite::MaskComposite>()
         .add::<mask_to_image::MaskToImage>()

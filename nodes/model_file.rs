@@ -37,6 +37,7 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
     Some(match parts.first()? {
         Part::IpAdapter => (&["ipadapter_file"], "LoadIPAdapter"),
         Part::ControlNet => (&["control_net_name"], "LoadControlNet"),
+        Part::Upscaler => (&["model_name"], "LoadUpscaleModel"),
         Part::UNet => (&["ckpt_name", "vae_name"], "LoadCheckpoint"),
         Part::Vae => (&["vae_name"], "LoadVAE"),
         Part::ClipVision => (&["clip_name"], "LoadCLIPVision"),

@@ -250,6 +250,11 @@ port!(
     ControlNet = Arc<diffusion::model::ControlNetSource>, "CONTROL_NET", |_net| Bytes::default()
 );
 
+port!(
+    /// An upscale model, not loaded.
+    UpscaleModel = diffusion::upscaler::UpscalerSource, "UPSCALE_MODEL", |_model| Bytes::default()
+);
+
 /// An IP-Adapter, not loaded.
 #[derive(Clone, Debug)]
 pub struct IpAdapter {

@@ -32,6 +32,7 @@ pub mod tokenizer;
 pub mod unet;
 mod unet_blocks;
 pub mod unet_config;
+pub mod upscaler;
 pub mod vae;
 mod vae_blocks;
 pub mod vae_coder;

@@ -10,6 +10,7 @@ mod inpaint;
 mod ip_adapter;
 mod registry;
 mod resize;
+mod upscale;
 
 use std::{
     collections::HashMap,

@@ -31,6 +31,17 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     x / ((x * -1.702)?.exp()? + 1.0)?
 }
 
+/// `x` above 0, `slope · x` below.
+///
+/// # Errors
+/// Those of the device.
+pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
+    if fast(&[x]) {
+        return cpu::unary(x, |x| if x > 0.0 { x } else { slope * x });
+    }
+    x.relu()? - (x.neg()?.relu()? * f64::from(slope))?
+}
+
 /// GEGLU (Shazeer 2020): `[…, 2n]` → `[…, n]`, the first half times the exact GELU of the second.
 ///
 /// # Errors
