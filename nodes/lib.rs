@@ -7,10 +7,13 @@ pub mod results;
 mod canny_detect;
 mod clip_set_last_layer;
 mod clip_text_encode;
+mod clip_text_encode_sdxl;
+mod clip_text_encode_sdxl_refiner;
 mod clip_vision_encode;
 mod conditioning_combine;
 mod control_net_apply;
 mod crop_mask;
+mod embeddings;
 mod empty_image;
 mod empty_latent_image;
 mod feather_mask;
@@ -33,6 +36,8 @@ mod image_sharpen;
 mod image_size;
 mod image_to_mask;
 mod image_upscale_with_model;
+mod inpaint_model_conditioning;
+mod instruct_pix_to_pix_conditioning;
 mod invert_mask;
 mod ip_adapter;
 mod ip_adapter_apply;
@@ -74,6 +79,8 @@ mod load_ip_adapter;
 mod load_latent;
 mod load_upscale_model;
 mod load_vae;
+mod lora_loader;
+mod lora_loader_model_only;
 mod mask_composite;
 mod mask_to_image;
 mod model_file;
@@ -114,6 +121,8 @@ pub fn registry() -> Registry {
         .add::<canny_detect::CannyDetect>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
+        .add::<clip_text_encode_sdxl::CLIPTextEncodeSDXL>()
+        .add::<clip_text_encode_sdxl_refiner::CLIPTextEncodeSDXLRefiner>()
         .add::<clip_vision_encode::CLIPVisionEncode>()
         .add::<conditioning_combine::ConditioningCombine>()
         .add::<control_net_apply::ControlNetApply>()
@@ -139,6 +148,8 @@ pub fn registry() -> Registry {
         .add::<image_size::ImageSize>()
         .add::<image_to_mask::ImageToMask>()
         .add::<image_upscale_with_model::ImageUpscaleWithModel>()
+        .add::<inpaint_model_conditioning::InpaintModelConditioning>()
+        .add::<instruct_pix_to_pix_conditioning::InstructPixToPixConditioning>()
         .add::<invert_mask::InvertMask>()
         .add::<ip_adapter::IPAdapter>()
         .add::<ip_adapter_apply::IPAdapterApply>()
@@ -179,6 +190,8 @@ pub fn registry() -> Registry {
         .add::<load_latent::LoadLatent>()
         .add::<load_upscale_model::LoadUpscaleModel>()
         .add::<load_vae::LoadVAE>()
+        .add::<lora_loader::LoraLoader>()
+        .add::<lora_loader_model_only::LoraLoaderModelOnly>()
         .add::<mask_composite::MaskComposite>()
         .add::<mask_to_image::MaskToImage>()
         .add::<morphology::Morphology>()

@@ -1,4 +1,4 @@
-use flow_diffusion::{clip_text::ClipSource, model, vae::VaeSource};
+use flow_diffusion::{clip::ClipSource, model, vae::VaeSource};
 use flow_graph::{Context, Facts, File, Inputs, Known, Node, NodeError};
 
 use crate::{

@@ -1,17 +1,21 @@
 //! What the nodes that open models have in common: messages, and the facts a check works with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use flow_diffusion::{
     Header,
-    clip_text::ClipSource,
+    clip::ClipSource,
     clip_vision::ClipVisionSource,
     ip_adapter::IpAdapterSource,
     kind::{self, Part},
+    lora::{Fit, Home, LoraSource},
     model::{ControlNetSource, Model},
     vae::VaeSource,
 };
-use flow_graph::{Facts, File, Known, NodeError};
+use flow_graph::{Context, Facts, File, Known, NodeError};
 
 /// Opens a model file; when it is of another kind, the hint says which node takes it.
 ///
@@ -38,6 +42,7 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
         Part::IpAdapter => (&["ipadapter_file"], "LoadIPAdapter"),
         Part::ControlNet => (&["control_net_name"], "LoadControlNet"),
         Part::Upscaler => (&["model_name"], "LoadUpscaleModel"),
+        Part::Lora => (&["lora_name"], "LoraLoader"),
         Part::UNet => (&["ckpt_name", "vae_name"], "LoadCheckpoint"),
         Part::Vae => (&["vae_name"], "LoadVAE"),
         Part::ClipVision => (&["clip_name"], "LoadCLIPVision"),
@@ -66,7 +71,7 @@ pub(crate) fn model_facts(model: &Model) -> Facts {
 }
 
 pub(crate) fn clip_facts(clip: &ClipSource) -> Facts {
-    Facts::none().int(CONTEXT, clip.config().encoder.width).text(PATH, clip.path().display().to_string())
+    Facts::none().int(CONTEXT, clip.context_dim()).text(PATH, clip.path().display().to_string())
 }
 
 pub(crate) fn vae_facts(vae: &VaeSource) -> Facts {
@@ -112,6 +117,45 @@ pub(crate) fn check_context(known: &Known, input: &'static str, model: &str) -> 
         file_of(theirs, model)
     );
     Err(NodeError::on(input, message).hint("both must be of one family: SD1.x, SD2.x or SDXL"))
+}
+
+/// The text encoder linked to `clip`, opened anew from the file that its facts name.
+pub(crate) fn clip_of(known: &Known) -> Option<ClipSource> {
+    ClipSource::open(Path::new(known.facts("clip")?.get_text(PATH)?)).ok()
+}
+
+/// Refuses, before anything runs, a LoRA of another family than `model`, and names a file beside it that fits.
+///
+/// # Errors
+/// On `lora_name`.
+pub(crate) fn check_lora(known: &Known) -> Result<(), NodeError> {
+    let Some(file) = known.file("lora_name") else { return Ok(()) };
+    let lora = Arc::new(opened("lora_name", file, LoraSource::open)?);
+    let path = known.facts("model").and_then(|facts| facts.get_text(PATH));
+    let Some(model) = path.and_then(|path| Model::open(Path::new(path)).ok()) else { return Ok(()) };
+    let Err(error) = model.fit(&lora) else { return Ok(()) };
+    let fits = |path: &Path| {
+        let other = LoraSource::open(path).map(Arc::new);
+        other.is_ok_and(|other| model.fit(&other).is_ok_and(|fit| !fit.is_empty()))
+    };
+    let error = NodeError::from(error).at("lora_name");
+    Err(with_neighbour(error, &Facts::none().text(PATH, file.path.display().to_string()), fits))
+}
+
+/// Says what of a LoRA belongs nowhere.
+pub(crate) fn note_left_over(cx: &Context, lora: &LoraSource, homes: &[Home], fits: &[&Fit]) {
+    const SHOWN: usize = 3;
+    let left = lora.left_over(homes, fits);
+    if left.is_empty() {
+        return;
+    }
+    let file = lora.header.path.file_name().unwrap_or_default().to_string_lossy();
+    let names = left.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let more = if left.len() > SHOWN { " …" } else { "" };
+    cx.note(format!(
+        "{} parts of `{file}` belong to nothing here and are left out: {names}{more}",
+        left.len()
+    ));
 }
 
 /// Refuses, before anything runs, an adapter made for another model or another image encoder, and names a file in

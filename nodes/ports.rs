@@ -235,7 +235,7 @@ port!(
 );
 port!(
     /// A text encoder, not loaded.
-    Clip = diffusion::clip_text::ClipSource, "CLIP", |_clip| Bytes::default()
+    Clip = diffusion::clip::ClipSource, "CLIP", |_clip| Bytes::default()
 );
 port!(
     /// An autoencoder, not loaded.

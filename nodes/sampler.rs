@@ -73,11 +73,13 @@ impl Task<'_> {
         };
         let mask = self.latent.noise_mask.as_ref();
         let mask = mask.map(|mask| NoiseMask::new(mask.frames, mask.height, mask.width, mask.values.clone()));
+        let mask = mask.transpose()?;
         let latent = self.latent.samples.to_device(&runtime.device)?;
+        guided.show(self.model, &latent, mask.as_ref())?;
         let (rt, size) = (&runtime, self.latent.samples.dims().to_vec());
         let what = format!("a step on {} latents of {}×{}", size[0], size[3], size[2]);
         let model = Box::new(move |x: &Tensor, at| rt.retried(&what, || guided.denoised(x, at)));
-        let mut sampling = Sampling::new(model, &settings, &latent, mask.transpose()?.as_ref())?;
+        let mut sampling = Sampling::new(model, &settings, &latent, mask.as_ref())?;
         cx.check()?;
         for step in sampling.by_ref() {
             let step = step?;

@@ -64,10 +64,20 @@ impl Writer {
         Some(())
     }
 
-    /// One prompt; `None` when it has a ControlNet, which is a handle.
+    /// One prompt; `None` when it has a ControlNet, which is a handle, or a picture, which is quicker made than read.
     pub fn cond(&mut self, cond: &Cond) -> Option<()> {
-        let Cond { context, pooled, sizes, controls, control_to_uncond, start_percent, end_percent } = cond;
-        if !controls.is_empty() {
+        let Cond {
+            context,
+            pooled,
+            sizes,
+            aesthetic_score,
+            concat,
+            controls,
+            control_to_uncond,
+            start_percent,
+            end_percent,
+        } = cond;
+        if !controls.is_empty() || concat.is_some() {
             return None;
         }
         self.tensor(context)?;
@@ -82,7 +92,10 @@ impl Writer {
         self.bytes.push((*control_to_uncond).into());
         self.bytes.extend_from_slice(&start_percent.to_le_bytes());
         self.bytes.extend_from_slice(&end_percent.to_le_bytes());
-        Some(())
+        self.optional(*aesthetic_score, |writer, score| {
+            writer.bytes.extend_from_slice(&score.to_le_bytes());
+            Some(())
+        })
     }
 
     fn floats(&mut self, values: &[f32]) {
@@ -154,10 +167,12 @@ impl<'a> Reader<'a> {
                     target_width: size()?,
                 })
             })?,
+            concat: None,
             controls: Vec::new(),
             control_to_uncond: self.flag()?,
             start_percent: self.array().map(f64::from_le_bytes)?,
             end_percent: self.array().map(f64::from_le_bytes)?,
+            aesthetic_score: self.optional(|reader| reader.array().map(f32::from_le_bytes))?,
         })
     }
 
@@ -244,6 +259,7 @@ mod tests {
             let sizes =
                 Sizes { height: 1, width: 2, crop_top: 3, crop_left: 4, target_height: 5, target_width: 6 };
             (second.pooled, second.sizes, second.end_percent) = (None, Some(sizes), 0.3);
+            second.aesthetic_score = Some(6.5);
             let wanted = format!("{prompts:?}");
             let back = again(&Conditioning(prompts.clone()));
             assert_eq!(format!("{:?}", back.0), wanted);

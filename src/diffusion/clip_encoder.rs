@@ -36,14 +36,19 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// Reads the sizes from the shapes under `prefix` (`…text_model.`, `vision_model.`); heads and activation, which
-    /// shapes cannot tell, from `config` if there is one and else from the width of the published models.
+    /// Reads the sizes from shapes; heads and activation, which shapes cannot tell, from `config` if there is one and
+    /// else from the width, by what is `published`. `file_name` gives the file's names of transformers' (`encoder.layers…`).
     ///
     /// # Errors
     /// If a block lacks what sizes are read from, or `config` contradicts the shapes.
-    pub fn detect(header: &Header, prefix: &str, config: Option<&Value>) -> FlowResult<Self> {
+    pub fn detect(
+        header: &Header,
+        file_name: impl Fn(&str) -> String,
+        published: fn(usize) -> (usize, Activation),
+        config: Option<&Value>,
+    ) -> FlowResult<Self> {
         let fail = |message: String| Error::file(&header.path, message);
-        let fc1 = |layer: usize| format!("{prefix}encoder.layers.{layer}.mlp.fc1.weight");
+        let fc1 = |layer: usize| file_name(&format!("encoder.layers.{layer}.mlp.fc1.weight"));
         let Some(&[mlp, width]) = header.shape(&fc1(0)) else {
             return Err(fail(format!("no CLIP tower: the tensor `{}` is missing", fc1(0))));
         };
@@ -61,11 +66,8 @@ impl EncoderConfig {
                 _ => {}
             }
         }
-        let heads = number("num_attention_heads").unwrap_or(match width {
-            1280 if prefix.ends_with("vision_model.") => 16,
-            1664 => 16,
-            _ => width / 64,
-        });
+        let (heads, activation) = published(width);
+        let heads = number("num_attention_heads").unwrap_or(heads);
         if width == 0 || heads == 0 || width % heads != 0 {
             return Err(fail(format!("a width of {width} cannot be split into {heads} attention heads")));
         }
@@ -77,19 +79,9 @@ impl EncoderConfig {
                     "the activation `{other}` is not known; expected quick_gelu or gelu"
                 )));
             }
-            None => published_activation(prefix, width),
+            None => activation,
         };
         Ok(Self { width, mlp, layers, heads, activation })
-    }
-}
-
-/// OpenAI's towers (ViT-B, ViT-L and their texts) have quick GELU. OpenCLIP's have the exact one: text 1024 (ViT-H) and
-/// 1280 (bigG), vision 1280 and 1664.
-fn published_activation(prefix: &str, width: usize) -> Activation {
-    match width {
-        1280 | 1664 => Activation::Gelu,
-        1024 if !prefix.ends_with("vision_model.") => Activation::Gelu,
-        _ => Activation::QuickGelu,
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 use serde_json::Value;
 
-use crate::clip_encoder::{EPS, Encoder, EncoderConfig};
+use crate::clip_encoder::{Activation, EPS, Encoder, EncoderConfig};
 use crate::clip_text::section;
 use crate::header::Header;
 use crate::ops::{self, Conv2d, LayerNorm, Linear, Padding};
@@ -43,7 +43,7 @@ impl ClipVisionConfig {
         let fail = |message: String| Error::file(&header.path, message);
         let whole = header.config();
         let config = whole.as_ref().map(|c| section(c, &["vision", "vision_config"]));
-        let encoder = EncoderConfig::detect(header, PREFIX, config)?;
+        let encoder = EncoderConfig::detect(header, |name| format!("{PREFIX}{name}"), published, config)?;
         let rows = |name: &str| match header.shape(name) {
             Some(&[rows, width]) if width == encoder.width && rows > 0 => Ok(rows),
             found => {
@@ -72,6 +72,15 @@ impl ClipVisionConfig {
     /// Tokens of a picture: its patches and the class token.
     pub fn tokens(&self) -> usize {
         (self.image / self.patch).pow(2) + 1
+    }
+}
+
+/// Heads and activation of the published towers by width: OpenAI's (ViT-B, ViT-L) have quick GELU, OpenCLIP's (1280 ViT-H,
+/// 1664 bigG) the exact one and 16 heads.
+fn published(width: usize) -> (usize, Activation) {
+    match width {
+        1280 | 1664 => (16, Activation::Gelu),
+        _ => (width / 64, Activation::QuickGelu),
     }
 }
 

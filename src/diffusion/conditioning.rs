@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+use crate::concat::Concat;
 use crate::model::ControlNetSource;
 use crate::{Error, Result};
 
@@ -20,6 +21,10 @@ pub struct Cond {
     pub pooled: Option<Tensor>,
     /// The sizes SDXL is told; absent they follow from the latent.
     pub sizes: Option<Sizes>,
+    /// How good a picture SDXL's refiner is told this is, of 10; absent it is 6, and 2.5 for a negative prompt.
+    pub aesthetic_score: Option<f32>,
+    /// What models for inpainting and instructions see beside the latent; absent it follows from the latent.
+    pub concat: Option<Concat>,
     /// ControlNets to add, in the order they were applied.
     pub controls: Vec<Control>,
     /// Whether a negative prompt without ControlNets takes over those of this positive one.
@@ -73,11 +78,31 @@ impl Conditioning {
             context,
             pooled,
             sizes: None,
+            aesthetic_score: None,
+            concat: None,
             controls: Vec::new(),
             control_to_uncond: false,
             start_percent: 0.0,
             end_percent: 1.0,
         }])
+    }
+
+    /// Every prompt told these sizes, and a score if there is one.
+    #[must_use]
+    pub fn with_sizes(&self, sizes: Sizes, aesthetic_score: Option<f32>) -> Self {
+        let mut conditioning = self.clone();
+        for cond in &mut conditioning.0 {
+            (cond.sizes, cond.aesthetic_score) = (Some(sizes), aesthetic_score);
+        }
+        conditioning
+    }
+
+    /// Every prompt with something to see beside the latent.
+    #[must_use]
+    pub fn with_concat(&self, concat: &Concat) -> Self {
+        let mut conditioning = self.clone();
+        conditioning.0.iter_mut().for_each(|cond| cond.concat = Some(concat.clone()));
+        conditioning
     }
 
     /// Both lists: their guesses are averaged.
@@ -129,29 +154,49 @@ impl Cond {
     /// SDXL's vector beside the text, `[1, P + 1536]`: the pooled text and each size as 256 sinusoids; for a
     /// picture of `height` by `width` pixels unless sizes are given. Absent if there is no pooled text.
     pub(crate) fn added(&self, height: usize, width: usize) -> Result<Option<Tensor>> {
+        let Sizes { height, width, crop_top, crop_left, target_height, target_width } =
+            self.sizes.unwrap_or(Sizes::of(height as u32, width as u32));
+        let sizes = [height, width, crop_top, crop_left, target_height, target_width];
+        self.pooled_beside(&sizes.map(|size| size as f32))
+    }
+
+    /// The refiner's vector, `[1, P + 1280]`: without the target's sizes, with a score.
+    pub(crate) fn added_scored(&self, height: usize, width: usize, negative: bool) -> Result<Option<Tensor>> {
+        let Sizes { height, width, crop_top, crop_left, .. } =
+            self.sizes.unwrap_or(Sizes::of(height as u32, width as u32));
+        let [height, width, top, left] = [height, width, crop_top, crop_left].map(|size| size as f32);
+        let score = self.aesthetic_score.unwrap_or(if negative { 2.5 } else { 6.0 });
+        self.pooled_beside(&[height, width, top, left, score])
+    }
+
+    fn pooled_beside(&self, numbers: &[f32]) -> Result<Option<Tensor>> {
         let Some(pooled) = &self.pooled else { return Ok(None) };
-        let (height, width) = (height as u32, width as u32);
-        let own =
-            Sizes { height, width, crop_top: 0, crop_left: 0, target_height: height, target_width: width };
-        let sizes = self.sizes.unwrap_or(own).embed(pooled.device())?;
-        let sizes = sizes.broadcast_as((pooled.dim(0)?, sizes.dim(1)?))?;
-        Ok(Some(Tensor::cat(&[pooled, &sizes.contiguous()?], 1)?))
+        let numbers = embed(numbers, pooled.device())?;
+        let numbers = numbers.broadcast_as((pooled.dim(0)?, numbers.dim(1)?))?;
+        Ok(Some(Tensor::cat(&[pooled, &numbers.contiguous()?], 1)?))
     }
 }
 
 impl Sizes {
-    /// `[1, 1536]`: of each size 128 cosines, then 128 sines, periods up to 10000.
-    fn embed(&self, device: &Device) -> Result<Tensor> {
-        let Self { height, width, crop_top, crop_left, target_height, target_width } = *self;
-        let mut values = Vec::with_capacity(1536);
-        for size in [height, width, crop_top, crop_left, target_height, target_width] {
-            let exponent = |i: u32| -(10_000f64.ln() as f32) * i as f32 / 128.0;
-            let angle = |i: u32| size as f32 * f64::from(exponent(i)).exp() as f32;
-            values.extend((0..128).map(|i| angle(i).cos()));
-            values.extend((0..128).map(|i| angle(i).sin()));
-        }
-        Ok(Tensor::from_vec(values, (1, 1536), &Device::Cpu)?.to_device(device)?)
+    /// Those of a whole picture.
+    pub fn of(height: u32, width: u32) -> Self {
+        Self { height, width, crop_top: 0, crop_left: 0, target_height: height, target_width: width }
     }
+}
+
+/// How wide a number is as sinusoids.
+pub(crate) const EMBEDDED: usize = 256;
+
+/// `[1, 256 · numbers]`: of each 128 cosines, then 128 sines, periods up to 10000.
+fn embed(numbers: &[f32], device: &Device) -> Result<Tensor> {
+    let mut values = Vec::with_capacity(EMBEDDED * numbers.len());
+    for number in numbers {
+        let exponent = |i: u32| -(10_000f64.ln() as f32) * i as f32 / 128.0;
+        let angle = |i: u32| number * f64::from(exponent(i)).exp() as f32;
+        values.extend((0..128).map(|i| angle(i).cos()));
+        values.extend((0..128).map(|i| angle(i).sin()));
+    }
+    Ok(Tensor::from_vec(values, (1, ()), &Device::Cpu)?.to_device(device)?)
 }
 
 impl Hint {

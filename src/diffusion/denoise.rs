@@ -6,8 +6,10 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use crate::attention::{Patches, Row, Step};
-use crate::conditioning::{Cond, Conditioning, Control};
+use crate::concat::{Concat, Sees};
+use crate::conditioning::{Cond, Conditioning, Control, EMBEDDED};
 use crate::controlnet::ControlNet;
+use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
 use crate::sampling::Moment;
 use crate::schedule::Discrete;
@@ -40,6 +42,9 @@ struct Prompt {
     context: Tensor,
     /// `[B, P]`
     y: Option<Tensor>,
+    concat: Option<Concat>,
+    /// What the model sees beside the latent, `[B, C, H, W]`.
+    beside: Option<Tensor>,
     window: Window,
     /// Its ControlNets, by place in `Guided::nets`.
     controls: Vec<usize>,
@@ -59,6 +64,7 @@ struct Inputs {
     /// `[rows, T, C]`
     context: Tensor,
     y: Option<Tensor>,
+    beside: Option<Tensor>,
     rows: Vec<Row>,
 }
 
@@ -125,12 +131,31 @@ impl Guided {
             guided.prompts.push(Prompt {
                 row,
                 context: cycle(&cond.context, batch, &rt.device)?,
-                y: added(cond, model, height, width)?.map(|y| cycle(&y, batch, &rt.device)).transpose()?,
+                y: added(cond, row, model, height, width)?
+                    .map(|y| cycle(&y, batch, &rt.device))
+                    .transpose()?,
+                concat: cond.concat.clone(),
+                beside: None,
                 window: Window::new(&guided.schedule, cond.start_percent, cond.end_percent),
                 controls,
             });
         }
         Ok(guided)
+    }
+
+    /// Shows a model that sees more than a noisy latent the latents `[B, 4, H, W]` the sampling starts from, not scaled, and
+    /// what of them is made anew, unless prompts have their own.
+    ///
+    /// # Errors
+    /// If the model takes other channels than any that is known.
+    pub fn show(&mut self, model: &Model, latents: &Tensor, mask: Option<&NoiseMask>) -> Result<()> {
+        let (sees, scale) = (Sees::of(&model.unet.config)?, model.latent.scale);
+        let start = (latents * scale)?;
+        for prompt in &mut self.prompts {
+            prompt.beside = sees.beside(prompt.concat.as_ref(), &start, mask, scale)?;
+        }
+        self.inputs.clear();
+        Ok(())
     }
 
     /// The levels the model was trained on.
@@ -187,7 +212,7 @@ impl Guided {
 
     /// One pass of the model for a group: the denoised latents of its prompts, `[prompts * B, 4, H, W]`.
     fn call(&mut self, group: &[usize], x: &Tensor, at: Moment) -> Result<Tensor> {
-        let Inputs { context, y, rows } = self.inputs(group)?;
+        let Inputs { context, y, beside, rows } = self.inputs(group)?;
         let (sigma, copies) = (at.sigma, group.len());
         let timestep = self.schedule.timestep(sigma) as f64;
         let variance = sigma * sigma + 1.0;
@@ -206,6 +231,10 @@ impl Guided {
             }
         }
         let residuals = residuals.as_ref();
+        let input = match &beside {
+            Some(beside) => Tensor::cat(&[&input, beside], 1)?,
+            None => input,
+        };
         let output =
             self.unet.forward(&input, timestep, &context, y.as_ref(), residuals, &self.patches, &step)?;
         Ok(match self.prediction {
@@ -228,9 +257,11 @@ impl Guided {
         let longer = |p: &Prompt| p.context.repeat((1, length / p.context.dim(1)?, 1));
         let contexts = prompts().map(longer).collect::<candle_core::Result<Vec<_>>>()?;
         let y: Option<Vec<&Tensor>> = prompts().map(|p| p.y.as_ref()).collect();
+        let beside: Option<Vec<&Tensor>> = prompts().map(|p| p.beside.as_ref()).collect();
         let inputs = Inputs {
             context: Tensor::cat(&contexts, 0)?,
             y: y.map(|y| Tensor::cat(&y, 0)).transpose()?,
+            beside: beside.map(|beside| Tensor::cat(&beside, 0)).transpose()?,
             rows: prompts().flat_map(|p| std::iter::repeat_n(p.row, self.batch)).collect(),
         };
         self.inputs.insert(group.to_vec(), inputs.clone());
@@ -250,12 +281,19 @@ impl Prompt {
 }
 
 /// The vector beside the text, if the model takes one.
-fn added(cond: &Cond, model: &Model, height: usize, width: usize) -> Result<Option<Tensor>> {
-    if model.unet.config.add_dim.is_none() {
-        return Ok(None);
+fn added(cond: &Cond, row: Row, model: &Model, height: usize, width: usize) -> Result<Option<Tensor>> {
+    let Some(wanted) = model.unet.config.add_dim else { return Ok(None) };
+    let Some(pooled) = &cond.pooled else {
+        return Err(Error::Mismatch("the model takes a pooled text, the conditioning has none".into()));
+    };
+    let (height, width, pooled) = (8 * height, 8 * width, pooled.dim(1)?);
+    match wanted.checked_sub(pooled) {
+        Some(n) if n == 6 * EMBEDDED => cond.added(height, width),
+        Some(n) if n == 5 * EMBEDDED => cond.added_scored(height, width, row == Row::Uncond),
+        _ => Err(Error::Mismatch(format!(
+            "the model takes a vector of {wanted} beside the text, a pooled text of {pooled} does not fit; use the text encoder of the same checkpoint"
+        ))),
     }
-    let missing = || Error::Mismatch("the model takes a pooled text, the conditioning has none".into());
-    cond.added(8 * height, 8 * width)?.ok_or_else(missing).map(Some)
 }
 
 impl Net {

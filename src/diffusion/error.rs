@@ -19,6 +19,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file is not what it should be.
     #[error("`{}`: {message}", path.display())]
     File {
@@ -46,7 +54,7 @@ impl Error {
         match self {
             Self::OutOfMemory(_) => true,
             Self::Tensor(error) => says_out_of_memory(&error.to_string()),
-            Self::Read { .. } | Self::File { .. } | Self::Mismatch(_) => false,
+            Self::Read { .. } | Self::Write { .. } | Self::File { .. } | Self::Mismatch(_) => false,
         }
     }
 }

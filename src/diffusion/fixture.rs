@@ -110,7 +110,8 @@ pub(crate) fn key_list(list: &str, section: &str) -> Vec<(String, Vec<usize>)> {
     let rows = text[from..].lines().skip(1).take_while(|line| !line.starts_with('#'));
     rows.map(|row| {
         let columns: Vec<&str> = row.split('\t').collect();
-        let shape = columns[columns.len() - 1].split(',').map(|d| d.parse().unwrap()).collect();
+        let shape = columns[columns.len() - 1].split(',').filter(|d| !d.is_empty());
+        let shape = shape.map(|d| d.parse().unwrap()).collect();
         (columns[0].to_owned(), shape)
     })
     .collect()

@@ -1,4 +1,5 @@
-//! The header of a safetensors file, validated without reading weights.
+//! The header of a weight file, validated without reading weights: of safetensors, and what takes its place in PyTorch's own
+//! files ([`crate::pickle`]).
 //!
 //! Format: eight bytes of little-endian header length, the header (JSON: name → dtype, shape, byte range),
 //! then the tensors (<https://github.com/huggingface/safetensors>). A header comes from a stranger, so every
@@ -6,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 
-use crate::{Error, Result};
+use crate::weights::map_file;
+use crate::{Error, Result, pickle};
 
 /// The longest header read, in bytes (the limit of the safetensors library).
 const MAX_HEADER: u64 = 100_000_000;
@@ -46,6 +48,15 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// The format's name of it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::F8E4M3 => "F8_E4M3".to_owned(),
+            Self::F8E5M2 => "F8_E5M2".to_owned(),
+            other => format!("{other:?}").to_uppercase(),
+        }
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "BOOL" => Self::Bool,
@@ -102,7 +113,7 @@ impl TensorInfo {
     }
 }
 
-/// The validated header of one safetensors file.
+/// The validated header of one weight file.
 #[derive(Debug, Clone)]
 pub struct Header {
     /// The file.
@@ -122,8 +133,8 @@ impl Header {
     /// Reads and validates the header of the file at `path`.
     ///
     /// # Errors
-    /// `Error::Read` if the file cannot be read, `Error::File` if it is no safetensors file, is truncated, or
-    /// its header contradicts itself or its configuration is not JSON.
+    /// `Error::Read` if the file cannot be read, `Error::File` if it is neither a safetensors file nor one of PyTorch, is
+    /// truncated, asks for code to be run, or its header contradicts itself or its configuration is not JSON.
     pub fn read(path: &Path) -> Result<Self> {
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unreadable)?;
@@ -133,6 +144,9 @@ impl Header {
         }
         let mut first = [0u8; 8];
         let got = read_up_to(&mut file, &mut first).map_err(unreadable)?;
+        if pickle::is_meant(&first[..got]) {
+            return Self::of_pickle(path, &meta);
+        }
         if let Some(what) = foreign(&first[..got]) {
             return Err(Error::file(path, what));
         }
@@ -151,6 +165,21 @@ impl Header {
         let modified = meta.modified().ok();
         let config = read_config(path, &metadata)?;
         Ok(Self { path: path.to_owned(), length: meta.len(), modified, tensors, metadata, config })
+    }
+
+    /// The same of a file of PyTorch.
+    fn of_pickle(path: &Path, meta: &Metadata) -> Result<Self> {
+        let map = map_file(path, meta.len())?;
+        let tensors = pickle::tensors(&map).and_then(pickle::infos);
+        let tensors = tensors.map_err(|message| Error::file(path, message))?;
+        let config = read_config(path, &BTreeMap::new())?;
+        let (path, modified, metadata) = (path.to_owned(), meta.modified().ok(), BTreeMap::new());
+        Ok(Self { path, length: meta.len(), modified, tensors, metadata, config })
+    }
+
+    /// Whether both were read from one file, unchanged in between.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (&self.path, self.length, self.modified) == (&other.path, other.length, other.modified)
     }
 
     /// The dimensions of the tensor `name`.
@@ -215,9 +244,6 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
 /// Formats people put where a safetensors file belongs, by their first bytes.
 fn foreign(first: &[u8]) -> Option<&'static str> {
     match first {
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some(
-            "this is a PyTorch pickle (.ckpt, .bin, .pth), which can run code; convert it to safetensors",
-        ),
         [b'G', b'G', b'U', b'F', ..] => Some("this is a GGUF file, expected safetensors"),
         [b'v', b'e', b'r', b's', b'i', b'o', b'n', b' '] => {
             Some("this is a Git LFS pointer and not the file itself; run `git lfs pull`")

@@ -29,6 +29,11 @@ impl NoiseMask {
         Ok(Self { frames, height, width, values })
     }
 
+    /// The mask at its own size, `[frames, 1, height, width]`, on the host.
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
+        Ok(Tensor::from_slice(&self.values, (self.frames, 1, self.height, self.width), &Device::Cpu)?)
+    }
+
     /// The mask at a latent's size, `[batch, 1, height, width]`: bilinear without smoothing (torch's
     /// `interpolate`), never rounded; pictures are repeated in turn.
     ///
@@ -51,7 +56,7 @@ impl NoiseMask {
 }
 
 /// For each of `to` places the two of `from` it lies between, and the share of the second.
-fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
+pub(crate) fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
     let scale = from as f32 / to as f32;
     let tap = |i: usize| {
         let place = ((i as f32 + 0.5) * scale - 0.5).max(0.0);

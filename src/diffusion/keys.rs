@@ -4,12 +4,14 @@
 //! (`weight`, `bias`, everything inside a transformer block) have the same names in both.
 
 mod controlnet;
+mod text;
 mod unet;
 mod vae;
 
 use std::collections::BTreeMap;
 
 pub use controlnet::controlnet;
+pub use text::{TextKeys, TextNaming};
 pub use unet::unet;
 pub use vae::{detect_vae, vae};
 
@@ -20,6 +22,24 @@ pub enum Naming {
     Ldm,
     /// diffusers: `down_blocks.0.resnets.0.norm1.weight`.
     Diffusers,
+}
+
+/// Where a file has a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file's name of it.
+    pub name: String,
+    /// Which of so many equal parts of its rows, where a file has several tensors in one.
+    pub part: Option<(usize, usize)>,
+    /// Whether the file has rows for columns.
+    pub transposed: bool,
+}
+
+impl From<String> for Place {
+    /// The whole tensor, as it is.
+    fn from(name: String) -> Self {
+        Self { name, part: None, transposed: false }
+    }
 }
 
 /// Module names inside (diffusers') ↔ module names in a file, all below one prefix of the file.

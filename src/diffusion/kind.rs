@@ -7,7 +7,7 @@ use std::fmt;
 use crate::header::Header;
 use crate::ip_adapter::Variant;
 use crate::unet_config::UNetConfig;
-use crate::{Error, Result};
+use crate::{Error, Result, lora};
 
 /// A part of a diffusion pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,11 @@ const SIGNS: &[(Part, &[&str])] = &[
             "*.lora_down.weight",
             "*.lora_up.weight",
             "*.lora_A.weight",
+            "*.lora_A.default.weight",
             "*.lora.down.weight",
+            "*_lora.down.weight",
+            "*.lora_linear_layer.down.weight",
+            "*.diff",
             "*.hada_w1_a",
             "*.lokr_w1",
             "*.lokr_w1_a",
@@ -181,7 +185,10 @@ fn describe(header: &Header, parts: &[Part]) -> String {
             Some(variant) => format!("an IP-Adapter ({variant})"),
             None => "an IP-Adapter".to_owned(),
         },
-        [Part::Lora] => "a LoRA".to_owned(),
+        [Part::Lora] => match lora::family(header) {
+            Some(family) => format!("a LoRA ({family})"),
+            None => "a LoRA".to_owned(),
+        },
         [Part::T2iAdapter] => "a T2I-Adapter".to_owned(),
         [Part::Upscaler] => "an upscale model".to_owned(),
         [Part::Embedding] => "a textual-inversion embedding".to_owned(),
@@ -217,10 +224,13 @@ fn words(parts: &[Part]) -> String {
 pub fn family(cfg: &UNetConfig) -> &'static str {
     match (cfg.context_dim, cfg.add_dim, cfg.model_channels()) {
         (768, None, 320) if cfg.in_channels == 9 => "SD1.x inpainting",
+        (768, None, 320) if cfg.in_channels == 8 => "SD1.x instruct-pix2pix",
         (768, None, 320) => "SD1.x",
         (1024, None, 320) if cfg.in_channels == 9 => "SD2.x inpainting",
         (1024, None, 320) => "SD2.x",
         (1024, Some(_), 320) => "SD2.x unCLIP",
+        (2048, Some(2816), 320) if cfg.in_channels == 9 => "SDXL inpainting",
+        (2048, Some(2816), 320) if cfg.in_channels == 8 => "SDXL instruct-pix2pix",
         (2048, Some(2816), 320) if cfg.mid_depth == 10 => "SDXL",
         (2048, Some(_), 320) => "SDXL, distilled",
         (1280, Some(2560), 384) => "SDXL refiner",

@@ -3,21 +3,27 @@
 pub mod attention;
 pub mod attn_layers;
 pub mod brownian;
+pub mod clip;
 pub mod clip_encoder;
 pub mod clip_text;
 pub mod clip_vision;
+pub mod concat;
 pub mod conditioning;
 pub mod controlnet;
 pub mod denoise;
+pub mod embedding;
 pub mod error;
 pub mod header;
 pub mod inpaint;
 pub mod ip_adapter;
 pub mod keys;
 pub mod kind;
+pub mod lora;
 pub mod model;
 pub mod noise;
 pub mod ops;
+pub mod overlay;
+pub mod pickle;
 pub mod preprocess;
 pub mod preview;
 pub mod prompt;
@@ -25,6 +31,7 @@ mod resampler;
 pub mod runtime;
 pub mod samplers;
 pub mod sampling;
+pub mod save;
 pub mod schedule;
 pub mod size;
 pub mod store;
@@ -41,10 +48,14 @@ pub mod weights;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+#[path = "../../tests/fixtures/made.rs"]
+mod made;
 
 pub use attention::{AttnProcessor, Call, Next, Patches, Row, Step};
 pub use error::{Error, Result};
 pub use header::{Header, TensorInfo};
+pub use overlay::Overlay;
 pub use runtime::Runtime;
 pub use size::Size;
 pub use store::{Others, Recipe, WeightStore};

@@ -9,6 +9,8 @@ use crate::attention::Patches;
 use crate::controlnet::ControlNet;
 use crate::header::Header;
 use crate::keys::KeyMap;
+use crate::lora::{Fit, Home, LoraSource, Targets};
+use crate::overlay::Overlay;
 use crate::preview::LatentRgb;
 use crate::runtime::Runtime;
 use crate::store::Recipe;
@@ -35,14 +37,15 @@ pub struct LatentFormat {
     pub rgb: LatentRgb,
 }
 
-/// A UNet's weights in a file.
-#[derive(Debug)]
+/// A UNet's weights in a file, and what is added to them.
+#[derive(Debug, Clone)]
 pub struct UNetSource {
     /// The file's header.
     pub header: Arc<Header>,
     /// The UNet's structure.
     pub config: UNetConfig,
     keys: KeyMap,
+    overlay: Overlay,
 }
 
 impl UNetSource {
@@ -61,7 +64,12 @@ impl UNetSource {
     pub fn from_header(header: Arc<Header>) -> Result<Self> {
         kind::expect(&header, "a checkpoint or UNet", |part| part == kind::Part::UNet)?;
         let (config, keys) = UNetConfig::detect(&header)?;
-        Ok(Self { header, config, keys })
+        Ok(Self { header, config, keys, overlay: Overlay::default() })
+    }
+
+    /// How its weights are named in the file.
+    pub fn keys(&self) -> &KeyMap {
+        &self.keys
     }
 
     /// The weights, loaded unless they are.
@@ -69,11 +77,11 @@ impl UNetSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<UNet>> {
-        let recipe = Recipe::new(&self.header, "unet", rt.dtype, &rt.device);
+        let recipe = Recipe::new(&self.header, "unet", rt.dtype, &rt.device).with(&self.overlay);
         rt.store.lease(&recipe, self.parameters() * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            UNet::new(&self.config, vb)
+            UNet::new(&self.config, self.overlay.onto(vb)?)
         })
     }
 
@@ -113,6 +121,34 @@ impl Model {
         let prediction = prediction(&unet)?;
         let latent = LatentFormat { scale: latent_scale(&unet), rgb: LatentRgb::of(&unet.config) };
         Ok(Self { unet: Arc::new(unet), patches: Patches::default(), prediction, latent })
+    }
+
+    /// Lays a LoRA onto the UNet, by headers alone.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if nothing of it fits, with both families.
+    pub fn fit(&self, lora: &Arc<LoraSource>) -> Result<Fit> {
+        let fit = lora.fit(Home::UNet, &Targets::unet(&self.unet));
+        if !fit.is_empty() || !lora.has(Home::UNet) {
+            return Ok(fit);
+        }
+        let family = lora.family().unwrap_or("another family");
+        Err(Error::Mismatch(format!(
+            "the LoRA `{}` is made for {family}, the model `{}` is {}",
+            lora.header.path.display(),
+            self.unet.header.path.display(),
+            kind::family(&self.unet.config)
+        )))
+    }
+
+    /// This model with `strength` times the differences of a LoRA; 0 is the model as it is.
+    #[must_use]
+    pub fn with_lora(&self, lora: Fit, strength: f64) -> Self {
+        if strength == 0.0 || lora.is_empty() {
+            return self.clone();
+        }
+        let overlay = self.unet.overlay.with_lora(lora, strength);
+        Self { unet: Arc::new(UNetSource { overlay, ..UNetSource::clone(&self.unet) }), ..self.clone() }
     }
 
     /// This model with other patches; shares everything else.

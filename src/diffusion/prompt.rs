@@ -1,5 +1,8 @@
 //! Prompts: ComfyUI's weight grammar, and how tokens are laid into chunks of 77.
 
+use std::collections::HashMap;
+
+use crate::embedding::Vector;
 use crate::tokenizer::{BOS, EOS, Tokenizer};
 use crate::{Error, Result};
 
@@ -24,10 +27,12 @@ pub enum Padding {
 /// 77 tokens with the weight each one's output gets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
-    /// Token ids; the first is [`BOS`].
+    /// Token ids; the first is [`BOS`], and 0 is where a vector is.
     pub ids: [u32; CHUNK],
     /// 1 for markers, padding and plain text.
     pub weights: [f32; CHUNK],
+    /// Vectors of embeddings, by their places, which are in order.
+    pub vectors: Vec<(usize, Vector)>,
 }
 
 impl Chunk {
@@ -42,11 +47,11 @@ impl Chunk {
     }
 }
 
-/// The chunks of a prompt, at least one.
+/// The chunks of a prompt, at least one, with the vectors that `embedding:name` stands for; a name without any is a word.
 ///
 /// # Errors
 /// A prompt of more than 64 KiB, a word the tokenizer refuses, or a weight that is not finite.
-pub fn chunks(text: &str, padding: Padding) -> Result<Vec<Chunk>> {
+pub fn chunks(text: &str, padding: Padding, vectors: &Vectors) -> Result<Vec<Chunk>> {
     if text.len() > MAX_BYTES {
         return Err(Error::Mismatch(format!("a prompt of {} bytes; the longest is {MAX_BYTES}", text.len())));
     }
@@ -59,35 +64,83 @@ pub fn chunks(text: &str, padding: Padding) -> Result<Vec<Chunk>> {
             )));
         }
         for words in split_embeddings(&segment) {
-            let ids = Tokenizer::shared().encode(&words)?;
-            let mut rest = ids.as_slice();
-            while rest.len() > open.room() {
-                let fits = if ids.len() >= LARGE { open.room() } else { 0 };
-                open.push(&rest[..fits], weight);
-                rest = &rest[fits..];
-                done.push(std::mem::replace(&mut open, Open::new()).close(padding));
+            let mut words = words;
+            if let Some((found, rest)) = embedding(&words, vectors) {
+                let tokens: Vec<_> = found.iter().cloned().map(Token::Vector).collect();
+                open.lay(&tokens, weight, padding, &mut done);
+                if rest.is_empty() {
+                    continue;
+                }
+                words = rest;
             }
-            open.push(rest, weight);
+            let ids: Vec<_> = Tokenizer::shared().encode(&words)?.into_iter().map(Token::Id).collect();
+            open.lay(&ids, weight, padding, &mut done);
         }
     }
     done.push(open.close(padding));
     Ok(done)
 }
 
+/// The names after `embedding:` in a prompt, in order; a comma behind one is none of its letters.
+pub fn embeddings(text: &str) -> Vec<String> {
+    let words = segments(text).into_iter().flat_map(|(segment, _)| split_embeddings(&segment));
+    let name = |words: String| {
+        let name = words.strip_prefix(NAME)?.split_whitespace().next()?.trim_matches(',').to_owned();
+        (!name.is_empty()).then_some(name)
+    };
+    words.filter_map(name).collect()
+}
+
+/// The vectors of embeddings by name, for one tower.
+pub type Vectors = HashMap<String, Vec<Vector>>;
+
+/// The embedding that a stretch of text starts with, and the rest of it, as ComfyUI cuts them.
+fn embedding<'a>(words: &str, vectors: &'a Vectors) -> Option<(&'a [Vector], String)> {
+    let mut rest = words.strip_prefix(NAME)?.split_whitespace();
+    let name = rest.next()?;
+    let left = rest.collect::<Vec<_>>().join(" ");
+    if let Some(found) = vectors.get(name) {
+        return Some((found, left));
+    }
+    let bare = name.trim_matches(',');
+    // Python counts letters, not bytes; a comma before the name costs its last letter.
+    let after: String = name.chars().skip(bare.chars().count()).collect();
+    Some((vectors.get(bare)?, format!("{after} {left}")))
+}
+
+/// What is laid into a chunk.
+#[derive(Clone)]
+enum Token {
+    Id(u32),
+    Vector(Vector),
+}
+
 /// A chunk being filled.
-struct Open(Vec<(u32, f32)>);
+struct Open(Vec<(Token, f32)>);
 
 impl Open {
     fn new() -> Self {
-        Self(vec![(BOS, 1.0)])
+        Self(vec![(Token::Id(BOS), 1.0)])
     }
 
     fn room(&self) -> usize {
         CHUNK - 1 - self.0.len()
     }
 
-    fn push(&mut self, ids: &[u32], weight: f64) {
-        self.0.extend(ids.iter().map(|&id| (id, weight as f32)));
+    /// Lays a segment into this chunk, and those after it.
+    fn lay(&mut self, tokens: &[Token], weight: f64, padding: Padding, done: &mut Vec<Chunk>) {
+        let mut rest = tokens;
+        while rest.len() > self.room() {
+            let fits = if tokens.len() >= LARGE { self.room() } else { 0 };
+            self.push(&rest[..fits], weight);
+            rest = &rest[fits..];
+            done.push(std::mem::replace(self, Self::new()).close(padding));
+        }
+        self.push(rest, weight);
+    }
+
+    fn push(&mut self, tokens: &[Token], weight: f64) {
+        self.0.extend(tokens.iter().map(|token| (token.clone(), weight as f32)));
     }
 
     fn close(self, padding: Padding) -> Chunk {
@@ -95,19 +148,27 @@ impl Open {
             Padding::EndOfText => EOS,
             Padding::Zero => 0,
         };
-        let mut chunk = Chunk { ids: [fill; CHUNK], weights: [1.0; CHUNK] };
+        let mut chunk = Chunk { ids: [fill; CHUNK], weights: [1.0; CHUNK], vectors: Vec::new() };
         chunk.ids[self.0.len()] = EOS;
-        for (i, (id, weight)) in self.0.into_iter().enumerate() {
-            chunk.ids[i] = id;
+        for (i, (token, weight)) in self.0.into_iter().enumerate() {
             chunk.weights[i] = weight;
+            chunk.ids[i] = match token {
+                Token::Id(id) => id,
+                Token::Vector(vector) => {
+                    chunk.vectors.push((i, vector));
+                    0
+                }
+            };
         }
         chunk
     }
 }
 
+/// What an embedding's name follows.
+const NAME: &str = "embedding:";
+
 /// ComfyUI tokenizes what follows a blank and `embedding:` on its own, which matters to what moves between chunks.
 fn split_embeddings(segment: &str) -> Vec<String> {
-    const NAME: &str = "embedding:";
     let segment = segment.replace("\nembedding:", " embedding:");
     let mut parts = segment.split(" embedding:");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -230,16 +291,21 @@ mod tests {
             let expected = prompt["chunks"].as_array().unwrap();
             if expected.iter().any(|c| c["weights"].as_array().unwrap().iter().any(|run| !run[0].is_number()))
             {
-                assert!(chunks(text, Padding::EndOfText).unwrap_err().to_string().contains("not finite"));
+                assert!(
+                    chunks(text, Padding::EndOfText, &Vectors::new())
+                        .unwrap_err()
+                        .to_string()
+                        .contains("not finite")
+                );
                 continue;
             }
             let expected: Vec<Chunk> = expected.iter().map(chunk).collect();
-            assert_eq!(chunks(text, Padding::EndOfText).unwrap(), expected, "{text:?}");
+            assert_eq!(chunks(text, Padding::EndOfText, &Vectors::new()).unwrap(), expected, "{text:?}");
         }
     }
 
     fn chunk(json: &Value) -> Chunk {
-        let mut chunk = Chunk { ids: [EOS; CHUNK], weights: [1.0; CHUNK] };
+        let mut chunk = Chunk { ids: [EOS; CHUNK], weights: [1.0; CHUNK], vectors: Vec::new() };
         for (i, id) in json["tokens"].as_array().unwrap().iter().enumerate() {
             chunk.ids[i] = id.as_u64().unwrap() as u32;
         }
@@ -254,7 +320,7 @@ mod tests {
 
     #[test]
     fn zero_padding_follows_one_end_of_text() {
-        let chunk = &chunks("a cat", Padding::Zero).unwrap()[0];
+        let chunk = &chunks("a cat", Padding::Zero, &Vectors::new()).unwrap()[0];
         assert_eq!(chunk.ids[..5], [BOS, 320, 2368, EOS, 0]);
         assert_eq!(chunk.ids[76], 0);
     }
@@ -264,18 +330,18 @@ mod tests {
         let depth = 10_000;
         let text = format!("{}x{}", "(".repeat(depth), ")".repeat(depth));
         assert_eq!(segments(&text).len(), 1);
-        assert!(chunks(&text, Padding::EndOfText).is_err(), "1.1^10000 is not finite");
+        assert!(chunks(&text, Padding::EndOfText, &Vectors::new()).is_err(), "1.1^10000 is not finite");
     }
 
     #[test]
     fn a_prompt_without_end_is_refused() {
-        assert!(chunks(&"a ".repeat(40_000), Padding::EndOfText).is_err());
+        assert!(chunks(&"a ".repeat(40_000), Padding::EndOfText, &Vectors::new()).is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_becomes_whole_chunks(text in "[a-z ():.0-9\\\\\\[\\]\\PC]{0,200}") {
-            let Ok(chunks) = chunks(&text, Padding::EndOfText) else { return Ok(()) };
+            let Ok(chunks) = chunks(&text, Padding::EndOfText, &Vectors::new()) else { return Ok(()) };
             proptest::prop_assert!(!chunks.is_empty());
             for chunk in chunks {
                 proptest::prop_assert_eq!(chunk.ids[0], BOS);

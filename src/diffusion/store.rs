@@ -9,11 +9,12 @@ use std::time::SystemTime;
 use candle_core::{DType, Device, DeviceLocation};
 
 use crate::header::Header;
+use crate::overlay::Overlay;
 use crate::size::Size;
 use crate::{Error, Result};
 
 /// What identifies loaded weights: a file as it was, the part of it, and the form it is held in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
     path: PathBuf,
     length: u64,
@@ -21,6 +22,7 @@ pub struct Recipe {
     part: String,
     dtype: DType,
     device: DeviceLocation,
+    overlay: Overlay,
 }
 
 impl Recipe {
@@ -33,14 +35,26 @@ impl Recipe {
             part: part.into(),
             dtype,
             device: device.location(),
+            overlay: Overlay::default(),
         }
+    }
+
+    /// The same weights with these changes.
+    #[must_use]
+    pub fn with(self, overlay: &Overlay) -> Self {
+        Self { overlay: overlay.clone(), ..self }
     }
 }
 
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.path.file_name().unwrap_or_default().to_string_lossy();
-        write!(f, "{} of `{file}` in {:?}", self.part, self.dtype)
+        write!(f, "{} of `{file}` in {:?}", self.part, self.dtype)?;
+        match self.overlay.len() {
+            0 => Ok(()),
+            1 => f.write_str(", changed once"),
+            n => write!(f, ", changed {n} times"),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -14,9 +15,10 @@ use memmap2::UncheckedAdvice;
 use rayon::prelude::*;
 
 use crate::header::{Dtype, Header, TensorInfo};
+use crate::keys::Place;
 use crate::{Error, Result};
 
-/// The tensors of one file under the names a model asks for: `rename` turns such a name into the file's.
+/// The tensors of one file under the names a model asks for: `place` says where the file has such a one.
 /// The file is mapped once; a tensor is read, checked and converted to `dtype` when it is asked for.
 ///
 /// A file's `[out, in, 1, 1]` answers for `[out, in]` and the other way round: a 1×1 convolution is a linear.
@@ -24,30 +26,31 @@ use crate::{Error, Result};
 /// # Errors
 /// If the file cannot be mapped or has changed since its header was read. Errors of the tensors come from the
 /// builder and name file, key, expected and found shape.
-pub fn var_builder(
+pub fn var_builder<P: Into<Place>>(
     header: &Header,
-    rename: impl Fn(&str) -> String + Send + Sync + 'static,
+    place: impl Fn(&str) -> P + Send + Sync + 'static,
     dtype: DType,
     device: &Device,
 ) -> Result<VarBuilder<'static>> {
-    let backend = MappedFile { header: header.clone(), map: map(header)?, rename: Box::new(rename) };
+    let place = Box::new(move |name: &str| place(name).into());
+    let backend = MappedFile { header: header.clone(), map: map_file(&header.path, header.length)?, place };
     Ok(VarBuilder::from_backend(Box::new(backend), dtype, device.clone()))
 }
 
-/// Maps the file a header was read from.
+/// Maps a file that had so many bytes when it was looked at.
 #[expect(unsafe_code, reason = "a memory map is the weights' host tier; no safe interface exists")]
-fn map(header: &Header) -> Result<Mmap> {
-    let unreadable = |source| Error::Read { path: header.path.clone(), source };
-    let file = File::open(&header.path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.len() != header.length {
-        return Err(Error::file(&header.path, "the file changed while it was being read; run again"));
+pub(crate) fn map_file(path: &Path, length: u64) -> Result<Mmap> {
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() != length {
+        return Err(Error::file(path, "the file changed while it was being read; run again"));
     }
     // SAFETY: the mapping is read-only and private to this process. The contract, which the operating system
     // cannot enforce: nobody truncates or rewrites a model file in place while it is in use (downloads and
     // conversions write a new file and rename it).
     let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-    if map.len() as u64 != header.length {
-        return Err(Error::file(&header.path, "the file changed while it was being read; run again"));
+    if map.len() as u64 != length {
+        return Err(Error::file(path, "the file changed while it was being read; run again"));
     }
     Ok(map)
 }
@@ -55,26 +58,44 @@ fn map(header: &Header) -> Result<Mmap> {
 struct MappedFile {
     header: Header,
     map: Mmap,
-    rename: Box<dyn Fn(&str) -> String + Send + Sync>,
+    place: Box<dyn Fn(&str) -> Place + Send + Sync>,
 }
 
 impl MappedFile {
     fn load(&self, name: &str, shape: Option<&Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
-        let key = (self.rename)(name);
+        let Place { name: key, part, transposed } = (self.place)(name);
         let fail = |message: String| Error::file(&self.header.path, message);
         let Some(info) = self.header.tensors.get(&key) else {
             let expected = shape.map(|s| format!(", expected with shape {:?}", s.dims())).unwrap_or_default();
             return Err(fail(format!("the tensor `{key}` is missing{expected}")));
         };
-        let dims = match shape {
-            Some(s) if !same_but_for_ones(s.dims(), &info.shape) => {
-                let found = &info.shape;
-                return Err(fail(format!("tensor `{key}` has shape {found:?}, expected {:?}", s.dims())));
-            }
-            Some(s) => s.dims(),
-            None => &info.shape,
+        let found = &info.shape;
+        let Some((mut dims, range)) = part_of(info, part) else {
+            let parts = part.map_or(1, |(_, parts)| parts);
+            return Err(fail(format!("tensor `{key}` has shape {found:?}, expected {parts} equal parts")));
         };
-        let bytes = &self.map[range(info)];
+        if transposed {
+            dims.reverse();
+        }
+        if let Some(s) = shape {
+            if !same_but_for_ones(s.dims(), &dims) {
+                let (mut expected, parts) = (s.dims().to_vec(), part.map_or(1, |(_, parts)| parts));
+                if transposed {
+                    expected.reverse();
+                }
+                if let Some(rows) = expected.first_mut() {
+                    *rows *= parts;
+                }
+                return Err(fail(format!("tensor `{key}` has shape {found:?}, expected {expected:?}")));
+            }
+            dims = s.dims().to_vec();
+        }
+        let bytes = &self.map[range];
+        // The file's own order, until it is in memory.
+        if transposed {
+            dims.reverse();
+        }
+        let dims = dims.as_slice();
         if !all_finite(info.dtype, bytes) {
             return Err(fail(format!(
                 "tensor `{key}` has values that are not finite; download the file again"
@@ -89,6 +110,7 @@ impl MappedFile {
             _ => Tensor::from_raw_buffer(bytes, source, dims, &Device::Cpu)?.to_dtype(dtype)?,
         };
         self.forget(info);
+        let tensor = if transposed { tensor.t()?.contiguous()? } else { tensor };
         Ok(tensor.to_device(device)?)
     }
 
@@ -110,6 +132,20 @@ impl MappedFile {
 /// Where a tensor is in the map: the header was checked against the file's length, and the map has that length.
 fn range(info: &TensorInfo) -> Range<usize> {
     info.range.start as usize..info.range.end as usize
+}
+
+/// The dimensions and the place of one of so many parts of a tensor's rows; `None` if it has no such part.
+fn part_of(info: &TensorInfo, part: Option<(usize, usize)>) -> Option<(Vec<usize>, Range<usize>)> {
+    let (mut dims, whole) = (info.shape.clone(), range(info));
+    let Some((part, parts)) = part else { return Some((dims, whole)) };
+    let rows = dims.first_mut()?;
+    if !rows.is_multiple_of(parts) || part >= parts {
+        return None;
+    }
+    *rows /= parts;
+    let bytes = whole.len() / parts;
+    let start = whole.start + part * bytes;
+    Some((dims, start..start + bytes))
 }
 
 /// What f16 and bf16 have in common.
@@ -171,7 +207,7 @@ impl SimpleBackend for MappedFile {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.header.tensors.contains_key(&(self.rename)(name))
+        self.header.tensors.contains_key(&(self.place)(name).name)
     }
 }
 

@@ -73,6 +73,7 @@ pub struct Known {
     pub(crate) files: BTreeMap<&'static str, File>,
     pub(crate) facts: BTreeMap<&'static str, Facts>,
     pub(crate) models: BTreeMap<&'static str, Vec<(String, PathBuf)>>,
+    pub(crate) mentioned: Vec<File>,
 }
 
 impl Known {
@@ -106,6 +107,11 @@ impl Known {
     /// The model files in a folder the node says it searches, as [`Files::models`](crate::Files::models) lists them.
     pub fn models(&self, folder: &str) -> &[(String, PathBuf)] {
         self.models.get(folder).map_or(&[], Vec::as_slice)
+    }
+
+    /// The model files that its texts name; see [`Node::mentions`](crate::Node::mentions).
+    pub fn mentioned(&self) -> &[File] {
+        &self.mentioned
     }
 
     /// What is known of a linked value; `None` when the input is not linked or its node is in error.

@@ -42,7 +42,7 @@ pub use format::{format, set};
 pub use hash::Hash;
 pub use inputs::Overrides;
 pub use literal::Literal;
-pub use node::{Args, Inputs, Node, NodeError, Outputs};
+pub use node::{Args, Inputs, Mention, Node, NodeError, Outputs};
 pub use plan::{Constant, Job, Link, NodeId, Plan, PlanOutput};
 pub use port::{Bytes, Port, Value};
 pub use registry::{NodeDef, Registry};

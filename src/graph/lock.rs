@@ -58,14 +58,16 @@ fn models(plan: &Plan) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// The model files of a job: the input, the folder and the file.
+/// The model files of a job: the input (none for a file that a text names), the folder and the file.
 fn files(job: &Job) -> impl Iterator<Item = (&'static str, &'static str, &File)> {
-    job.args.iter().filter_map(|(input, constant)| match (&job.def.input(input)?.socket, constant) {
-        (Socket::Value(ValueKind::File { folder }), Constant::File(file)) if *folder != "input" => {
-            Some((*input, *folder, file))
-        }
-        _ => None,
-    })
+    let given =
+        job.args.iter().filter_map(|(input, constant)| match (&job.def.input(input)?.socket, constant) {
+            (Socket::Value(ValueKind::File { folder }), Constant::File(file)) if *folder != "input" => {
+                Some((*input, *folder, file))
+            }
+            _ => None,
+        });
+    given.chain(job.mentioned.iter().map(|(folder, file)| ("", *folder, file)))
 }
 
 fn nodes(plan: &Plan) -> BTreeMap<&'static str, u32> {

@@ -18,6 +18,13 @@ pub trait Node: Inputs + Send + 'static {
     /// [`NodeError::on`] an input that is wrong, any error of the work, or [`Cancelled`].
     fn run(self, cx: &Context) -> Result<Self::Output, NodeError>;
 
+    /// The model files that a literal text names (`embedding:x` in a prompt). The check refuses a name without a file; the
+    /// file's content is part of the node's key, and [`Files::find`](crate::Files::find) gives it to `run`.
+    fn mentions(text: &str) -> Vec<Mention> {
+        let _ = text;
+        Vec::new()
+    }
+
     /// What can be said of the outputs before anything runs, one [`Facts`] per output, from literals, file headers and
     /// what is known of the linked values. Called by every check: it must be quick and read no weights.
     ///
@@ -27,6 +34,15 @@ pub trait Node: Inputs + Send + 'static {
         let _ = known;
         Ok(Vec::new())
     }
+}
+
+/// A model file that a text names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mention {
+    /// The model folder it is in.
+    pub folder: &'static str,
+    /// Its name there.
+    pub name: String,
 }
 
 /// What `#[derive(Inputs)]` writes: the declaration of a node and how its fields are filled.

@@ -83,6 +83,8 @@ pub struct Job {
     pub def: Arc<NodeDef>,
     /// Literals and files by the inputs' own names, defaults filled in; linked inputs are edges.
     pub args: BTreeMap<&'static str, Constant>,
+    /// Model files that its texts name, with the folders they are in; see [`Node::mentions`](crate::Node::mentions).
+    pub mentioned: Vec<(&'static str, File)>,
     pub(crate) span: Option<Span>,
     pub(crate) input_spans: Vec<(&'static str, Span)>,
 }
@@ -90,13 +92,13 @@ pub struct Job {
 impl Job {
     /// A job that no file describes, for [`Plan::assemble`].
     pub fn new(id: impl Into<NodeId>, def: Arc<NodeDef>, args: BTreeMap<&'static str, Constant>) -> Self {
-        Self { id: id.into(), def, args, span: None, input_spans: Vec::new() }
+        Self { id: id.into(), def, args, mentioned: Vec::new(), span: None, input_spans: Vec::new() }
     }
 
     /// The key of this job's results, given the identities of its linked values by input name.
     ///
     /// # Errors
-    /// When a file argument cannot be read.
+    /// When a file argument, or a file named in a text, cannot be read.
     pub fn key(&self, values: &BTreeMap<&'static str, Hash>, files: &Files, salt: &Hash) -> io::Result<Hash> {
         let mut parts = BTreeMap::new();
         for (name, constant) in &self.args {
@@ -107,14 +109,17 @@ impl Job {
             parts.insert(*name, part);
         }
         parts.extend(values.iter().map(|(name, id)| (*name, key::Part::Value(*id))));
-        if self.def.searches.is_empty() {
+        if self.def.searches.is_empty() && self.mentioned.is_empty() {
             return Ok(key::key(&self.def, &parts, salt));
         }
-        let mut found = Hash::builder().part(salt.as_bytes());
+        let mut with = Hash::builder().part(salt.as_bytes());
         for (name, path) in self.def.searches.iter().flat_map(|folder| files.models(folder)) {
-            found = found.part(name).part(files.hash(&path)?.as_bytes());
+            with = with.part(name).part(files.hash(&path)?.as_bytes());
         }
-        Ok(key::key(&self.def, &parts, &found.finish()))
+        for (folder, file) in &self.mentioned {
+            with = with.part(folder).part(&file.name).part(files.hash(&file.path)?.as_bytes());
+        }
+        Ok(key::key(&self.def, &parts, &with.finish()))
     }
 
     /// Where the file gives an input, if it does.

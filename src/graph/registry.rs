@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Context, Facts, Hash, InputSpec, Known, Lane, Node, NodeError, OutputSpec, Value,
-    node::{Args, Outputs},
+    node::{Args, Mention, Outputs},
 };
 
 /// Everything there is to know of a node type.
@@ -30,6 +30,8 @@ pub struct NodeDef {
     pub inputs: Vec<InputSpec>,
     /// Outputs; none: a sink, run for its effect.
     pub outputs: Vec<OutputSpec>,
+    /// See [`Node::mentions`].
+    pub mentions: fn(&str) -> Vec<Mention>,
     /// See [`Node::infer`].
     pub infer: fn(&Known) -> Result<Vec<Facts>, NodeError>,
     /// Runs it with `args`; the key identifies the results.
@@ -50,6 +52,7 @@ impl NodeDef {
             searches: N::SEARCHES,
             inputs: N::specs(),
             outputs: N::Output::specs(N::OUTPUT_NAMES),
+            mentions: N::mentions,
             infer: N::infer,
             run: |mut args, cx, key| Ok(N::take(&mut args)?.run(cx)?.into_values(key)),
         }

@@ -1,7 +1,7 @@
 //! What guidance does with prompts, windows and ControlNets, one model call at a time.
 
 use super::*;
-use crate::clip_text::ClipSource;
+use crate::clip::ClipSource;
 use crate::conditioning::Hint;
 use crate::fixture::{self, Tensors};
 use crate::model::ControlNetSource;
@@ -20,7 +20,7 @@ impl Bench {
     }
 
     fn text(&self, text: &str) -> Conditioning {
-        Conditioning::text(self.clip.encode(&self.rt, text).unwrap(), None)
+        Conditioning::text(self.clip.encode(&self.rt, text).unwrap().context, None)
     }
 
     fn denoised(&self, positive: &Conditioning, negative: &Conditioning, cfg: f64, sigma: f64) -> Tensor {

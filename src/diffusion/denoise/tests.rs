@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::*;
-use crate::clip_text::ClipSource;
+use crate::clip::ClipSource;
 use crate::conditioning::Hint;
 use crate::fixture::{self, Tensors, assert_close};
 use crate::inpaint::NoiseMask;
@@ -49,7 +49,7 @@ impl Family {
     }
 
     fn text(&self, text: &str) -> Conditioning {
-        Conditioning::text(self.clip.encode(&self.rt, text).unwrap(), None)
+        Conditioning::text(self.clip.encode(&self.rt, text).unwrap().context, None)
     }
 
     /// The final latent, and what the model took the first one for.

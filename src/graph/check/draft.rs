@@ -11,6 +11,7 @@ use crate::{
     diag::{Severity, Span},
     files::FileProblem,
     near::{did_you_mean, near},
+    node::Mention,
     spec::InputSpec,
     workflow::{Dialect, RawField},
 };
@@ -23,6 +24,8 @@ pub(super) struct Draftee {
     pub(super) span: Option<Span>,
     pub(super) args: BTreeMap<&'static str, Constant>,
     pub(super) links: Vec<Edge>,
+    /// Model files that its texts name, with their folders.
+    pub(super) mentioned: Vec<(&'static str, File)>,
     pub(super) input_spans: Vec<(&'static str, Span)>,
     /// Something about it has been reported.
     pub(super) broken: bool,
@@ -105,8 +108,18 @@ impl<'a> Draft<'a> {
     pub(super) fn push(&mut self, id: NodeId, def: Option<Arc<NodeDef>>, span: Option<Span>) -> usize {
         let broken = def.is_none();
         self.ids.insert(id.clone(), self.nodes.len());
-        let (args, links, input_spans) = (BTreeMap::new(), Vec::new(), Vec::new());
-        self.nodes.push(Draftee { id, def, span, args, links, input_spans, broken, removed: None });
+        let (args, links, mentioned, input_spans) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
+        self.nodes.push(Draftee {
+            id,
+            def,
+            span,
+            args,
+            links,
+            mentioned,
+            input_spans,
+            broken,
+            removed: None,
+        });
         self.nodes.len() - 1
     }
 
@@ -181,6 +194,9 @@ impl<'a> Draft<'a> {
         };
         match resolved {
             Resolved::Constant(constant) => {
+                if let Constant::Literal(Literal::Text(text)) = &constant {
+                    self.mentions(at, text);
+                }
                 self.nodes[at.node].args.insert(input.name, constant);
             }
             Resolved::Link { producer, output } => {
@@ -192,6 +208,19 @@ impl<'a> Draft<'a> {
             }
             Resolved::Empty => self.default(at.node, input),
             Resolved::Broken => self.nodes[at.node].broken = true,
+        }
+    }
+
+    /// Finds the model files that a text names.
+    fn mentions(&mut self, at: At, text: &str) {
+        let Some(def) = self.nodes[at.node].def.clone() else { return };
+        for Mention { folder, name } in (def.mentions)(text) {
+            match self.file(at, folder, &name, None) {
+                Resolved::Constant(Constant::File(file)) => {
+                    self.nodes[at.node].mentioned.push((folder, file));
+                }
+                _ => self.nodes[at.node].broken = true,
+            }
         }
     }
 

@@ -102,6 +102,7 @@ impl Draft<'_> {
                 }
             }
             known.models = def.searches.iter().map(|folder| (*folder, self.files.models(folder))).collect();
+            known.mentioned = draftee.mentioned.iter().map(|(_, file)| file.clone()).collect();
             match (def.infer)(&known) {
                 Ok(outputs) => facts[node] = Some(outputs),
                 Err(error) => {
@@ -139,11 +140,13 @@ impl Draft<'_> {
                     files.insert(file.path.clone());
                 }
             }
+            files.extend(draftee.mentioned.iter().map(|(_, file)| file.path.clone()));
             links[node] = draftee.links;
             index[node] = graph.add_node(Job {
                 id: draftee.id,
                 def,
                 args: draftee.args,
+                mentioned: draftee.mentioned,
                 span: draftee.span,
                 input_spans: draftee.input_spans,
             });

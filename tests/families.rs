@@ -1,0 +1,228 @@
+//! Models of every family, from a workflow file to a picture, against ComfyUI on the same weights: SDXL, its refiner,
+//! SD2.x, inpainting, instruct-pix2pix; in miniature, with the names, shapes and parts of the published files.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+#[path = "fixtures/made.rs"]
+mod made;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// Names and shapes of a section of a key list.
+fn key_list(list: &str, section: &str) -> Vec<(String, Vec<usize>)> {
+    let text = fs::read_to_string(fixture(list)).unwrap();
+    let from = text.find(&format!("# {section}\n")).unwrap();
+    let rows = text[from..].lines().skip(1).take_while(|line| !line.starts_with('#'));
+    rows.map(|row| {
+        let (name, shape) = row.split_once('\t').unwrap();
+        let shape = shape.split(',').filter(|d| !d.is_empty()).map(|d| d.parse().unwrap()).collect();
+        (name.to_owned(), shape)
+    })
+    .collect()
+}
+
+/// A folder with made checkpoints, pictures to start from, and what ComfyUI drew.
+struct Studio {
+    folder: tempfile::TempDir,
+    expected: HashMap<String, Tensor>,
+    cases: Value,
+}
+
+impl Studio {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("models/checkpoints")).unwrap();
+        let file = fixture("families/cases.safetensors");
+        let expected = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        let cases = serde_json::from_str(header["__metadata__"]["cases"].as_str().unwrap()).unwrap();
+        let bytes = |name: &str| expected[name].flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        image::RgbImage::from_raw(128, 96, bytes("photo"))
+            .unwrap()
+            .save(folder.path().join("photo.png"))
+            .unwrap();
+        image::GrayImage::from_raw(128, 96, bytes("hole"))
+            .unwrap()
+            .save(folder.path().join("hole.png"))
+            .unwrap();
+        Self { folder, expected, cases }
+    }
+
+    /// Writes the checkpoint of a case: UNet, autoencoder and text encoders in one file.
+    fn checkpoint(&self, family: &str, v: bool) {
+        let towers = if family == "sdxl" || family == "refiner" { family } else { "sd2" };
+        let heads = if family == "refiner" { 3 } else { 2 };
+        let config = format!(
+            r#"{{"text": {{"num_attention_heads": {heads}}}, "text_2": {{"num_attention_heads": 3}}, "prediction": "{}"}}"#,
+            if v { "v" } else { "epsilon" }
+        );
+        let parts = [
+            key_list("families/keys.tsv", family),
+            key_list("families/keys.tsv", "vae"),
+            key_list("clip_towers/keys.tsv", towers),
+        ];
+        let path = self.folder.path().join("models/checkpoints").join(format!("{family}.safetensors"));
+        made::write(&path, &parts.concat(), &config);
+    }
+
+    /// Draws a case with `nodes` between the loader `ckpt` and the sampler, whose inputs `start` names, and holds latent
+    /// and picture to ComfyUI's.
+    fn draws(&self, name: &str, nodes: &str, start: &str) {
+        let case = &self.cases[name];
+        self.checkpoint(case["checkpoint"].as_str().unwrap(), case["v"].as_bool().unwrap());
+        let field = |key: &str| case[key].to_string();
+        let [text, negative] = [0, 1].map(|i| case["texts"][i].to_string());
+        let workflow = format!(
+            "flow: 1\nname: {name}\nnodes:\n  ckpt: {{ type: LoadCheckpoint, file: {checkpoint} }}\n{nodes}  \
+             sample: {{ type: KSampler, model: ckpt, {start}, seed: {seed}, steps: {steps}, cfg: {cfg}, \
+             sampler: {sampler}, scheduler: {scheduler}, denoise: {denoise} }}\n  \
+             image: {{ type: VAEDecode, samples: sample, vae: ckpt }}\n  \
+             save: {{ type: SaveImage, images: image, path: out/{name}.png }}\n  \
+             keep: {{ type: SaveLatent, samples: sample, filename_prefix: {name} }}\n",
+            checkpoint = field("checkpoint"),
+            seed = field("seed"),
+            steps = field("steps"),
+            cfg = field("cfg"),
+            sampler = field("sampler"),
+            scheduler = field("scheduler"),
+            denoise = field("denoise"),
+        );
+        let workflow = workflow.replace("TEXT", &text).replace("NEGATIVE", &negative);
+        let (folder, out) = (self.folder.path(), tempfile::tempdir().unwrap());
+        fs::write(folder.join("case.yaml"), &workflow).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+        command.current_dir(folder).args(["run", "case.yaml", "--models", "models", "--input", ".", "--out"]);
+        let output = command.arg(out.path()).env("FLOW_CACHE", "off").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {workflow}\n{said}");
+
+        let latent = candle_core::safetensors::load(found(out.path(), "latent"), &Device::Cpu).unwrap();
+        let (ours, theirs) =
+            (values(&latent["latent_tensor"]), values(&self.expected[&format!("{name}/latent")]));
+        assert_eq!(ours.len(), theirs.len(), "{name}");
+        let range = theirs.iter().fold(0f32, |most, v| most.max(v.abs()));
+        let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let picture = image::open(found(out.path(), "png")).unwrap().into_rgb8();
+        let theirs = self.expected[&format!("{name}/image")].flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        assert_eq!(picture.as_raw().len(), theirs.len(), "{name}");
+        let squares = picture.iter().zip(&theirs).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+        let psnr = 10.0 * (255.0 * 255.0 / (squares.sum::<f64>() / theirs.len() as f64).max(1e-9)).log10();
+        println!("{name}: latent {worst:e} of {range}, picture {psnr:.1} dB");
+        assert!(worst <= 1e-3 * range, "{name}: the latent is {worst} off, of {range}");
+        assert!(psnr >= 40.0, "{name}: {psnr} dB");
+    }
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The one file with this ending below a folder.
+fn found(folder: &Path, ending: &str) -> PathBuf {
+    fn all(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+        entries.flat_map(|path| if path.is_dir() { all(&path) } else { vec![path] }).collect()
+    }
+    let mut files = all(folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == ending));
+    files.next().unwrap_or_else(|| panic!("no .{ending}"))
+}
+
+const PROMPTS: &str = "  pos: { type: CLIPTextEncode, clip: ckpt, text: TEXT }
+  neg: { type: CLIPTextEncode, clip: ckpt, text: NEGATIVE }
+";
+const EMPTY: &str = "  empty: { type: EmptyLatentImage, width: 160, height: 128 }\n";
+const PICTURE: &str = "  photo: { type: LoadImage, image: photo.png }\n";
+const HOLE: &str = "  hole: { type: LoadImageMask, image: hole.png, channel: red }\n";
+const PLAIN: &str = "positive: pos, negative: neg, latent: empty";
+const SHOWN: &str = "positive: shown.positive, negative: shown.negative, latent: shown.latent";
+
+#[test]
+fn sdxl_draws_as_in_comfyui() {
+    let studio = Studio::new();
+    studio.draws("sdxl", &[PROMPTS, EMPTY].concat(), PLAIN);
+    let texts = &studio.cases["sdxl_sizes"]["texts"];
+    let nodes = format!(
+        "  pos: {{ type: CLIPTextEncodeSDXL, clip: ckpt, text_g: {}, text_l: {}, width: 1024, height: 768, \
+         crop_w: 16, crop_h: 8, target_width: 896, target_height: 1152 }}\n  \
+         neg: {{ type: CLIPTextEncode, clip: ckpt, text: NEGATIVE }}\n{EMPTY}",
+        texts[0][0], texts[0][1]
+    );
+    studio.draws("sdxl_sizes", &nodes, PLAIN);
+}
+
+#[test]
+fn the_refiner_draws_as_in_comfyui() {
+    let studio = Studio::new();
+    studio.draws("refiner", &[PROMPTS, EMPTY].concat(), PLAIN);
+    let encode = |name: &str, text: &str, score: f32| {
+        format!(
+            "  {name}: {{ type: CLIPTextEncodeSDXLRefiner, clip: ckpt, text: {text}, ascore: {score}, \
+             width: 800, height: 600 }}\n"
+        )
+    };
+    let nodes = [&encode("pos", "TEXT", 7.5), &encode("neg", "NEGATIVE", 1.5), EMPTY].concat();
+    studio.draws("refiner_scored", &nodes, PLAIN);
+}
+
+#[test]
+fn sd2_draws_as_in_comfyui_whatever_it_predicts() {
+    let studio = Studio::new();
+    studio.draws("sd2", &[PROMPTS, EMPTY].concat(), PLAIN);
+    studio.draws("sd2_v", &[PROMPTS, EMPTY].concat(), PLAIN);
+}
+
+#[test]
+fn inpainting_models_draw_as_in_comfyui() {
+    let studio = Studio::new();
+    let shown = |more: &str| {
+        let node = format!(
+            "  shown: {{ type: InpaintModelConditioning, positive: pos, negative: neg, vae: ckpt, pixels: photo, \
+             mask: hole{more} }}\n"
+        );
+        [PROMPTS, PICTURE, HOLE, &node].concat()
+    };
+    studio.draws("inpaint", &shown(""), SHOWN);
+    studio.draws("inpaint_whole", &shown(", noise_mask: false"), SHOWN);
+    let latent = "  holed: { type: VAEEncodeForInpaint, pixels: photo, vae: ckpt, mask: hole }\n";
+    let start = "positive: pos, negative: neg, latent: holed";
+    studio.draws("inpaint_latent", &[PROMPTS, PICTURE, HOLE, latent].concat(), start);
+}
+
+#[test]
+fn instruct_pix2pix_draws_as_in_comfyui() {
+    let shown = "  shown: { type: InstructPixToPixConditioning, positive: pos, negative: neg, vae: ckpt, pixels: photo }\n";
+    Studio::new().draws("pix2pix", &[PROMPTS, PICTURE, shown].concat(), SHOWN);
+}
+
+#[test]
+fn a_text_for_each_tower_needs_two_towers() {
+    let studio = Studio::new();
+    studio.checkpoint("sd2", false);
+    let workflow = "flow: 1\nname: one\nnodes:\n  ckpt: { type: LoadCheckpoint, file: sd2 }\n  \
+        pos: { type: CLIPTextEncodeSDXL, clip: ckpt, text_g: a, text_l: b }\n  \
+        empty: { type: EmptyLatentImage, width: 64, height: 64 }\n  \
+        sample: { type: KSampler, model: ckpt, positive: pos, negative: pos, latent: empty, steps: 1 }\n  \
+        image: { type: VAEDecode, samples: sample, vae: ckpt }\n  \
+        save: { type: SaveImage, images: image, path: out/one.png }\n";
+    fs::write(studio.folder.path().join("one.yaml"), workflow).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+    command.current_dir(studio.folder.path()).args(["run", "one.yaml", "--models", "models"]);
+    let output = command.env("FLOW_CACHE", "off").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("has one text encoder; expected the two of SDXL"), "{said}");
+}
