@@ -3,6 +3,7 @@
 
 mod canny;
 mod checks;
+mod comfy_classes;
 mod comfy_nodes;
 mod diffusion;
 mod files;
