@@ -246,8 +246,8 @@ port!(
     ClipVision = diffusion::clip_vision::ClipVisionSource, "CLIP_VISION", |_vision| Bytes::default()
 );
 port!(
-    /// A ControlNet, not loaded.
-    ControlNet = Arc<diffusion::model::ControlNetSource>, "CONTROL_NET", |_net| Bytes::default()
+    /// A ControlNet or a T2I-Adapter, not loaded.
+    ControlNet = Arc<diffusion::control::ControlSource>, "CONTROL_NET", |_net| Bytes::default()
 );
 
 port!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use crate::concat::Concat;
-use crate::model::ControlNetSource;
+use crate::control::ControlSource;
 use crate::{Error, Result};
 
 /// A list of prompts whose guesses are averaged, as ComfyUI's CONDITIONING is.
@@ -51,7 +51,7 @@ pub struct Sizes {
 #[derive(Debug, Clone)]
 pub struct Control {
     /// The network.
-    pub net: Arc<ControlNetSource>,
+    pub net: Arc<ControlSource>,
     /// The picture it sees.
     pub hint: Hint,
     /// What its residuals are multiplied by.

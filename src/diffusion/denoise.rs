@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use crate::attention::{Patches, Row, Step};
 use crate::concat::{Concat, Sees};
 use crate::conditioning::{Cond, Conditioning, Control, EMBEDDED};
+use crate::control::ControlSource;
 use crate::controlnet::ControlNet;
 use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
@@ -50,13 +51,19 @@ struct Prompt {
     controls: Vec<usize>,
 }
 
-/// A ControlNet made ready for a run.
+/// A ControlNet or T2I-Adapter made ready for a run.
 struct Net {
-    net: Arc<ControlNet>,
-    /// Features of the hint, NHWC, one for each picture.
-    hint: Tensor,
+    look: Look,
     strength: f64,
     window: Window,
+}
+
+/// How a hint is seen.
+enum Look {
+    /// At every step, beside the latent: with the features of the hint, NHWC, one for each picture.
+    Always { net: Arc<ControlNet>, hint: Tensor },
+    /// Once: what is then added at every step, one for each picture.
+    Once(Residuals),
 }
 
 #[derive(Clone)]
@@ -298,14 +305,20 @@ fn added(cond: &Cond, row: Row, model: &Model, height: usize, width: usize) -> R
 
 impl Net {
     fn new(rt: &Runtime, schedule: &Discrete, control: &Control, latent: (usize, usize)) -> Result<Self> {
-        let net = control.net.load(rt)?;
-        let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
-        Ok(Self {
-            hint: net.embed_hint(&pixels)?,
-            net,
-            strength: control.strength,
-            window: Window::new(schedule, control.start_percent, control.end_percent),
-        })
+        let look = match &*control.net {
+            ControlSource::ControlNet(source) => {
+                let net = source.load(rt)?;
+                let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
+                Look::Always { hint: net.embed_hint(&pixels)?, net }
+            }
+            ControlSource::T2iAdapter(source) => {
+                let adapter = source.load(rt)?;
+                let (height, width) = adapter.hint_size(latent);
+                Look::Once(adapter.forward(&control.hint.at(height, width, &rt.device)?)?)
+            }
+        };
+        let window = Window::new(schedule, control.start_percent, control.end_percent);
+        Ok(Self { look, strength: control.strength, window })
     }
 
     /// For `copies` batches one after the other; the hint's pictures go through each in turn.
@@ -317,9 +330,14 @@ impl Net {
         y: Option<&Tensor>,
         copies: usize,
     ) -> Result<Residuals> {
-        let hint = cycle(&self.hint, input.dim(0)? / copies, input.device())?;
-        let hint = Tensor::cat(&vec![hint; copies], 0)?;
-        let residuals = self.net.forward(input, timestep, context, y, &hint)?;
+        let rows = |one: &Tensor| {
+            let one = cycle(one, input.dim(0)? / copies, input.device())?;
+            Ok(Tensor::cat(&vec![one; copies], 0)?)
+        };
+        let residuals = match &self.look {
+            Look::Always { net, hint } => net.forward(input, timestep, context, y, &rows(hint)?)?,
+            Look::Once(seen) => seen.map(rows)?,
+        };
         if self.strength == 1.0 { Ok(residuals) } else { residuals.scale(self.strength) }
     }
 }

@@ -93,6 +93,9 @@ const SIGNS: &[(Part, &[&str])] = &[
             "body.0.resnets.0.block1.weight",
             "adapter.body.0.resnets.0.block1.weight",
             "body.0.in_conv.weight",
+            "body.0.block1.weight",
+            "adapter.body.0.block1.weight",
+            "adapter.body.0.in_conv.weight",
         ],
     ),
     (

@@ -99,19 +99,5 @@ impl Upscaler {
     }
 }
 
-/// `[B, H, W, C r²]` → `[B, H r, W r, C]` (torch's `pixel_shuffle`: the channels of one pixel lie together).
-fn pixel_shuffle(x: &Tensor, r: usize) -> candle_core::Result<Tensor> {
-    let (b, h, w, c) = x.dims4()?;
-    let c = c / (r * r);
-    x.reshape(&[b, h, w, c, r, r])?.permute([0, 1, 4, 2, 5, 3])?.reshape((b, h * r, w * r, c))
-}
-
-/// `[B, H r, W r, C]` → `[B, H, W, C r²]`.
-fn pixel_unshuffle(x: &Tensor, r: usize) -> candle_core::Result<Tensor> {
-    let (b, h, w, c) = x.dims4()?;
-    let (h, w) = (h / r, w / r);
-    x.reshape(&[b, h, r, w, r, c])?.permute([0, 1, 3, 5, 2, 4])?.reshape((b, h, w, c * r * r))
-}
-
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use super::*;
 use crate::clip::ClipSource;
 use crate::conditioning::Hint;
 use crate::fixture::{self, Tensors};
-use crate::model::ControlNetSource;
+use crate::control::ControlSource;
 
 struct Bench {
     rt: Runtime,
@@ -32,7 +32,7 @@ impl Bench {
 }
 
 fn control(start_percent: f64, end_percent: f64) -> Control {
-    let net = ControlNetSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap();
+    let net = ControlSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap();
     let rgb: Vec<f32> = (0..128 * 128 * 3).map(|i| f32::from((i / 3) % 128 == 64)).collect();
     let hint = Hint::new(1, 128, 128, rgb.into()).unwrap();
     Control { net: Arc::new(net), hint, strength: 1.0, start_percent, end_percent }

@@ -10,7 +10,7 @@ use crate::conditioning::Hint;
 use crate::fixture::{self, Tensors, assert_close};
 use crate::inpaint::NoiseMask;
 use crate::ip_adapter::{self, EmbedsScaling, ImageEmbeds, IpAdapterSource, IpOptions, WeightType};
-use crate::model::ControlNetSource;
+use crate::control::ControlSource;
 use crate::samplers;
 use crate::sampling::{Sampling, Settings, window};
 use crate::schedule;
@@ -180,8 +180,8 @@ fn hint(path: &std::path::Path) -> Hint {
     Hint::new(1, picture.height() as usize, picture.width() as usize, rgb.into()).unwrap()
 }
 
-fn control_net() -> Arc<ControlNetSource> {
-    Arc::new(ControlNetSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap())
+fn control_net() -> Arc<ControlSource> {
+    Arc::new(ControlSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap())
 }
 
 fn hinted(settings: &Value) -> Control {

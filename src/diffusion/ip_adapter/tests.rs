@@ -198,7 +198,7 @@ fn controlnet_residuals_are_the_same_bits_with_and_without_an_adapter() {
     };
     let ((plain, eps), (with, eps_ip)) = (residuals(&model), residuals(&patched));
     assert!(error(&eps, &eps_ip) > 1e-3, "the adapter acts");
-    for (a, b) in plain.down.iter().chain([&plain.mid]).zip(with.down.iter().chain([&with.mid])) {
+    for (a, b) in plain.down.iter().chain(&plain.mid).zip(with.down.iter().chain(&with.mid)) {
         assert_eq!(error(a, b), 0.0);
     }
 }

@@ -99,3 +99,23 @@ pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tenso
     };
     x.index_select(&pick(height, h)?, 1)?.index_select(&pick(width, w)?, 2)
 }
+
+/// `[B, H, W, C r²]` → `[B, H r, W r, C]` (torch's `pixel_shuffle`: the channels of one pixel lie together).
+///
+/// # Errors
+/// If the channels are no whole squares.
+pub fn pixel_shuffle(x: &Tensor, r: usize) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    let c = c / (r * r);
+    x.reshape(&[b, h, w, c, r, r])?.permute([0, 1, 4, 2, 5, 3])?.reshape((b, h * r, w * r, c))
+}
+
+/// `[B, H r, W r, C]` → `[B, H, W, C r²]`.
+///
+/// # Errors
+/// If the sides are no multiples of `r`.
+pub fn pixel_unshuffle(x: &Tensor, r: usize) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    let (h, w) = (h / r, w / r);
+    x.reshape(&[b, h, r, w, r, c])?.permute([0, 1, 3, 5, 2, 4])?.reshape((b, h, w, c * r * r))
+}

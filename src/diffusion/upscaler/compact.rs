@@ -2,7 +2,6 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::CompactConfig;
-use super::pixel_shuffle;
 use crate::ops::{self, Conv2d};
 
 /// Real-ESRGAN's compact network over NHWC (`SRVGGNetCompact`): it draws what the picture, enlarged by copying pixels, lacks.
@@ -37,7 +36,7 @@ impl Compact {
             let y = conv.forward(&h)?;
             h = (y.relu()? - y.neg()?.relu()?.broadcast_mul(slopes)?)?;
         }
-        let detail = pixel_shuffle(&self.last.forward(&h)?, self.scale)?;
+        let detail = ops::pixel_shuffle(&self.last.forward(&h)?, self.scale)?;
         detail + ops::upsample_nearest(x, height * self.scale, width * self.scale)?
     }
 }

@@ -2,7 +2,6 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::RrdbConfig;
-use super::pixel_unshuffle;
 use crate::ops::{self, Conv2d};
 
 /// Slope of the activations below 0.
@@ -55,7 +54,7 @@ impl RrdbNet {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = match self.unshuffle {
             1 => x.clone(),
-            r => pixel_unshuffle(&mirrored(&mirrored(x, 1, r)?, 2, r)?, r)?,
+            r => ops::pixel_unshuffle(&mirrored(&mirrored(x, 1, r)?, 2, r)?, r)?,
         };
         let first = self.first.forward(&x)?;
         let mut h = first.clone();

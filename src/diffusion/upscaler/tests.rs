@@ -30,7 +30,7 @@ fn every_structure_and_spelling_matches_spandrel() {
 #[test]
 fn shuffles_undo_each_other() {
     let x = Tensor::arange(0f32, 2.0 * 4.0 * 6.0 * 3.0, &Device::Cpu).unwrap().reshape((2, 4, 6, 3)).unwrap();
-    let back = pixel_shuffle(&pixel_unshuffle(&x, 2).unwrap(), 2).unwrap();
+    let back = ops::pixel_shuffle(&ops::pixel_unshuffle(&x, 2).unwrap(), 2).unwrap();
     assert_eq!(fixture::values(&back), fixture::values(&x));
 }
 
