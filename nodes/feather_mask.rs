@@ -41,8 +41,8 @@ impl Node for FeatherMask {
 fn ramp(length: usize, start: usize, end: usize) -> Vec<f32> {
     let (start, end) = (start.min(length), end.min(length));
     let mut ramp = vec![1.0; length];
-    for i in 0..start {
-        ramp[i] *= (i + 1) as f32 / start as f32;
+    for (i, share) in ramp[..start].iter_mut().enumerate() {
+        *share *= (i + 1) as f32 / start as f32;
     }
     for i in 0..end {
         ramp[(length - i) % length] *= (i + 1) as f32 / end as f32;

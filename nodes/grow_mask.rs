@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use flow_graph::{Context, Inputs, Node, NodeError};
 
-use crate::{picture::morphology::{self, Extreme, Square}, ports::Mask};
+use crate::{
+    picture::morphology::{self, Extreme, Square},
+    ports::Mask,
+};
 
 /// Grows a mask by so many pixels, or shrinks it.
 #[derive(Inputs)]

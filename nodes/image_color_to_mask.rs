@@ -25,7 +25,8 @@ impl Node for ImageColorToMask {
         let byte = |value: f32| (value.clamp(0.0, 1.0) * 255.0).round_ties_even() as u32;
         let color = |pixel: &[f32]| (byte(pixel[0]) << 16) | (byte(pixel[1]) << 8) | byte(pixel[2]);
         let pixels = self.image.rgb.chunks_exact(3);
-        let values: Vec<f32> = pixels.map(|pixel| if color(pixel) == self.color { 255.0 } else { 0.0 }).collect();
+        let values: Vec<f32> =
+            pixels.map(|pixel| if color(pixel) == self.color { 255.0 } else { 0.0 }).collect();
         Ok(Mask::new(self.image.frames, self.image.height, self.image.width, values))
     }
 }

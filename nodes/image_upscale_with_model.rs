@@ -33,7 +33,8 @@ impl Node for ImageUpscaleWithModel {
     fn run(self, cx: &Context) -> Result<Image, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
         let (image, scale) = (&self.image, self.upscale_model.config().scale());
-        check_size(image.frames, image.height * scale, image.width * scale).map_err(|error| error.at("image"))?;
+        check_size(image.frames, image.height * scale, image.width * scale)
+            .map_err(|error| error.at("image"))?;
         let pixels = image.to_tensor(&Device::Cpu)?;
         let mut pictures = Vec::with_capacity(image.frames);
         for frame in 0..image.frames {

@@ -49,8 +49,13 @@ impl Node for IPAdapter {
         }
         let runtime = cx.resource::<Runtime>()?;
         let window = (self.start_at, self.end_at);
-        let options =
-            options(self.weight, self.weight_type.weight_type(), window, "V only", self.attn_mask.as_deref())?;
+        let options = options(
+            self.weight,
+            self.weight_type.weight_type(),
+            window,
+            "V only",
+            self.attn_mask.as_deref(),
+        )?;
         let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
         viewer.applied(&self.model, &viewer.embeds(&self.image, None)?, &options)
     }

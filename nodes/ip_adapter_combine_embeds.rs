@@ -51,13 +51,17 @@ impl Node for IPAdapterCombineEmbeds {
     fn run(self, _cx: &Context) -> Result<Embeds, NodeError> {
         let first = self.embed1.features.clone();
         let mut all = vec![first.clone()];
-        for (input, embeds) in
-            [("embed2", self.embed2), ("embed3", self.embed3), ("embed4", self.embed4), ("embed5", self.embed5)]
-        {
+        for (input, embeds) in [
+            ("embed2", self.embed2),
+            ("embed3", self.embed3),
+            ("embed4", self.embed4),
+            ("embed5", self.embed5),
+        ] {
             let Some(embeds) = embeds else { continue };
             let (dims, wanted) = (embeds.features.dims(), first.dims());
             if dims[1..] != wanted[1..] {
-                let message = format!("its features are {:?} each, those of `embed1` {:?}", &dims[1..], &wanted[1..]);
+                let message =
+                    format!("its features are {:?} each, those of `embed1` {:?}", &dims[1..], &wanted[1..]);
                 return Err(NodeError::on(input, message).hint("encode all for one adapter"));
             }
             all.push(embeds.features.clone());

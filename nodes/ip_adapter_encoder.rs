@@ -68,7 +68,8 @@ impl IPAdapterEncoder {
     /// The mask at the encoder's size, `[n, 1, size, size]`.
     fn mask_tensor(&self, runtime: &Runtime, mask: &Mask, size: usize) -> Result<Tensor, NodeError> {
         if mask.frames != 1 && mask.frames != self.image.frames {
-            let message = format!("{} masks for {} pictures; give one, or as many", mask.frames, self.image.frames);
+            let message =
+                format!("{} masks for {} pictures; give one, or as many", mask.frames, self.image.frames);
             return Err(NodeError::on("mask", message));
         }
         let mask = if (mask.height, mask.width) == (size, size) {

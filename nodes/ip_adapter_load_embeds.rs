@@ -24,7 +24,8 @@ impl Node for IPAdapterLoadEmbeds {
     fn run(self, _cx: &Context) -> Result<Embeds, NodeError> {
         let path = &self.embeds.path;
         check(&self.embeds)?;
-        let mut tensors = safetensors::load(path, &Device::Cpu).map_err(|error| NodeError::from(error).at("embeds"))?;
+        let mut tensors =
+            safetensors::load(path, &Device::Cpu).map_err(|error| NodeError::from(error).at("embeds"))?;
         let features = tensors.remove("embeds").filter(|features| matches!(features.rank(), 2 | 3));
         let features = features.ok_or_else(|| none_in(&self.embeds))?;
         Ok(Embeds::new(&features)?)

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use flow_diffusion::{Runtime, ip_adapter::{IpOptions, LayerWeights}};
+use flow_diffusion::{
+    Runtime,
+    ip_adapter::{IpOptions, LayerWeights},
+};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{

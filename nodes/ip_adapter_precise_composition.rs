@@ -53,8 +53,13 @@ impl Node for IPAdapterPreciseComposition {
     fn run(self, cx: &Context) -> Result<Model, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
         let window = (self.start_at, self.end_at);
-        let common =
-            options(self.weight, "composition precise", window, &self.embeds_scaling, self.attn_mask.as_deref())?;
+        let common = options(
+            self.weight,
+            "composition precise",
+            window,
+            &self.embeds_scaling,
+            self.attn_mask.as_deref(),
+        )?;
         let combine = combine(&self.combine_embeds)?;
         let options = IpOptions { boost: Some(self.composition_boost), combine, ..common };
         let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);

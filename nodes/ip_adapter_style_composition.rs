@@ -62,8 +62,13 @@ impl Node for IPAdapterStyleComposition {
     fn run(self, cx: &Context) -> Result<Model, NodeError> {
         let config = &self.model.unet.config;
         if !config.is_xl() {
-            let error = NodeError::on("model", format!("look and layout are told apart in SDXL alone, this is {}", family(config)));
-            return Err(error.hint("use IPAdapterApply with the weight type `style transfer` or `composition`"));
+            let error = NodeError::on(
+                "model",
+                format!("look and layout are told apart in SDXL alone, this is {}", family(config)),
+            );
+            return Err(
+                error.hint("use IPAdapterApply with the weight type `style transfer` or `composition`")
+            );
         }
         let runtime = cx.resource::<Runtime>()?;
         let kind = if self.expand_style { "strong style and composition" } else { "style and composition" };

@@ -66,8 +66,13 @@ impl Node for IPAdapterTiled {
 
     fn run(self, cx: &Context) -> Result<Self::Output, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
-        let common =
-            options(self.weight, &self.weight_type, (self.start_at, self.end_at), &self.embeds_scaling, None)?;
+        let common = options(
+            self.weight,
+            &self.weight_type,
+            (self.start_at, self.end_at),
+            &self.embeds_scaling,
+            None,
+        )?;
         let combine = combine(&self.combine_embeds)?;
         let (image, mask) = self.fitted()?;
         let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
@@ -112,7 +117,8 @@ impl IPAdapterTiled {
             (image.part(place, side, side), mask.part(place, side, side), (2 * TILE, 2 * TILE))
         } else {
             let longer = |a: usize, b: usize| (TILE as f64 * a as f64 / b as f64) as usize;
-            let to = if height < width { (TILE, longer(width, height)) } else { (longer(height, width), TILE) };
+            let to =
+                if height < width { (TILE, longer(width, height)) } else { (longer(height, width), TILE) };
             (Image::clone(image), mask, to)
         };
         check_size(image.frames, to.0, to.1).map_err(|error| error.at("image"))?;

@@ -4,8 +4,8 @@ use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
     image_scale::Crop,
-    model_file::passed_on,
     latents::resized,
+    model_file::passed_on,
     picture::{check_size, resize::LatentMethod},
     ports::Latent,
 };

@@ -5,8 +5,8 @@ use flow_graph::NodeError;
 
 use crate::{
     picture::{
-        composite::Block,
         bislerp::bislerp,
+        composite::Block,
         resize::{LatentMethod, Method, Shape, center_crop, crop, resize},
     },
     ports::Latent,

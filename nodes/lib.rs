@@ -13,6 +13,7 @@ mod clip_vision_encode;
 mod conditioning_combine;
 mod control_net_apply;
 mod crop_mask;
+mod edge_detect;
 mod embeddings;
 mod empty_image;
 mod empty_latent_image;
@@ -127,6 +128,7 @@ pub fn registry() -> Registry {
         .add::<conditioning_combine::ConditioningCombine>()
         .add::<control_net_apply::ControlNetApply>()
         .add::<crop_mask::CropMask>()
+        .add::<edge_detect::EdgeDetect>()
         .add::<empty_image::EmptyImage>()
         .add::<empty_latent_image::EmptyLatentImage>()
         .add::<feather_mask::FeatherMask>()

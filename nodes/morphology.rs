@@ -3,7 +3,11 @@ use std::sync::Arc;
 use flow_graph::{Choice, Context, Inputs, Node, NodeError};
 
 use crate::{
-    picture::morphology::{Extreme::{Greatest, Least}, Extreme, Square, square},
+    picture::morphology::{
+        Extreme,
+        Extreme::{Greatest, Least},
+        Square, square,
+    },
     ports::Image,
 };
 
@@ -45,7 +49,9 @@ impl Node for Morphology {
 
     fn run(self, _cx: &Context) -> Result<Image, NodeError> {
         let around = Square::around(self.kernel_size);
-        let apply = |image: &Image, extreme: Extreme| image.planes(|plane| square(plane, image.width, around, extreme));
+        let apply = |image: &Image, extreme: Extreme| {
+            image.planes(|plane| square(plane, image.width, around, extreme))
+        };
         let image = &self.image;
         let less = |a: &Image, b: &Image| {
             let rgb: Vec<f32> = a.rgb.iter().zip(&*b.rgb).map(|(a, b)| a - b).collect();

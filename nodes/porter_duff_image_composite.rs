@@ -72,13 +72,15 @@ impl Node for PorterDuffImageComposite {
     fn run(self, _cx: &Context) -> Result<Self::Output, NodeError> {
         let Image { height, width, .. } = *self.destination;
         let source = scale(&self.source, height, width, Method::Bicubic, true);
-        let (above, below) = (fitted(&self.source_alpha, height, width), fitted(&self.destination_alpha, height, width));
+        let (above, below) =
+            (fitted(&self.source_alpha, height, width), fitted(&self.destination_alpha, height, width));
         let frames = source.frames.min(self.destination.frames).min(above.frames).min(below.frames);
         let mut rgb = Vec::with_capacity(frames * height * width * 3);
         let mut alpha = Vec::with_capacity(frames * height * width);
         for frame in 0..frames {
             let alphas = above.frame(frame).iter().zip(below.frame(frame));
-            let colors = source.frame(frame).chunks_exact(3).zip(self.destination.frame(frame).chunks_exact(3));
+            let colors =
+                source.frame(frame).chunks_exact(3).zip(self.destination.frame(frame).chunks_exact(3));
             for ((sa, da), (s, d)) in alphas.zip(colors) {
                 rgb.extend(s.iter().zip(d).map(|(s, d)| self.mode.color(*s, *sa, *d, *da)));
                 alpha.push(self.mode.alpha(*sa, *da));

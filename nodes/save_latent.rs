@@ -43,9 +43,7 @@ impl Node for SaveLatent {
 fn encode(latent: &Latent, workflow: &str, prompt: &str) -> Result<Vec<u8>, NodeError> {
     let values = latent.samples.flatten_all()?.to_vec1::<f32>()?;
     let metadata = json!({ "flow": workflow, "prompt": prompt });
-    let tensors: [(&str, &[usize], &[f32]); 2] = [
-        ("latent_tensor", latent.samples.dims(), &values),
-        ("latent_format_version_0", &[0], &[]),
-    ];
+    let tensors: [(&str, &[usize], &[f32]); 2] =
+        [("latent_tensor", latent.samples.dims(), &values), ("latent_format_version_0", &[0], &[])];
     Ok(tensor_file::encode(metadata, &tensors))
 }

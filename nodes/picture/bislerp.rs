@@ -3,11 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 /// Values `[n, c, h, w]` resized to `[n, c, height, width]`; not 0 either.
-pub fn bislerp(
-    values: &[f32],
-    [n, c, h, w]: [usize; 4],
-    (height, width): (usize, usize),
-) -> Result<Tensor> {
+pub fn bislerp(values: &[f32], [n, c, h, w]: [usize; 4], (height, width): (usize, usize)) -> Result<Tensor> {
     // Places innermost first along rows: [n, c, h, w] as lines of w.
     let wide = along(values, (n, c), (h, w), true, width);
     let tall = along(&wide, (n, c), (h, width), false, height);
@@ -15,7 +11,13 @@ pub fn bislerp(
 }
 
 /// Resizes one axis: the columns (`across`) or the rows.
-fn along(values: &[f32], (n, c): (usize, usize), (h, w): (usize, usize), across: bool, to: usize) -> Vec<f32> {
+fn along(
+    values: &[f32],
+    (n, c): (usize, usize),
+    (h, w): (usize, usize),
+    across: bool,
+    to: usize,
+) -> Vec<f32> {
     let (rows, columns) = if across { (h, to) } else { (to, w) };
     let taps: Vec<Tap> = (0..to).map(|i| Tap::new(if across { w } else { h }, to, i)).collect();
     let mut out = vec![0.0; n * c * rows * columns];

@@ -28,8 +28,19 @@ pub fn check_radius(image: &Image, radius: usize) -> Result<(), NodeError> {
     if radius < image.height.min(image.width) {
         return Ok(());
     }
-    let message = format!("{radius} pixels on each side are too many for a picture of {}×{}", image.width, image.height);
+    let message = format!(
+        "{radius} pixels on each side are too many for a picture of {}×{}",
+        image.width, image.height
+    );
     Err(NodeError::new(message))
+}
+
+/// The place at `at`, counted from `before` places before the first, in a picture that is mirrored at its sides without its
+/// border. No farther outside than the picture is long.
+pub fn mirrored(at: usize, before: usize, length: usize) -> usize {
+    let at = at.abs_diff(before);
+    // A side of one pixel has nothing else to show.
+    if at < length { at } else { (2 * (length - 1)).saturating_sub(at) }
 }
 
 /// A picture under a square of weights of odd side; what lies outside is mirrored without its border.
@@ -37,16 +48,14 @@ pub fn filter(image: &Image, kernel: &[f32]) -> Image {
     let side = kernel.len().isqrt();
     let radius = side / 2;
     let (height, width) = (image.height, image.width);
-    let mirrored = |at: usize, length: usize| {
-        let at = at.abs_diff(radius);
-        if at < length { at } else { 2 * (length - 1) - at }
-    };
     let mut rgb = vec![0.0; image.rgb.len()];
     rgb.par_chunks_exact_mut(width * 3).enumerate().for_each(|(row, out)| {
         let (pixels, y) = (image.frame(row / height), row % height);
         for (x, out) in out.chunks_exact_mut(3).enumerate() {
             for (i, weight) in kernel.iter().enumerate() {
-                let from = (mirrored(y + i / side, height) * width + mirrored(x + i % side, width)) * 3;
+                let from = (mirrored(y + i / side, radius, height) * width
+                    + mirrored(x + i % side, radius, width))
+                    * 3;
                 out.iter_mut().zip(&pixels[from..]).for_each(|(out, value)| *out += weight * value);
             }
         }

@@ -167,9 +167,10 @@ fn layer_weights(layers: &[AttnLayer], options: &IpOptions) -> Vec<(usize, Layer
         .filter(|(_, layer)| layer.cross)
         .filter_map(|(number, layer)| {
             let weight = match &options.layer_weights {
-                Some(factors) => factors
-                    .of(layer)
-                    .map(|f| LayerWeight { weight: f * options.weight, swapped: kind.swaps(layer.transformer, sdxl) }),
+                Some(factors) => factors.of(layer).map(|f| LayerWeight {
+                    weight: f * options.weight,
+                    swapped: kind.swaps(layer.transformer, sdxl),
+                }),
                 None => kind.of(layer.part, layer.transformer, sdxl, options),
             };
             weight.filter(|w| w.weight != 0.0).map(|w| (number, w))

@@ -69,7 +69,8 @@ impl T2iAdapterConfig {
         let unshuffle = if matches!(first, 256 | 768) { 16 } else { 8 };
         let inputs = first / (unshuffle * unshuffle);
         let kernel = if light { 3 } else { shape(names.block(0, 0, "block2"))?[2] };
-        let strided = !light && (1..channels.len()).any(|i| shape(names.block(i, 0, "down_opt.op")).is_some());
+        let strided =
+            !light && (1..channels.len()).any(|i| shape(names.block(i, 0, "down_opt.op")).is_some());
         let known = matches!(inputs, 1 | 3) && channels.len() == 4 && blocks > 0;
         known.then_some(Self { channels, inputs, unshuffle, blocks, light, strided, kernel, names })
     }
@@ -113,7 +114,8 @@ impl T2iAdapterSource {
     pub fn from_header(header: Arc<Header>) -> Result<Self> {
         kind::expect(&header, "a T2I-Adapter", |part| part == kind::Part::T2iAdapter)?;
         let config = T2iAdapterConfig::detect(&header);
-        let config = config.ok_or_else(|| Error::file(&header.path, "this T2I-Adapter is of no structure that is known"))?;
+        let config = config
+            .ok_or_else(|| Error::file(&header.path, "this T2I-Adapter is of no structure that is known"))?;
         Ok(Self { header, config })
     }
 
@@ -216,7 +218,8 @@ impl T2iAdapter {
                     Halving::Strided(Conv2d::load(&vb, inputs, inputs, 3, 2, Padding::Same(1))?)
                 }
             };
-            let conv_in = (inputs != outputs).then(|| conv(names.block(i, 0, "in_conv"), inputs, outputs, kernel));
+            let conv_in =
+                (inputs != outputs).then(|| conv(names.block(i, 0, "in_conv"), inputs, outputs, kernel));
             Ok(Level {
                 halving,
                 conv_in: conv_in.transpose()?,
@@ -314,18 +317,29 @@ mod tests {
             candle_core::safetensors::save(&tensors.below(&format!("{name}/weights/")), &file).unwrap();
             let source = T2iAdapterSource::open(&file).unwrap();
             let adapter = source.load(&rt).unwrap();
-            assert_eq!((adapter.config.is_xl(), adapter.config.light), (name == "xl", name == "light"), "{name}");
+            assert_eq!(
+                (adapter.config.is_xl(), adapter.config.light),
+                (name == "xl", name == "light"),
+                "{name}"
+            );
             for hint in ["even", "odd"] {
                 let hint_size = if hint == "even" { (8, 10) } else { (9, 7) };
                 let (height, width) = adapter.hint_size(hint_size);
                 let pixels = tensors.get(&format!("hint/{hint}")).narrow(2, 0, height).unwrap();
-                let seen = adapter.forward(&pixels.narrow(3, 0, width).unwrap().contiguous().unwrap()).unwrap();
-                let found: Vec<_> = seen.input.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
+                let seen =
+                    adapter.forward(&pixels.narrow(3, 0, width).unwrap().contiguous().unwrap()).unwrap();
+                let found: Vec<_> =
+                    seen.input.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
                 let places: &[usize] = if name == "xl" { &[3, 5, 8] } else { &[2, 5, 8, 11] };
                 assert_eq!(found.iter().map(|(i, _)| *i).collect::<Vec<_>>(), places, "{name}");
                 for (i, feature) in found {
                     let expected = tensors.get(&format!("{name}/{hint}/{i}"));
-                    assert_close(&ops::to_nchw(feature).unwrap(), &expected, 1e-5, &format!("{name}/{hint}/{i}"));
+                    assert_close(
+                        &ops::to_nchw(feature).unwrap(),
+                        &expected,
+                        1e-5,
+                        &format!("{name}/{hint}/{i}"),
+                    );
                 }
                 if let Some(mid) = &seen.mid {
                     let expected = tensors.get(&format!("{name}/{hint}/mid"));

@@ -60,7 +60,7 @@ impl UpscalerSource {
         rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
             let vb = var_builder(&self.header, str::to_owned, rt.dtype, &rt.device)?;
             let network = match &self.config {
-                UpscalerConfig::Rrdb(config) => Network::Rrdb(RrdbNet::load(&vb, config)?),
+                UpscalerConfig::Rrdb(config) => Network::Rrdb(Box::new(RrdbNet::load(&vb, config)?)),
                 UpscalerConfig::Compact(config) => Network::Compact(Compact::load(&vb, config)?),
             };
             Ok(Upscaler { network, scale: self.config.scale(), dtype: ops::activations(&vb) })
@@ -78,7 +78,7 @@ pub struct Upscaler {
 
 #[derive(Debug)]
 enum Network {
-    Rrdb(RrdbNet),
+    Rrdb(Box<RrdbNet>),
     Compact(Compact),
 }
 

@@ -59,7 +59,8 @@ fn pictures_masks_and_latents_become_what_they_become_in_comfyui() {
         let class = case["class"].as_str().unwrap();
         let name = format!("{number} {class} {} {}", case["set"], case["link"]);
         let def = registry.get(class).unwrap_or_else(|| panic!("no node for {class}"));
-        let input = |name: &str| def.input(name).unwrap_or_else(|| panic!("{class} has no input {name}")).name;
+        let input =
+            |name: &str| def.input(name).unwrap_or_else(|| panic!("{class} has no input {name}")).name;
         let mut call = node(def.kind);
         for (name, value) in case["set"].as_object().unwrap() {
             let literal = match value {
@@ -95,7 +96,11 @@ fn pictures_masks_and_latents_become_what_they_become_in_comfyui() {
             }
             if let Some(expected) = tensors.get(&format!("{key}/mask")) {
                 let noise_mask = noise_mask.expect("a noise mask");
-                assert_eq!((noise_mask.frames, noise_mask.height), (expected.dims()[0], expected.dims()[1]), "{name}");
+                assert_eq!(
+                    (noise_mask.frames, noise_mask.height),
+                    (expected.dims()[0], expected.dims()[1]),
+                    "{name}"
+                );
                 assert!(worst(&noise_mask.values, &values(expected)) < 1e-6, "{name}");
             }
         }
@@ -107,7 +112,10 @@ fn pictures_masks_and_latents_become_what_they_become_in_comfyui() {
 fn what_does_not_go_together_is_refused_on_its_input() {
     let image = |frames: usize| Image::new(frames, 4, 4, vec![0.5; frames * 48]);
     let latent = |frames: usize, channels: usize| {
-        Latent::new(Tensor::zeros((frames, channels, 4, 4), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap())
+        Latent::new(
+            Tensor::zeros((frames, channels, 4, 4), candle_core::DType::F32, &candle_core::Device::Cpu)
+                .unwrap(),
+        )
     };
     let masks = |frames: usize| Mask::new(frames, 4, 4, vec![1.0; frames * 16]);
     let refused = |call: Call| {
@@ -129,11 +137,17 @@ fn what_does_not_go_together_is_refused_on_its_input() {
     for (call, input) in [
         (node("EmptyImage").set("width", 16384).set("height", 16384), "width"),
         (node("SolidMask").set("width", 16384).set("height", 16384), "width"),
-        (node("RepeatImageBatch").link("image", Image::new(1, 512, 512, vec![0.0; 512 * 512 * 3])).set("amount", 4096), "amount"),
+        (
+            node("RepeatImageBatch")
+                .link("image", Image::new(1, 512, 512, vec![0.0; 512 * 512 * 3]))
+                .set("amount", 4096),
+            "amount",
+        ),
         (node("ImagePadForOutpaint").link("image", image(1)).set("left", 16384).set("top", 16384), "image"),
     ] {
         assert_eq!(refused(call).0, input);
     }
-    let second = node("ImageFromBatch").link("image", image(3)).set("batch_index", 1).set("length", 9).image();
+    let second =
+        node("ImageFromBatch").link("image", image(3)).set("batch_index", 1).set("length", 9).image();
     assert_eq!(second.frames, 2);
 }

@@ -20,7 +20,7 @@ fn device() -> Context {
 
 /// Every `step`-th row.
 fn rows(image: &[f32], height: usize, line: usize, step: usize) -> Vec<f32> {
-    let lines = image.chunks_exact(line).enumerate().filter(|(y, _)| y % height % step == 0);
+    let lines = image.chunks_exact(line).enumerate().filter(|(y, _)| (y % height).is_multiple_of(step));
     lines.flat_map(|(_, line)| line).copied().collect()
 }
 
@@ -158,7 +158,8 @@ fn several_nodes_say_the_same_as_the_one_of_many_settings() {
     assert_eq!(simple("prompt is more important"), advanced("ease out", 0.7));
     assert_eq!(simple("style transfer"), advanced("style transfer", 0.7));
 
-    let batch = studio.with_adapter("IPAdapterBatch").link("image", studio.picture.clone()).set("weight", 0.7);
+    let batch =
+        studio.with_adapter("IPAdapterBatch").link("image", studio.picture.clone()).set("weight", 0.7);
     assert_eq!(studio.drawn(&studio.one(batch)), linear);
 
     let many = |layers: &str| {
@@ -174,7 +175,11 @@ fn several_nodes_say_the_same_as_the_one_of_many_settings() {
     let encoded = encoded.run_in(&studio.cx).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let out = context(folder.path()).with_resource(Arc::new(Runtime::cpu()));
-    node("IPAdapterSaveEmbeds").value("embeds", &encoded[0]).set("filename_prefix", "seen").run_in(&out).unwrap();
+    node("IPAdapterSaveEmbeds")
+        .value("embeds", &encoded[0])
+        .set("filename_prefix", "seen")
+        .run_in(&out)
+        .unwrap();
     let file = folder.path().join("seen_00001_.safetensors");
     let again = node("IPAdapterLoadEmbeds").file("embeds", &file).run().unwrap().remove(0);
     let call = node("IPAdapterEmbeds").value("ipadapter", &studio.adapter).value("model", &studio.model);
@@ -218,7 +223,10 @@ fn an_adapter_is_found_by_what_its_file_is() {
     // What is no adapter does not count, whatever it is called.
     copy("tiny-clip-vision.safetensors", &adapters.join("ip-adapter_sd15.safetensors"));
     let error = find(STANDARD).unwrap_err();
-    assert_eq!(error.to_string(), "no IP-Adapter in the `ipadapter` folder is a STANDARD one for text 96 wide");
+    assert_eq!(
+        error.to_string(),
+        "no IP-Adapter in the `ipadapter` folder is a STANDARD one for text 96 wide"
+    );
     assert_eq!(error.hint.unwrap(), "put `ip-adapter_sd15.safetensors` there, or choose another preset");
     fs::remove_file(adapters.join("ip-adapter_sd15.safetensors")).unwrap();
     copy("tiny-ip-adapter.safetensors", &adapters.join("bags.safetensors"));

@@ -3,8 +3,8 @@
 use super::*;
 use crate::clip::ClipSource;
 use crate::conditioning::Hint;
-use crate::fixture::{self, Tensors};
 use crate::control::ControlSource;
+use crate::fixture::{self, Tensors};
 
 struct Bench {
     rt: Runtime,

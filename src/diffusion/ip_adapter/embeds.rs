@@ -1,8 +1,8 @@
 use candle_core::{DType, Tensor};
 
 use super::{IpAdapter, Tokens};
-use crate::{Error, Result};
 use crate::runtime::Runtime;
+use crate::{Error, Result};
 
 /// How the features of several pictures become one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,9 +40,7 @@ impl Combine {
             Self::Subtract if n == 1 => features.clone(),
             Self::Concat => features.clone(),
             Self::Add => features.sum_keepdim(0)?,
-            Self::Subtract => {
-                (features.narrow(0, 0, 1)? - features.narrow(0, 1, n - 1)?.mean_keepdim(0)?)?
-            }
+            Self::Subtract => (features.narrow(0, 0, 1)? - features.narrow(0, 1, n - 1)?.mean_keepdim(0)?)?,
             Self::Average => features.mean_keepdim(0)?,
             Self::NormAverage => {
                 features.broadcast_div(&features.sqr()?.sum_keepdim(0)?.sqrt()?)?.mean_keepdim(0)?
@@ -96,7 +94,9 @@ impl ImageEmbeds {
         if let Some(others) = composition.as_ref().map(|c| c.dim(0)).transpose()?
             && others != n
         {
-            let message = format!("{n} pictures for the style and {others} for the composition; combine them, or give as many of each");
+            let message = format!(
+                "{n} pictures for the style and {others} for the composition; combine them, or give as many of each"
+            );
             return Err(Error::Mismatch(message));
         }
         let composition = composition.map(|composition| tokens(&composition)).transpose()?;

@@ -31,7 +31,8 @@ impl FromStr for LayerWeights {
 }
 
 fn entry(text: &str) -> Result<(Layer, f64)> {
-    let wrong = |what: &str| Error::Mismatch(format!("`{text}` {what}; write `6:1` or `up_blocks.0.attentions.1:1`"));
+    let wrong =
+        |what: &str| Error::Mismatch(format!("`{text}` {what}; write `6:1` or `up_blocks.0.attentions.1:1`"));
     let (layer, factor) = text.rsplit_once(':').ok_or_else(|| wrong("has no factor"))?;
     let factor = factor.trim().parse().ok().filter(|factor: &f64| factor.is_finite());
     let factor = factor.ok_or_else(|| wrong("has a factor that is no number"))?;
@@ -54,7 +55,8 @@ impl LayerWeights {
 
     /// Refuses what names no layer of a model.
     pub(super) fn check(&self, layers: &[AttnLayer]) -> Result<()> {
-        let Some((missing, _)) = self.0.iter().find(|(named, _)| !layers.iter().any(|layer| named.is(layer))) else {
+        let Some((missing, _)) = self.0.iter().find(|(named, _)| !layers.iter().any(|layer| named.is(layer)))
+        else {
             return Ok(());
         };
         let last = layers.iter().map(|layer| layer.transformer).max().unwrap_or_default();
@@ -109,7 +111,11 @@ mod tests {
         assert!(error("3:x").contains("no number"));
         assert!(error("middle:1").contains("`middle:1` names no layer"));
         let layers = attn_layers(&UNetConfig::sd15());
-        for (text, missing) in [("16:1", "16"), ("up_blocks.0:1", "up_blocks.0"), ("down_blocks.2.attentions.10:1", "down_blocks.2.attentions.10")] {
+        for (text, missing) in [
+            ("16:1", "16"),
+            ("up_blocks.0:1", "up_blocks.0"),
+            ("down_blocks.2.attentions.10:1", "down_blocks.2.attentions.10"),
+        ] {
             let error = text.parse::<LayerWeights>().unwrap().check(&layers).unwrap_err().to_string();
             assert_eq!(error, format!("this model has no layer `{missing}`; it has 0 to 15"));
         }

@@ -49,7 +49,8 @@ fn all_loaders_read_pytorchs_files() {
         let header = Header::read(fixture::path(&format!("pickle/{name}")).as_ref()).unwrap();
         assert_eq!(header.shape("nested.deeper.bf16"), Some(&[2, 2][..]));
         let device = candle_core::Device::Cpu;
-        let open = |header| crate::var_builder(header, str::to_owned, candle_core::DType::F32, &device).unwrap();
+        let open =
+            |header| crate::var_builder(header, str::to_owned, candle_core::DType::F32, &device).unwrap();
         let known = Header::read(fixture::path("pickle/expected.safetensors").as_ref()).unwrap();
         let (vb, expected) = (open(&header), open(&known));
         for name in ["f32", "nested.f16", "nested.deeper.bf16", "view", "tied.b", "parameter"] {

@@ -115,7 +115,12 @@ fn controlnet_in_miniature_matches_in_even_and_odd_sizes() {
         let expected = cases.get(&format!("control/down/{i}"));
         assert_close(&ops::to_nchw(down).unwrap(), &expected, TOLERANCE, &format!("control/down/{i}"));
     }
-    assert_close(&ops::to_nchw(r.mid.as_ref().unwrap()).unwrap(), &cases.get("control/mid"), TOLERANCE, "control/mid");
+    assert_close(
+        &ops::to_nchw(r.mid.as_ref().unwrap()).unwrap(),
+        &cases.get("control/mid"),
+        TOLERANCE,
+        "control/mid",
+    );
     let eps = call(&unet, &x, 601.0, &context, Some(&r.scale(0.6).unwrap()));
     assert_close(&eps, &cases.get("control/eps"), TOLERANCE, "control/eps");
     let (x, context) = (cases.get("odd/x"), cases.get("odd/ctx"));

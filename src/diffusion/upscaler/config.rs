@@ -73,7 +73,10 @@ impl UpscalerConfig {
             rrdb().or_else(|| CompactConfig::detect(header, prefix).map(|config| Ok(Self::Compact(config))))
         });
         found.unwrap_or_else(|| {
-            Err(Error::file(&header.path, "this upscale model is of no structure that is supported (ESRGAN, Real-ESRGAN, compact)"))
+            Err(Error::file(
+                &header.path,
+                "this upscale model is of no structure that is supported (ESRGAN, Real-ESRGAN, compact)",
+            ))
         })
     }
 
@@ -100,7 +103,9 @@ impl RrdbConfig {
     }
 
     fn read(header: &Header, names: Names) -> Result<Self> {
-        let refuse = |why: &str| Err(Error::file(&header.path, format!("this ESRGAN model {why}, which is not supported")));
+        let refuse = |why: &str| {
+            Err(Error::file(&header.path, format!("this ESRGAN model {why}, which is not supported")))
+        };
         let shape = |name: String| header.shape(&format!("{name}.weight")).filter(|shape| shape.len() == 4);
         if header.tensors.keys().any(|name| name.contains(".conv1x1.")) {
             return refuse("has the extra paths of ESRGAN+");
@@ -108,7 +113,9 @@ impl RrdbConfig {
         let (Some(first), Some(dense), Some(last)) =
             (shape(names.first()), shape(names.dense(0, 1, 1)), shape(names.last()))
         else {
-            return refuse("lacks its first or last convolution, or enlarges by another factor than 1, 2, 4 or 8");
+            return refuse(
+                "lacks its first or last convolution, or enlarges by another factor than 1, 2, 4 or 8",
+            );
         };
         let unshuffle = match (first[1], last[0]) {
             (3, 3) => 1,

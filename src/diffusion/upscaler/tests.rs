@@ -12,11 +12,20 @@ fn open(tensors: &Tensors, name: &str, folder: &Path) -> UpscalerSource {
 
 #[test]
 fn every_structure_and_spelling_matches_spandrel() {
-    let (tensors, folder) = (Tensors::open("tests/fixtures/upscaler/networks.safetensors"), tempfile::tempdir().unwrap());
+    let (tensors, folder) =
+        (Tensors::open("tests/fixtures/upscaler/networks.safetensors"), tempfile::tempdir().unwrap());
     let rt = Runtime::cpu();
-    for (name, scale) in
-        [("old4", 4), ("old1", 1), ("old8", 8), ("new4", 4), ("new2", 2), ("new1", 1), ("trunk4", 4), ("compact4", 4), ("compact2", 2)]
-    {
+    for (name, scale) in [
+        ("old4", 4),
+        ("old1", 1),
+        ("old8", 8),
+        ("new4", 4),
+        ("new2", 2),
+        ("new1", 1),
+        ("trunk4", 4),
+        ("compact4", 4),
+        ("compact2", 2),
+    ] {
         let source = open(&tensors, name, folder.path());
         assert_eq!(source.config().scale(), scale, "{name}");
         let network = source.load(&rt).unwrap();
@@ -45,7 +54,9 @@ fn what_is_not_supported_is_said() {
     let dense = ("body.0.rdb1.conv1.weight", vec![4, 8, 3, 3]);
     let first = |inputs: usize| ("conv_first.weight", vec![8, inputs, 3, 3]);
     let last = |outputs: usize| ("conv_last.weight", vec![outputs, 8, 3, 3]);
-    assert!(error(&[dense.clone(), first(1), last(1)]).contains("takes 1 channels and gives 1, no RGB picture"));
+    assert!(
+        error(&[dense.clone(), first(1), last(1)]).contains("takes 1 channels and gives 1, no RGB picture")
+    );
     assert!(error(&[dense.clone(), first(12), last(3)]).contains("another factor than 1, 2, 4 or 8"));
     assert!(error(&[dense.clone(), first(3)]).contains("lacks its first or last"));
     let plus = ("body.0.rdb1.conv1x1.weight", vec![4, 8, 1, 1]);
@@ -62,7 +73,13 @@ fn tiles_are_put_together_as_comfyui_does() {
     let (folder, rt) = (tempfile::tempdir().unwrap(), Runtime::cpu());
     let network = open(&networks, "new2", folder.path()).load(&rt).unwrap();
     let cut = Cut { height: 64, width: 64, overlap: 16 };
-    let found = tiled(&expected.get("src"), &[cut], Scale::Up(2), |tile| network.forward(tile), |_, _| Ok::<_, crate::Error>(()));
+    let found = tiled(
+        &expected.get("src"),
+        &[cut],
+        Scale::Up(2),
+        |tile| network.forward(tile),
+        |_, _| Ok::<_, crate::Error>(()),
+    );
     let found = found.unwrap();
     let every = |n: usize| Tensor::arange_step(0u32, n as u32, 5, &Device::Cpu).unwrap();
     let found = found.index_select(&every(280), 2).unwrap().index_select(&every(262), 3).unwrap();
