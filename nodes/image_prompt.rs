@@ -89,7 +89,7 @@ impl<'a> Viewer<'a> {
     /// The encoder.
     pub fn vision(&self) -> Result<&'a ClipVision, NodeError> {
         self.vision.ok_or_else(|| {
-            let error = NodeError::on("clip_vision", "a picture needs an image encoder to look at it");
+            let error = NodeError::on("clip_vision", "a picture needs a `clip_vision` to look at it");
             error.hint("link a LoadCLIPVision, or take the adapter from an IPAdapterUnifiedLoader")
         })
     }

@@ -81,8 +81,9 @@ impl Node for IPAdapterApply {
         if known.facts("image").is_some() && known.facts("clip_vision_output").is_some() {
             return Err(two_pictures());
         }
+        let facts = infer(known)?;
         check_adapter(known, "clip_vision_output")?;
-        infer(known)
+        Ok(facts)
     }
 }
 
