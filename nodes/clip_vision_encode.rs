@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use candle_core::Tensor;
 use flow_diffusion::{Runtime, preprocess};
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
@@ -56,10 +57,22 @@ pub(crate) fn encode(
         Crop::Center => preprocess::Crop::Center,
         Crop::None => preprocess::Crop::None,
     };
-    let (config, sizes) = (vision.config(), [image.frames, image.height, image.width]);
-    let pixels =
-        preprocess::preprocess(&image.rgb, sizes, config.image, crop, &config.normalize, &runtime.device)?;
+    let pixels = preprocessed(runtime, vision, image, crop)?;
     let weights = vision.load(runtime)?;
     let seen = runtime.retried("encoding the picture", || weights.forward(&pixels))?;
     Ok(ClipVisionOutput { seen, source: vision.clone() })
+}
+
+/// Pictures as the encoder takes them.
+///
+/// # Errors
+/// Those of the device.
+pub(crate) fn preprocessed(
+    runtime: &Runtime,
+    vision: &ClipVision,
+    image: &Image,
+    crop: preprocess::Crop,
+) -> flow_diffusion::Result<Tensor> {
+    let (config, sizes) = (vision.config(), [image.frames, image.height, image.width]);
+    preprocess::preprocess(&image.rgb, sizes, config.image, crop, &config.normalize, &runtime.device)
 }

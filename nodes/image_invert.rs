@@ -16,8 +16,6 @@ impl Node for ImageInvert {
     type Output = Image;
 
     fn run(self, _cx: &Context) -> Result<Image, NodeError> {
-        let Image { frames, height, width, .. } = *self.image;
-        let rgb: Vec<f32> = self.image.rgb.iter().map(|value| 1.0 - value).collect();
-        Ok(Image::new(frames, height, width, rgb))
+        Ok(self.image.map(|value| 1.0 - value))
     }
 }

@@ -1,19 +1,14 @@
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
     image_scale::Crop,
+    latents::resized,
     model_file::passed_on,
-    picture::{
-        check_size,
-        resize::{Method, Shape, center_crop, crop, resize},
-    },
+    picture::{check_size, resize::LatentMethod},
     ports::Latent,
 };
-
-const METHODS: [&str; 4] = ["nearest-exact", "bilinear", "area", "bicubic"];
 
 /// Resizes latents, to sample once more at a larger size ("hires fix").
 #[derive(Inputs)]
@@ -22,9 +17,9 @@ pub struct LatentUpscale {
     /// Latents to resize.
     #[input(alias("latent"))]
     samples: Arc<Latent>,
-    /// How values are interpolated.
-    #[input(default = "nearest-exact", choices = &METHODS, alias("method"))]
-    upscale_method: Method,
+    /// How values are interpolated; `bislerp` turns from one to the next, and keeps their lengths.
+    #[input(default = "nearest-exact", alias("method"))]
+    upscale_method: LatentMethod,
     /// New width of the picture in pixels, at least 64; 0 keeps the aspect of the height.
     #[input(default = 512, range = 0usize..=16384usize)]
     width: usize,
@@ -40,7 +35,7 @@ impl Node for LatentUpscale {
     type Output = Latent;
 
     fn run(self, _cx: &Context) -> Result<Latent, NodeError> {
-        let (frames, channels, height, width) = self.samples.samples.dims4()?;
+        let (frames, _, height, width) = self.samples.samples.dims4()?;
         let follow = |to: usize, of: usize, other: usize| {
             (to as f64 * other as f64 / of as f64).round_ties_even() as usize
         };
@@ -53,18 +48,9 @@ impl Node for LatentUpscale {
         let (to_height, to_width) = (to_height.max(64), to_width.max(64));
         check_size(frames, to_height, to_width).map_err(|error| error.at("width"))?;
         let (to_height, to_width) = (to_height / 8, to_width / 8);
-        let (top, left) = match self.crop {
-            Crop::Center => center_crop((height, width), to_height, to_width),
-            Crop::Disabled => (0, 0),
-        };
-        // Each channel is resized as a picture of its own.
-        let from = Shape { frames: frames * channels, height, width, channels: 1 };
-        let kept = Shape { height: height - 2 * top, width: width - 2 * left, ..from };
-        let values = self.samples.samples.flatten_all()?.to_vec1::<f32>()?;
-        let values = crop(&values, from, top, left, kept.height, kept.width);
-        let values = resize(&values, kept, to_height, to_width, self.upscale_method);
-        let samples = Tensor::from_vec(values, (frames, channels, to_height, to_width), &Device::Cpu)?;
-        Ok(Latent { samples, noise_mask: self.samples.noise_mask.clone() })
+        let cropped = self.crop == Crop::Center;
+        let samples = resized(&self.samples.samples, (to_height, to_width), self.upscale_method, cropped)?;
+        Ok(self.samples.with_samples(samples))
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

@@ -28,28 +28,74 @@ mod conditioning_set_mask;
 mod conditioning_set_timestep_range;
 mod conditioning_zero_out;
 mod control_net_apply;
+mod crop_mask;
 mod diffusers_loader;
 mod disable_noise;
 mod dual_cfg_guider;
 mod dual_clip_loader;
+mod edge_detect;
 mod embeddings;
+mod empty_image;
 mod empty_latent_image;
 mod exponential_scheduler;
+mod feather_mask;
 mod flip_sigmas;
+mod grow_mask;
 mod image_batch;
+mod image_blend;
+mod image_blur;
+mod image_color_to_mask;
+mod image_composite_masked;
+mod image_crop;
+mod image_from_batch;
 mod image_invert;
+mod image_pad_for_outpaint;
+mod image_prompt;
 mod image_resize;
 mod image_scale;
+mod image_scale_by;
+mod image_scale_to_total_pixels;
+mod image_sharpen;
 mod image_size;
+mod image_to_mask;
+mod image_upscale_with_model;
 mod inpaint_model_conditioning;
 mod instruct_pix_to_pix_conditioning;
+mod invert_mask;
+mod ip_adapter;
 mod ip_adapter_apply;
+mod ip_adapter_batch;
+mod ip_adapter_combine_embeds;
+mod ip_adapter_embeds;
+mod ip_adapter_encoder;
+mod ip_adapter_load_embeds;
+mod ip_adapter_ms;
+mod ip_adapter_precise_composition;
+mod ip_adapter_precise_style_transfer;
+mod ip_adapter_save_embeds;
+mod ip_adapter_style_composition;
+mod ip_adapter_tiled;
+mod ip_adapter_unified_loader;
 mod k_sampler;
 mod k_sampler_advanced;
 mod k_sampler_select;
 mod karras_scheduler;
 mod laplace_scheduler;
+mod latent_add;
+mod latent_batch;
+mod latent_blend;
+mod latent_composite;
+mod latent_composite_masked;
+mod latent_crop;
+mod latent_flip;
+mod latent_from_batch;
+mod latent_interpolate;
+mod latent_multiply;
+mod latent_rotate;
+mod latent_subtract;
 mod latent_upscale;
+mod latent_upscale_by;
+mod latents;
 mod load_checkpoint;
 mod load_clip_vision;
 mod load_control_net;
@@ -57,9 +103,11 @@ mod load_image;
 mod load_image_mask;
 mod load_ip_adapter;
 mod load_latent;
+mod load_upscale_model;
 mod load_vae;
 mod lora_loader;
 mod lora_loader_model_only;
+mod mask_composite;
 mod mask_to_image;
 mod model_file;
 mod model_merge_add;
@@ -67,13 +115,18 @@ mod model_merge_simple;
 mod model_merge_subtract;
 mod model_sampling_continuous_edm;
 mod model_sampling_discrete;
+mod morphology;
 mod names;
 mod perp_neg;
 mod perp_neg_guider;
 mod perturbed_attention_guidance;
 mod polyexponential_scheduler;
+mod porter_duff_image_composite;
+mod prep_image_for_clip_vision;
 mod preview_image;
 mod random_noise;
+mod repeat_image_batch;
+mod repeat_latent_batch;
 mod rescale_cfg;
 mod sampler;
 mod sampler_custom;
@@ -93,8 +146,12 @@ mod self_attention_guidance;
 mod set_first_sigma;
 mod set_latent_noise_mask;
 mod sigmas;
+mod solid_mask;
+mod split_image_with_alpha;
 mod split_sigmas;
 mod split_sigmas_denoise;
+mod tensor_file;
+mod threshold_mask;
 mod unet_loader;
 mod vae_decode;
 mod vae_decode_tiled;
@@ -140,27 +197,71 @@ pub fn registry() -> Registry {
         .add::<conditioning_set_timestep_range::ConditioningSetTimestepRange>()
         .add::<conditioning_zero_out::ConditioningZeroOut>()
         .add::<control_net_apply::ControlNetApply>()
+        .add::<crop_mask::CropMask>()
         .add::<diffusers_loader::DiffusersLoader>()
         .add::<disable_noise::DisableNoise>()
         .add::<dual_cfg_guider::DualCFGGuider>()
         .add::<dual_clip_loader::DualCLIPLoader>()
+        .add::<edge_detect::EdgeDetect>()
+        .add::<empty_image::EmptyImage>()
         .add::<empty_latent_image::EmptyLatentImage>()
         .add::<exponential_scheduler::ExponentialScheduler>()
+        .add::<feather_mask::FeatherMask>()
         .add::<flip_sigmas::FlipSigmas>()
+        .add::<grow_mask::GrowMask>()
         .add::<image_batch::ImageBatch>()
+        .add::<image_blend::ImageBlend>()
+        .add::<image_blur::ImageBlur>()
+        .add::<image_color_to_mask::ImageColorToMask>()
+        .add::<image_composite_masked::ImageCompositeMasked>()
+        .add::<image_crop::ImageCrop>()
+        .add::<image_from_batch::ImageFromBatch>()
         .add::<image_invert::ImageInvert>()
+        .add::<image_pad_for_outpaint::ImagePadForOutpaint>()
         .add::<image_resize::ImageResize>()
         .add::<image_scale::ImageScale>()
+        .add::<image_scale_by::ImageScaleBy>()
+        .add::<image_scale_to_total_pixels::ImageScaleToTotalPixels>()
+        .add::<image_sharpen::ImageSharpen>()
         .add::<image_size::ImageSize>()
+        .add::<image_to_mask::ImageToMask>()
+        .add::<image_upscale_with_model::ImageUpscaleWithModel>()
         .add::<inpaint_model_conditioning::InpaintModelConditioning>()
         .add::<instruct_pix_to_pix_conditioning::InstructPixToPixConditioning>()
+        .add::<invert_mask::InvertMask>()
+        .add::<ip_adapter::IPAdapter>()
         .add::<ip_adapter_apply::IPAdapterApply>()
+        .add::<ip_adapter_batch::IPAdapterBatch>()
+        .add::<ip_adapter_combine_embeds::IPAdapterCombineEmbeds>()
+        .add::<ip_adapter_embeds::IPAdapterEmbeds>()
+        .add::<ip_adapter_encoder::IPAdapterEncoder>()
+        .add::<ip_adapter_load_embeds::IPAdapterLoadEmbeds>()
+        .add::<ip_adapter_ms::IPAdapterMS>()
+        .add::<ip_adapter_precise_composition::IPAdapterPreciseComposition>()
+        .add::<ip_adapter_precise_style_transfer::IPAdapterPreciseStyleTransfer>()
+        .add::<ip_adapter_save_embeds::IPAdapterSaveEmbeds>()
+        .add::<ip_adapter_style_composition::IPAdapterStyleComposition>()
+        .add::<ip_adapter_tiled::IPAdapterTiled>()
+        .add::<ip_adapter_unified_loader::IPAdapterUnifiedLoader>()
         .add::<k_sampler::KSampler>()
         .add::<k_sampler_advanced::KSamplerAdvanced>()
         .add::<k_sampler_select::KSamplerSelect>()
         .add::<karras_scheduler::KarrasScheduler>()
         .add::<laplace_scheduler::LaplaceScheduler>()
+        .add::<latent_add::LatentAdd>()
+        .add::<latent_batch::LatentBatch>()
+        .add::<latent_blend::LatentBlend>()
+        .add::<latent_composite::LatentComposite>()
+        .add::<latent_composite_masked::LatentCompositeMasked>()
+        .add::<latent_crop::LatentCrop>()
+        .add::<latent_flip::LatentFlip>()
+        .add::<latent_from_batch::LatentFromBatch>()
+        .add::<latent_interpolate::LatentInterpolate>()
+        .add::<latent_multiply::LatentMultiply>()
+        .add::<latent_rotate::LatentRotate>()
+        .add::<latent_subtract::LatentSubtract>()
         .add::<latent_upscale::LatentUpscale>()
+        .add::<latent_upscale_by::LatentUpscaleBy>()
         .add::<load_checkpoint::LoadCheckpoint>()
         .add::<load_clip_vision::LoadCLIPVision>()
         .add::<load_control_net::LoadControlNet>()
@@ -168,21 +269,28 @@ pub fn registry() -> Registry {
         .add::<load_image_mask::LoadImageMask>()
         .add::<load_ip_adapter::LoadIPAdapter>()
         .add::<load_latent::LoadLatent>()
+        .add::<load_upscale_model::LoadUpscaleModel>()
         .add::<load_vae::LoadVAE>()
         .add::<lora_loader::LoraLoader>()
         .add::<lora_loader_model_only::LoraLoaderModelOnly>()
+        .add::<mask_composite::MaskComposite>()
         .add::<mask_to_image::MaskToImage>()
         .add::<model_merge_add::ModelMergeAdd>()
         .add::<model_merge_simple::ModelMergeSimple>()
         .add::<model_merge_subtract::ModelMergeSubtract>()
         .add::<model_sampling_continuous_edm::ModelSamplingContinuousEDM>()
         .add::<model_sampling_discrete::ModelSamplingDiscrete>()
+        .add::<morphology::Morphology>()
         .add::<perp_neg::PerpNeg>()
         .add::<perp_neg_guider::PerpNegGuider>()
         .add::<perturbed_attention_guidance::PerturbedAttentionGuidance>()
         .add::<polyexponential_scheduler::PolyexponentialScheduler>()
+        .add::<porter_duff_image_composite::PorterDuffImageComposite>()
+        .add::<prep_image_for_clip_vision::PrepImageForClipVision>()
         .add::<preview_image::PreviewImage>()
         .add::<random_noise::RandomNoise>()
+        .add::<repeat_image_batch::RepeatImageBatch>()
+        .add::<repeat_latent_batch::RepeatLatentBatch>()
         .add::<rescale_cfg::RescaleCFG>()
         .add::<sampler_custom::SamplerCustom>()
         .add::<sampler_custom_advanced::SamplerCustomAdvanced>()
@@ -200,8 +308,11 @@ pub fn registry() -> Registry {
         .add::<self_attention_guidance::SelfAttentionGuidance>()
         .add::<set_first_sigma::SetFirstSigma>()
         .add::<set_latent_noise_mask::SetLatentNoiseMask>()
+        .add::<solid_mask::SolidMask>()
+        .add::<split_image_with_alpha::SplitImageWithAlpha>()
         .add::<split_sigmas::SplitSigmas>()
         .add::<split_sigmas_denoise::SplitSigmasDenoise>()
+        .add::<threshold_mask::ThresholdMask>()
         .add::<unet_loader::UNETLoader>()
         .add::<vae_decode::VAEDecode>()
         .add::<vae_decode_tiled::VAEDecodeTiled>()

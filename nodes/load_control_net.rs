@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use flow_diffusion::model::ControlNetSource;
+use flow_diffusion::control::ControlSource;
 use flow_graph::{Context, Facts, File, Inputs, Known, Node, NodeError};
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     ports::ControlNet,
 };
 
-/// Opens a ControlNet: what lets a picture of edges, depth or pose hold the composition.
+/// Opens a ControlNet or a T2I-Adapter: what lets a picture of edges, depth or pose hold the composition.
 #[derive(Inputs)]
 #[node(category = "loaders", lane = "device", alias("ControlNetLoader"), loads = "controlnet")]
 pub struct LoadControlNet {
@@ -21,12 +21,12 @@ impl Node for LoadControlNet {
     type Output = ControlNet;
 
     fn run(self, _cx: &Context) -> Result<ControlNet, NodeError> {
-        let source = opened("control_net_name", &self.control_net_name, ControlNetSource::open)?;
+        let source = opened("control_net_name", &self.control_net_name, ControlSource::open)?;
         Ok(ControlNet(Arc::new(source)))
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         let Some(file) = known.file("control_net_name") else { return Ok(Vec::new()) };
-        Ok(vec![control_net_facts(&opened("control_net_name", file, ControlNetSource::open)?)])
+        Ok(vec![control_net_facts(&opened("control_net_name", file, ControlSource::open)?)])
     }
 }

@@ -22,7 +22,7 @@ impl Node for LoadIPAdapter {
 
     fn run(self, _cx: &Context) -> Result<IpAdapter, NodeError> {
         let source = opened("ipadapter_file", &self.ipadapter_file, IpAdapterSource::open)?;
-        Ok(IpAdapter(Arc::new(source)))
+        Ok(IpAdapter { source: Arc::new(source), clip_vision: None })
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

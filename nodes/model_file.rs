@@ -9,10 +9,11 @@ use flow_diffusion::{
     Header,
     clip::ClipSource,
     clip_vision::ClipVisionSource,
+    control::ControlSource,
     ip_adapter::IpAdapterSource,
     kind::{self, Part},
     lora::{Fit, Home, LoraSource},
-    model::{ControlNetSource, Model},
+    model::Model,
     vae::VaeSource,
 };
 use flow_graph::{Context, Facts, File, Known, NodeError};
@@ -40,7 +41,8 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
     let parts = kind::detect(&Header::read(path).ok()?)?.parts;
     Some(match parts.first()? {
         Part::IpAdapter => (&["ipadapter_file"], "LoadIPAdapter"),
-        Part::ControlNet => (&["control_net_name"], "LoadControlNet"),
+        Part::ControlNet | Part::T2iAdapter => (&["control_net_name"], "LoadControlNet"),
+        Part::Upscaler => (&["model_name"], "LoadUpscaleModel"),
         Part::Lora => (&["lora_name"], "LoraLoader"),
         Part::UNet => (&["ckpt_name", "vae_name", "unet_name", "clip_name"], "LoadCheckpoint"),
         Part::Vae => (&["vae_name"], "LoadVAE"),
@@ -108,9 +110,15 @@ pub(crate) fn adapter_facts(adapter: &IpAdapterSource) -> Facts {
     facts.text(PATH, adapter.header.path.display().to_string())
 }
 
-pub(crate) fn control_net_facts(net: &ControlNetSource) -> Facts {
-    let facts = Facts::none().int(CONTEXT, net.config.context_dim).text(FAMILY, kind::family(&net.config));
-    facts.text(PATH, net.header.path.display().to_string())
+pub(crate) fn control_net_facts(net: &ControlSource) -> Facts {
+    let facts = Facts::none().text(PATH, net.header().path.display().to_string());
+    match net {
+        ControlSource::ControlNet(net) => {
+            facts.int(CONTEXT, net.config.context_dim).text(FAMILY, kind::family(&net.config))
+        }
+        // It sees no text.
+        ControlSource::T2iAdapter(_) => facts,
+    }
 }
 
 /// Facts handed on from an input to the output made of it.

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::{
     ports::Latent,
     results::{Tokens, check_name, save_numbered},
+    tensor_file,
 };
 
 /// Writes a latent to a file that `LoadLatent`, here or in ComfyUI, reads back; a noise mask is not kept.
@@ -41,19 +42,8 @@ impl Node for SaveLatent {
 /// not scaled by the model's factor.
 fn encode(latent: &Latent, workflow: &str, prompt: &str) -> Result<Vec<u8>, NodeError> {
     let values = latent.samples.flatten_all()?.to_vec1::<f32>()?;
-    let end = values.len() * 4;
-    let mut header = json!({
-        "__metadata__": { "flow": workflow, "prompt": prompt },
-        "latent_tensor": { "dtype": "F32", "shape": latent.samples.dims(), "data_offsets": [0, end] },
-        "latent_format_version_0": { "dtype": "F32", "shape": [0], "data_offsets": [end, end] },
-    })
-    .to_string();
-    while !header.len().is_multiple_of(8) {
-        header.push(' ');
-    }
-    let mut bytes = Vec::with_capacity(8 + header.len() + end);
-    bytes.extend((header.len() as u64).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    Ok(bytes)
+    let metadata = json!({ "flow": workflow, "prompt": prompt });
+    let tensors: [(&str, &[usize], &[f32]); 2] =
+        [("latent_tensor", latent.samples.dims(), &values), ("latent_format_version_0", &[0], &[])];
+    Ok(tensor_file::encode(metadata, &tensors))
 }

@@ -1,11 +1,18 @@
 //! Host image arithmetic that several nodes share.
 
+pub mod bislerp;
 pub mod canny;
+pub mod composite;
 pub mod decode;
 pub mod encode;
+pub mod gaussian;
+pub mod geometry;
 pub mod kornia;
 pub mod mask;
+pub mod morphology;
+pub mod pillow;
 pub mod resize;
+pub mod sharpen;
 
 use flow_graph::NodeError;
 

@@ -1,12 +1,10 @@
 //! Resizing with the same pixels as ComfyUI's `common_upscale`: torch's `interpolate` without antialiasing,
-//! and Pillow's 8-bit Lanczos.
-
-use std::f64::consts::PI;
+//! Pillow's 8-bit Lanczos, and `bislerp`.
 
 use flow_graph::Choice;
 use rayon::prelude::*;
 
-use super::to_u8;
+use super::pillow;
 use crate::ports::Image;
 
 /// How pixels are interpolated.
@@ -25,6 +23,22 @@ pub enum Method {
     Lanczos,
 }
 
+/// How the values of latents are interpolated.
+#[derive(Choice, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentMethod {
+    /// The nearest place, centres aligned.
+    #[choice("nearest-exact")]
+    NearestExact,
+    /// Between the four nearest places.
+    Bilinear,
+    /// The mean of the places covered.
+    Area,
+    /// Between sixteen places (a = -0.75).
+    Bicubic,
+    /// Between the four nearest places, as directions: they are turned, their lengths mixed.
+    Bislerp,
+}
+
 /// The sizes of a block of pixels, channels innermost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -41,7 +55,7 @@ pub struct Shape {
 /// Resizes all frames to `height × width`.
 pub fn resize(data: &[f32], from: Shape, height: usize, width: usize, method: Method) -> Vec<f32> {
     if method == Method::Lanczos {
-        return lanczos(data, from, height, width);
+        return pillow::resize(data, from, height, width, pillow::Filter::Lanczos);
     }
     if method == Method::NearestExact {
         return nearest(data, from, height, width);
@@ -163,87 +177,6 @@ fn down(data: &[f32], from: Shape, rows: &Taps) -> Vec<f32> {
         }
     });
     out
-}
-
-/// Pillow's `resize(…, LANCZOS)` on 8-bit values: two passes of fixed-point sums, each rounded and clipped to 8 bits
-/// (`Resample.c`: 22 fractional bits).
-fn lanczos(data: &[f32], from: Shape, height: usize, width: usize) -> Vec<f32> {
-    let bytes: Vec<u8> = data.iter().map(|value| to_u8(*value)).collect();
-    // Clipping makes the order visible. This is what Pillow 13 does, found by experiment; Pillow 12 and older always
-    // start with the rows.
-    let columns_first =
-        height < from.height && 2 * (from.width as i64 - width as i64) < (from.height - height) as i64;
-    let out = if columns_first {
-        lanczos_across(lanczos_down(bytes, from, height), Shape { height, ..from }, width)
-    } else {
-        lanczos_down(lanczos_across(bytes, from, width), Shape { width, ..from }, height)
-    };
-    out.iter().map(|value| f32::from(*value) / 255.0).collect()
-}
-
-fn lanczos_across(data: Vec<u8>, from: Shape, width: usize) -> Vec<u8> {
-    if width == from.width {
-        return data;
-    }
-    let (columns, channels) = (lanczos_taps(from.width, width), from.channels);
-    let mut out = vec![0; from.frames * from.height * width * channels];
-    let rows = out.par_chunks_exact_mut(width * channels).zip(data.par_chunks_exact(from.width * channels));
-    rows.for_each(|(out, row)| {
-        for (pixel, (start, weights)) in out.chunks_exact_mut(channels).zip(&columns) {
-            for (c, value) in pixel.iter_mut().enumerate() {
-                *value = fixed_sum(weights, row[start * channels + c..].iter().step_by(channels));
-            }
-        }
-    });
-    out
-}
-
-fn lanczos_down(data: Vec<u8>, from: Shape, height: usize) -> Vec<u8> {
-    if height == from.height {
-        return data;
-    }
-    let (rows, line) = (lanczos_taps(from.height, height), from.width * from.channels);
-    let mut out = vec![0; from.frames * height * line];
-    out.par_chunks_exact_mut(line).enumerate().for_each(|(i, out)| {
-        let (start, weights) = &rows[i % height];
-        let frame = &data[(i / height * from.height + start) * line..];
-        for (x, value) in out.iter_mut().enumerate() {
-            *value = fixed_sum(weights, frame[x..].iter().step_by(line));
-        }
-    });
-    out
-}
-
-const FRACTION_BITS: u32 = 32 - 8 - 2;
-
-fn fixed_sum<'a>(weights: &[i32], values: impl Iterator<Item = &'a u8>) -> u8 {
-    let half = 1 << (FRACTION_BITS - 1);
-    let sum: i32 = weights.iter().zip(values).map(|(weight, value)| weight * i32::from(*value)).sum();
-    ((half + sum) >> FRACTION_BITS).clamp(0, 255) as u8
-}
-
-/// For each output position: the first input position and fixed-point weights.
-fn lanczos_taps(from: usize, to: usize) -> Vec<(usize, Vec<i32>)> {
-    let scale = from as f64 / to as f64;
-    let stretch = scale.max(1.0);
-    let support = 3.0 * stretch;
-    (0..to)
-        .map(|i| {
-            let center = (i as f64 + 0.5) * scale;
-            let start = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5) as usize).min(from);
-            let weights: Vec<f64> =
-                (start..end).map(|j| lanczos_at((j as f64 - center + 0.5) / stretch)).collect();
-            let sum: f64 = weights.iter().sum();
-            let fixed = |weight: &f64| (weight / sum * f64::from(1 << FRACTION_BITS)).round() as i32;
-            (start, weights.iter().map(fixed).collect())
-        })
-        .collect()
-}
-
-fn lanczos_at(x: f64) -> f64 {
-    let sinc = |x: f64| if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) };
-    if (-3.0..3.0).contains(&x) { sinc(x) * sinc(x / 3.0) } else { 0.0 }
 }
 
 /// Resizes pictures to `height × width`; with `crop` the middle part of the right aspect is taken first.

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 pub use self::region::{Area, Rect, Region, RegionMask};
 
 use crate::concat::Concat;
-use crate::model::ControlNetSource;
+use crate::control::ControlSource;
 use crate::{Error, Result};
 
 /// A list of prompts whose guesses are averaged, as ComfyUI's CONDITIONING is.
@@ -57,7 +57,7 @@ pub struct Sizes {
 #[derive(Debug, Clone)]
 pub struct Control {
     /// The network.
-    pub net: Arc<ControlNetSource>,
+    pub net: Arc<ControlSource>,
     /// The picture it sees.
     pub hint: Hint,
     /// What its residuals are multiplied by.

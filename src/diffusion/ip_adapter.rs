@@ -5,13 +5,13 @@
 
 mod attn;
 mod embeds;
+mod layer_weights;
 mod source;
 mod weight_type;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::attention::AttnProcessor;
 use crate::attn_layers::{AttnLayer, attn_layers};
@@ -20,6 +20,7 @@ use crate::runtime::Runtime;
 use crate::{Error, Result};
 
 pub use embeds::{Combine, ImageEmbeds};
+pub use layer_weights::LayerWeights;
 pub use source::{IpAdapter, IpAdapterSource, Needs, Variant};
 pub use weight_type::WeightType;
 
@@ -59,8 +60,14 @@ pub struct IpOptions {
     pub weight_composition: f64,
     /// How the strength is spread over the layers.
     pub weight_type: WeightType,
-    /// Factors by number of transformer in running order, instead of a weight type; layers not named are off.
-    pub layer_weights: Option<BTreeMap<usize, f64>>,
+    /// Strength of the other layers in the two `precise` weight types: composition in `style transfer precise`, style in
+    /// `composition precise`; `weight` when absent.
+    pub boost: Option<f64>,
+    /// Factors of single layers instead of those of a weight type.
+    pub layer_weights: Option<LayerWeights>,
+    /// Each picture is the prompt of one latent of the batch, the last also of those after it; else all pictures are
+    /// one prompt.
+    pub unfold: bool,
     /// How several pictures become one prompt.
     pub combine: Combine,
     /// How the weight enters.
@@ -79,7 +86,9 @@ impl Default for IpOptions {
             weight: 1.0,
             weight_composition: 1.0,
             weight_type: WeightType::Linear,
+            boost: None,
             layer_weights: None,
+            unfold: false,
             combine: Combine::Concat,
             scaling: EmbedsScaling::V,
             start_at: 0.0,
@@ -104,19 +113,28 @@ pub fn apply(
     adapter.check_embeds(embeds)?;
     check_options(options)?;
     let layers: Vec<AttnLayer> = attn_layers(&model.unet.config);
+    if let Some(weights) = &options.layer_weights {
+        weights.check(&layers)?;
+    }
     let weights = layer_weights(&layers, options);
     if weights.is_empty() {
         return Ok(model.clone());
     }
     let weights_of = adapter.load(rt)?;
-    let tokens = embeds.combine(options.combine)?.tokens(&weights_of, rt)?;
+    let embeds = if options.unfold { embeds.clone() } else { embeds.combine(options.combine)? };
+    let tokens = embeds.tokens(&weights_of, rt)?;
     let schedule = &model.schedule;
     let window = (schedule.percent_to_sigma(options.start_at), schedule.percent_to_sigma(options.end_at));
     let mask = options.mask.as_ref().map(Mask::new).transpose()?.map(Arc::new);
     let mut patches = vec![];
     for (number, weight) in weights {
-        let kv = weights_of.keys_values(number, &tokens, weight.swapped)?;
-        let attn = IpAttn::new(kv, weight.weight, options.scaling, window, mask.clone())?;
+        let tokens = match &tokens.composition {
+            Some(composition) if layers[number].transformer == COMPOSITION => composition,
+            _ => &tokens.pictures,
+        };
+        let kv = weights_of.keys_values(number, tokens, weight.swapped)?;
+        let kv = kv.scaled(weight.weight, options.scaling)?;
+        let attn = IpAttn::new(kv, options.unfold, window, mask.clone())?;
         patches.push((layers[number].name.clone(), Arc::new(attn) as Arc<dyn AttnProcessor>));
     }
     Ok(model.with_patches(model.patches.with_all(patches)))
@@ -124,7 +142,8 @@ pub fn apply(
 
 fn check_options(options: &IpOptions) -> Result<()> {
     let finite = [options.weight, options.weight_composition, options.start_at, options.end_at];
-    if finite.iter().any(|v| !v.is_finite()) {
+    let mut finite = finite.into_iter().chain(options.boost);
+    if finite.any(|v| !v.is_finite()) {
         return Err(Error::Mismatch(
             "an IP-Adapter's weight, start_at and end_at must be finite numbers".into(),
         ));
@@ -140,30 +159,33 @@ fn check_options(options: &IpOptions) -> Result<()> {
 fn layer_weights(layers: &[AttnLayer], options: &IpOptions) -> Vec<(usize, LayerWeight)> {
     // IPAdapter_plus knows two sizes: SDXL by its layer 101, and everything else as SD1.5.
     let sdxl = layers.len() > 101;
+    let kind = options.weight_type;
     layers
         .iter()
         .enumerate()
         .filter(|(_, layer)| layer.cross)
         .filter_map(|(number, layer)| {
             let weight = match &options.layer_weights {
-                Some(factors) => factors
-                    .get(&layer.transformer)
-                    .map(|f| LayerWeight { weight: f * options.weight, swapped: false }),
-                None => options.weight_type.of(layer.part, layer.transformer, sdxl, options),
+                Some(factors) => factors.of(layer).map(|f| LayerWeight {
+                    weight: f * options.weight,
+                    swapped: kind.swaps(layer.transformer, sdxl),
+                }),
+                None => kind.of(layer.part, layer.transformer, sdxl, options),
             };
             weight.filter(|w| w.weight != 0.0).map(|w| (number, w))
         })
         .collect()
 }
 
-/// Image tokens `[2, T, D]`: those of the pictures, then those of no picture.
-#[derive(Debug)]
-struct Tokens(Tensor);
+/// The transformer of SDXL that makes composition, in running order.
+const COMPOSITION: usize = 3;
 
-impl Tokens {
-    fn new(cond: &Tensor, uncond: &Tensor) -> Result<Self> {
-        Ok(Self(Tensor::cat(&[cond, uncond], 0)?.to_dtype(DType::F32)?))
-    }
+/// Image tokens `[2 n, T, D]` in f32: those of each picture, then as many times those of no picture.
+#[derive(Debug)]
+struct Tokens {
+    pictures: Tensor,
+    /// Those of the pictures whose composition is taken, if they are others.
+    composition: Option<Tensor>,
 }
 
 #[cfg(test)]

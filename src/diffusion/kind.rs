@@ -30,6 +30,8 @@ pub enum Part {
     T2iAdapter,
     /// A textual-inversion embedding.
     Embedding,
+    /// An upscale model.
+    Upscaler,
     /// A transformer of a later family (SD3, FLUX, …), which is not supported.
     Transformer,
 }
@@ -91,6 +93,20 @@ const SIGNS: &[(Part, &[&str])] = &[
             "body.0.resnets.0.block1.weight",
             "adapter.body.0.resnets.0.block1.weight",
             "body.0.in_conv.weight",
+            "body.0.block1.weight",
+            "adapter.body.0.block1.weight",
+            "adapter.body.0.in_conv.weight",
+        ],
+    ),
+    (
+        Part::Upscaler,
+        &[
+            "*model.1.sub.0.RDB1.conv1.0.weight",
+            "*body.0.rdb1.conv1.weight",
+            "*RRDB_trunk.0.RDB1.conv1.weight",
+            "body.1.weight",
+            "params.body.1.weight",
+            "params_ema.body.1.weight",
         ],
     ),
     (
@@ -178,6 +194,7 @@ fn describe(header: &Header, parts: &[Part]) -> String {
             None => "a LoRA".to_owned(),
         },
         [Part::T2iAdapter] => "a T2I-Adapter".to_owned(),
+        [Part::Upscaler] => "an upscale model".to_owned(),
         [Part::Embedding] => "a textual-inversion embedding".to_owned(),
         [Part::Transformer, ..] => {
             "a model of a later family than Stable Diffusion XL, which is not supported".to_owned()
@@ -200,6 +217,7 @@ fn words(parts: &[Part]) -> String {
         Part::IpAdapter => "IP-Adapter",
         Part::Lora => "LoRA",
         Part::T2iAdapter => "T2I-Adapter",
+        Part::Upscaler => "upscale model",
         Part::Embedding => "embedding",
         Part::Transformer => "transformer",
     };

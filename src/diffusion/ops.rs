@@ -22,7 +22,9 @@ use self::cpu::Products;
 
 pub use attention::{attention, attention_like};
 pub use conv::{Around, Conv2d, Padding};
-pub use elementwise::{geglu, gelu_erf, join, quick_gelu, silu, upsample_nearest};
+pub use elementwise::{
+    geglu, gelu_erf, join, leaky_relu, pixel_shuffle, pixel_unshuffle, quick_gelu, silu, upsample_nearest,
+};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 

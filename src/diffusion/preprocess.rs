@@ -62,6 +62,12 @@ pub fn preprocess(
     Ok(Tensor::from_vec(pixels, (frames, 3, size, size), device)?)
 }
 
+/// One channel resized from `(height, width)` to `(height, width)`: bicubic with antialiasing, neither rounded nor
+/// clamped (torch's `interpolate` with `antialias`). `plane` has as many values as its sides say, which are not 0.
+pub fn resize(plane: &[f32], from: (usize, usize), to: (usize, usize)) -> Vec<f32> {
+    resample(plane, from.1, &Window::stretched(from.1, to.1), &Window::stretched(from.0, to.0))
+}
+
 /// What one axis of the result takes from the picture. Only the pixels that are kept are ever computed, so a picture
 /// of one row by a million costs no more than its own size.
 struct Window(Vec<Tap>);
@@ -85,6 +91,11 @@ impl Window {
         let margin = scaled.saturating_sub(size) / 2;
         let scale = length as f32 / scaled as f32;
         Self((margin..margin + size).map(|i| Tap::new(i, length, scale)).collect())
+    }
+
+    fn stretched(length: usize, size: usize) -> Self {
+        let scale = length as f32 / size as f32;
+        Self((0..size).map(|i| Tap::new(i, length, scale)).collect())
     }
 
     fn identity(size: usize) -> Self {

@@ -10,13 +10,16 @@ use crate::{Error, Result};
 
 pub use crate::unet_config::UNetConfig;
 
-/// What a ControlNet adds to a UNet: one tensor for each skip and one for the middle, NHWC.
+/// What ControlNets and T2I-Adapters add to a UNet, NHWC.
 #[derive(Debug, Clone)]
 pub struct Residuals {
-    /// In the order the skips are made.
+    /// For the feature maps on the way down, in the order they are made: they go on through the UNet. Of a T2I-Adapter;
+    /// those after the last are as good as absent.
+    pub input: Vec<Option<Tensor>>,
+    /// For the skips, in the same order; of a ControlNet one for each, else none.
     pub down: Vec<Tensor>,
     /// For the output of the middle block.
-    pub mid: Tensor,
+    pub mid: Option<Tensor>,
 }
 
 impl Residuals {
@@ -25,18 +28,50 @@ impl Residuals {
     /// # Errors
     /// Those of the device.
     pub fn scale(&self, strength: f64) -> Result<Self> {
-        let down = self.down.iter().map(|r| r * strength).collect::<candle_core::Result<_>>()?;
-        Ok(Self { down, mid: (&self.mid * strength)? })
+        let scaled = |r: &Tensor| r * strength;
+        Ok(Self {
+            input: self
+                .input
+                .iter()
+                .map(|r| r.as_ref().map(scaled).transpose())
+                .collect::<candle_core::Result<_>>()?,
+            down: self.down.iter().map(scaled).collect::<candle_core::Result<_>>()?,
+            mid: self.mid.as_ref().map(scaled).transpose()?,
+        })
     }
 
-    /// These and those of another ControlNet.
+    /// These, each row as `rows` makes it.
+    ///
+    /// # Errors
+    /// Those of `rows`.
+    pub(crate) fn map(&self, rows: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            input: self.input.iter().map(|r| r.as_ref().map(&rows).transpose()).collect::<Result<_>>()?,
+            down: self.down.iter().map(&rows).collect::<Result<_>>()?,
+            mid: self.mid.as_ref().map(&rows).transpose()?,
+        })
+    }
+
+    /// These and those of another.
     ///
     /// # Errors
     /// If the shapes differ.
     pub fn add(&self, other: &Self) -> Result<Self> {
-        let down =
-            self.down.iter().zip(&other.down).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?;
-        Ok(Self { down, mid: (&self.mid + &other.mid)? })
+        let both = |a: Option<&Tensor>, b: Option<&Tensor>| match (a, b) {
+            (Some(a), Some(b)) => (a + b).map(Some),
+            (one, other) => Ok(one.or(other).cloned()),
+        };
+        let inputs = 0..self.input.len().max(other.input.len());
+        let input = |of: &Self, i: usize| of.input.get(i).cloned().flatten();
+        let downs = 0..self.down.len().max(other.down.len());
+        let down = |i: usize| both(self.down.get(i), other.down.get(i)).transpose();
+        Ok(Self {
+            input: inputs
+                .map(|i| both(input(self, i).as_ref(), input(other, i).as_ref()))
+                .collect::<candle_core::Result<_>>()?,
+            down: downs.filter_map(down).collect::<candle_core::Result<_>>()?,
+            mid: both(self.mid.as_ref(), other.mid.as_ref())?,
+        })
     }
 }
 
@@ -98,9 +133,12 @@ impl UNet {
         let time = self.encoder.embed(timestep, y, self.dtype, x.device())?;
         let pass = Pass { time: &time, context: &context, patches, step, latent: (height, width) };
         let x = ops::to_nhwc(&x.to_dtype(self.dtype)?)?;
-        let (mut skips, mut h) = self.encoder.forward(&x, None, &pass)?;
-        if let Some(residuals) = residuals {
-            h = h.broadcast_add(&residuals.mid)?;
+        let features = residuals.map_or(&[][..], |residuals| &residuals.input);
+        let (mut skips, mut h) = self.encoder.forward(&x, None, features, &pass)?;
+        if let Some(mid) = residuals.and_then(|residuals| residuals.mid.as_ref()) {
+            h = h.broadcast_add(mid)?;
+        }
+        if let Some(residuals) = residuals.filter(|residuals| !residuals.down.is_empty()) {
             skips = add_residuals(skips, &residuals.down)?;
         }
         for block in &self.up_blocks {

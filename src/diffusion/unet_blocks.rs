@@ -208,15 +208,32 @@ impl DownBlock {
         Ok(Self { layers: level.depths.iter().enumerate().map(layer).collect::<Result<_>>()?, downsampler })
     }
 
-    fn forward(&self, mut x: Tensor, skips: &mut Vec<Tensor>, pass: &Pass) -> Result<Tensor> {
+    fn forward(&self, mut x: Tensor, skips: &mut Skips, pass: &Pass) -> Result<Tensor> {
         for layer in &self.layers {
-            x = layer.forward(&x, pass)?;
-            skips.push(x.clone());
+            x = skips.keep(layer.forward(&x, pass)?)?;
         }
-        if let Some(downsampler) = &self.downsampler {
-            x = downsampler.forward(&x)?;
-            skips.push(x.clone());
+        match &self.downsampler {
+            Some(downsampler) => skips.keep(downsampler.forward(&x)?),
+            None => Ok(x),
         }
+    }
+}
+
+/// Feature maps on the way down, kept for the way up.
+struct Skips<'a> {
+    kept: Vec<Tensor>,
+    /// What is added to each first.
+    features: &'a [Option<Tensor>],
+}
+
+impl Skips<'_> {
+    /// Adds what is to be added, keeps the sum and gives it on.
+    fn keep(&mut self, x: Tensor) -> Result<Tensor> {
+        let x = match self.features.get(self.kept.len()) {
+            Some(Some(feature)) => x.broadcast_add(feature)?,
+            _ => x,
+        };
+        self.kept.push(x.clone());
         Ok(x)
     }
 }
@@ -315,17 +332,24 @@ impl Encoder {
     }
 
     /// `x` NHWC → the skips in the order they are made, and the output of the middle. `hint` is added to the
-    /// first feature map.
-    pub fn forward(&self, x: &Tensor, hint: Option<&Tensor>, pass: &Pass) -> Result<(Vec<Tensor>, Tensor)> {
+    /// first feature map, `features` to those in whose places they stand.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        hint: Option<&Tensor>,
+        features: &[Option<Tensor>],
+        pass: &Pass,
+    ) -> Result<(Vec<Tensor>, Tensor)> {
         let mut x = self.conv_in.forward(x)?;
         if let Some(hint) = hint {
             x = x.broadcast_add(hint)?;
         }
-        let mut skips = vec![x.clone()];
+        let mut skips = Skips { kept: vec![], features };
+        x = skips.keep(x)?;
         for block in &self.down_blocks {
             x = block.forward(x, &mut skips, pass)?;
         }
         let mid = self.mid.1.forward(&self.mid.0.forward(&x, pass)?, pass)?;
-        Ok((skips, mid))
+        Ok((skips.kept, mid))
     }
 }

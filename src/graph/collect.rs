@@ -41,6 +41,7 @@ pub(crate) fn node<P: Port>() -> NodeDef {
         version: 1,
         lane: Lane::Host,
         loads: None,
+        searches: &[],
         inputs: vec![InputSpec {
             name: ITEMS,
             aliases: &[],

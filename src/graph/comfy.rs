@@ -1,7 +1,7 @@
 //! ComfyUI's JSON, read into the same workflow: the API format its server runs and the format its editor saves. The API
 //! format is also written, from a plan.
 
-pub(crate) mod classes;
+pub mod classes;
 mod json;
 mod prompt;
 mod ui;

@@ -3,7 +3,7 @@
 //! A loader states facts of its outputs (`context` = 768, `vision_hidden` = 1280, …); a node that joins two models
 //! compares them and refuses a wrong pair while no weight has been touched.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use crate::{File, Literal};
 
@@ -72,6 +72,7 @@ pub struct Known {
     pub(crate) literals: BTreeMap<&'static str, Literal>,
     pub(crate) files: BTreeMap<&'static str, File>,
     pub(crate) facts: BTreeMap<&'static str, Facts>,
+    pub(crate) models: BTreeMap<&'static str, Vec<(String, PathBuf)>>,
     pub(crate) mentioned: Vec<File>,
 }
 
@@ -101,6 +102,11 @@ impl Known {
     /// The file an input names.
     pub fn file(&self, input: &str) -> Option<&File> {
         self.files.get(input)
+    }
+
+    /// The model files in a folder the node says it searches, as [`Files::models`](crate::Files::models) lists them.
+    pub fn models(&self, folder: &str) -> &[(String, PathBuf)] {
+        self.models.get(folder).map_or(&[], Vec::as_slice)
     }
 
     /// The model files that its texts name; see [`Node::mentions`](crate::Node::mentions).

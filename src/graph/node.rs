@@ -61,6 +61,8 @@ pub trait Inputs: Sized {
     const ALIASES: &'static [&'static str];
     /// The model folder whose aliases (`models:`) this node loads, if any.
     const LOADS: Option<&'static str>;
+    /// The model folders whose files decide what it gives; their listings are part of its key.
+    const SEARCHES: &'static [&'static str];
     /// Names of the outputs; empty: the port types in lower case.
     const OUTPUT_NAMES: &'static [&'static str];
 

@@ -122,10 +122,13 @@ impl Job {
             parts.insert(*name, part);
         }
         parts.extend(values.iter().map(|(name, id)| (*name, key::Part::Value(*id))));
-        if self.mentioned.is_empty() {
+        if self.def.searches.is_empty() && self.mentioned.is_empty() {
             return Ok(key::key(&self.def, &parts, salt));
         }
         let mut with = Hash::builder().part(salt.as_bytes());
+        for (name, path) in self.def.searches.iter().flat_map(|folder| files.models(folder)) {
+            with = with.part(name).part(files.hash(&path)?.as_bytes());
+        }
         for (folder, file) in &self.mentioned {
             with = with.part(folder).part(&file.name).part(files.hash(&file.path)?.as_bytes());
         }

@@ -24,6 +24,8 @@ pub struct NodeDef {
     pub lane: Lane,
     /// The model folder whose aliases this node loads.
     pub loads: Option<&'static str>,
+    /// The model folders it searches itself: which files are in them is part of its key.
+    pub searches: &'static [&'static str],
     /// Inputs, in declaration order.
     pub inputs: Vec<InputSpec>,
     /// Outputs; none: a sink, run for its effect.
@@ -47,6 +49,7 @@ impl NodeDef {
             version: N::VERSION,
             lane: N::LANE,
             loads: N::LOADS,
+            searches: N::SEARCHES,
             inputs: N::specs(),
             outputs: N::Output::specs(N::OUTPUT_NAMES),
             mentions: N::mentions,

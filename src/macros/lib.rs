@@ -12,7 +12,8 @@ use syn::{
 
 /// Declares a node from a struct.
 ///
-/// `#[node(category = "…", version = 1, lane = "device", alias("ComfyClass"), loads = "folder", outputs("a", "b"))]`
+/// `#[node(category = "…", version = 1, lane = "device", alias("ComfyClass"), loads = "folder", searches("folder"),
+/// outputs("a", "b"))]`
 /// on the struct; `#[input(default = …, range = a..=b, choices = NAMES, folder = "…", alias("…"), comfy = …)]` on a field.
 /// Doc comments are the manual, so a field without one does not compile.
 #[proc_macro_derive(Inputs, attributes(node, input))]
@@ -41,6 +42,7 @@ fn inputs(item: &DeriveInput) -> Result<Tokens> {
     let mut aliases = quote!();
     let mut loads = quote!(None);
     let mut outputs = quote!();
+    let mut searches = quote!();
     for attr in item.attrs.iter().filter(|attr| attr.path().is_ident("node")) {
         attr.parse_nested_meta(|meta| {
             if meta.path.is_ident("category") {
@@ -58,13 +60,15 @@ fn inputs(item: &DeriveInput) -> Result<Tokens> {
                 };
             } else if meta.path.is_ident("alias") {
                 aliases = words(&meta)?;
+            } else if meta.path.is_ident("searches") {
+                searches = words(&meta)?;
             } else if meta.path.is_ident("outputs") {
                 outputs = words(&meta)?;
             } else if meta.path.is_ident("loads") {
                 let value: LitStr = meta.value()?.parse()?;
                 loads = quote!(Some(#value));
             } else {
-                return Err(meta.error("expected category, version, lane, alias, outputs or loads"));
+                return Err(meta.error("expected category, version, lane, alias, outputs, searches or loads"));
             }
             Ok(())
         })?;
@@ -91,6 +95,7 @@ fn inputs(item: &DeriveInput) -> Result<Tokens> {
             const LANE: ::flow_graph::Lane = ::flow_graph::Lane::#lane;
             const ALIASES: &'static [&'static str] = &[#aliases];
             const LOADS: ::std::option::Option<&'static str> = #loads;
+            const SEARCHES: &'static [&'static str] = &[#searches];
             const OUTPUT_NAMES: &'static [&'static str] = &[#outputs];
 
             fn specs() -> ::std::vec::Vec<::flow_graph::InputSpec> {

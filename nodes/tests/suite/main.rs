@@ -3,13 +3,17 @@
 
 mod canny;
 mod checks;
+mod comfy_classes;
+mod comfy_nodes;
 mod diffusion;
 mod files;
 mod inpaint;
+mod ip_adapter;
 mod loaders;
 mod registry;
 mod resize;
 mod sampling;
+mod upscale;
 
 use std::{
     collections::HashMap,

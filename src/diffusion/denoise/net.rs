@@ -1,34 +1,47 @@
-//! ControlNets under way, and when something is active.
+//! ControlNets and T2I-Adapters under way, and when something is active.
 
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
 use crate::conditioning::Control;
+use crate::control::ControlSource;
 use crate::controlnet::ControlNet;
 use crate::schedule::Schedule;
 use crate::unet::Residuals;
 use crate::{Result, Runtime};
 
-/// A ControlNet made ready for a run.
+/// A ControlNet or T2I-Adapter made ready for a run.
 pub(super) struct Net {
-    net: Arc<ControlNet>,
-    /// Features of the hint, NHWC, one for each picture.
-    hint: Tensor,
+    look: Look,
     strength: f64,
     pub window: Window,
 }
 
+/// How a hint is seen.
+enum Look {
+    /// At every step, beside the latent: with the features of the hint, NHWC, one for each picture.
+    Always { net: Arc<ControlNet>, hint: Tensor },
+    /// Once: what is then added at every step, one for each picture.
+    Once(Residuals),
+}
+
 impl Net {
     pub fn new(rt: &Runtime, schedule: &Schedule, control: &Control, latent: (usize, usize)) -> Result<Self> {
-        let net = control.net.load(rt)?;
-        let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
-        Ok(Self {
-            hint: net.embed_hint(&pixels)?,
-            net,
-            strength: control.strength,
-            window: Window::new(schedule, control.start_percent, control.end_percent),
-        })
+        let look = match &*control.net {
+            ControlSource::ControlNet(source) => {
+                let net = source.load(rt)?;
+                let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
+                Look::Always { hint: net.embed_hint(&pixels)?, net }
+            }
+            ControlSource::T2iAdapter(source) => {
+                let adapter = source.load(rt)?;
+                let (height, width) = adapter.hint_size(latent);
+                Look::Once(adapter.forward(&control.hint.at(height, width, &rt.device)?)?)
+            }
+        };
+        let window = Window::new(schedule, control.start_percent, control.end_percent);
+        Ok(Self { look, strength: control.strength, window })
     }
 
     /// For `copies` batches one after the other; the hint's pictures go through each in turn.
@@ -40,9 +53,14 @@ impl Net {
         y: Option<&Tensor>,
         copies: usize,
     ) -> Result<Residuals> {
-        let hint = cycle(&self.hint, input.dim(0)? / copies, input.device())?;
-        let hint = Tensor::cat(&vec![hint; copies], 0)?;
-        let residuals = self.net.forward(input, timestep, context, y, &hint)?;
+        let rows = |one: &Tensor| {
+            let one = cycle(one, input.dim(0)? / copies, input.device())?;
+            Ok(Tensor::cat(&vec![one; copies], 0)?)
+        };
+        let residuals = match &self.look {
+            Look::Always { net, hint } => net.forward(input, timestep, context, y, &rows(hint)?)?,
+            Look::Once(seen) => seen.map(rows)?,
+        };
         if self.strength == 1.0 { Ok(residuals) } else { residuals.scale(self.strength) }
     }
 }

@@ -5,8 +5,8 @@ use candle_core::Device;
 use super::*;
 use crate::clip::ClipSource;
 use crate::conditioning::{Conditioning, Hint};
+use crate::control::ControlSource;
 use crate::fixture::{self, Tensors};
-use crate::model::ControlNetSource;
 use crate::schedule::Schedule;
 
 struct Bench {
@@ -40,7 +40,7 @@ fn cfg_guider(positive: &Conditioning, negative: &Conditioning, cfg: f64) -> Gui
 }
 
 fn control(start_percent: f64, end_percent: f64) -> Control {
-    let net = ControlNetSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap();
+    let net = ControlSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap();
     let rgb: Vec<f32> = (0..128 * 128 * 3).map(|i| f32::from((i / 3) % 128 == 64)).collect();
     let hint = Hint::new(1, 128, 128, rgb.into()).unwrap();
     Control { net: Arc::new(net), hint, strength: 1.0, start_percent, end_percent }

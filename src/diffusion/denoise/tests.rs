@@ -9,10 +9,10 @@ use candle_core::Device;
 use super::*;
 use crate::clip::ClipSource;
 use crate::conditioning::{Conditioning, Hint};
+use crate::control::ControlSource;
 use crate::fixture::{self, Tensors, assert_close};
 use crate::inpaint::NoiseMask;
 use crate::ip_adapter::{self, EmbedsScaling, ImageEmbeds, IpAdapterSource, IpOptions, WeightType};
-use crate::model::ControlNetSource;
 use crate::noise::{Noise, Rng};
 use crate::samplers::{self, SamplerSpec};
 use crate::sampling::{Sampling, Settings, window};
@@ -185,8 +185,8 @@ fn hint(path: &std::path::Path) -> Hint {
     Hint::new(1, picture.height() as usize, picture.width() as usize, rgb.into()).unwrap()
 }
 
-fn control_net() -> Arc<ControlNetSource> {
-    Arc::new(ControlNetSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap())
+fn control_net() -> Arc<ControlSource> {
+    Arc::new(ControlSource::open(&fixture::tiny_sd("tiny-control-canny.safetensors")).unwrap())
 }
 
 fn hinted(settings: &Value) -> Control {

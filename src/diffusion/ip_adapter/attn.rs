@@ -11,23 +11,27 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(super) struct IpAttn {
     weight: f64,
-    /// Keys and values of the pictures and of no picture, `[2, T, C]`.
+    /// Keys and values of the pictures and of no picture, `[2 n, T, C]`.
     k: Tensor,
     v: Tensor,
+    /// How many latents of a batch have a picture of their own (n).
+    pictures: usize,
     /// Noise levels between which it acts, both included, the higher first.
     window: (f64, f64),
     mask: Option<Arc<Mask>>,
 }
 
-impl IpAttn {
-    pub fn new(
-        kv: KeysValues,
-        weight: f64,
-        scaling: EmbedsScaling,
-        window: (f64, f64),
-        mask: Option<Arc<Mask>>,
-    ) -> Result<Self> {
-        let KeysValues { k, v } = kv;
+/// Keys and values with the weight in them, and what of it is left for the result.
+pub(super) struct Scaled {
+    weight: f64,
+    k: Tensor,
+    v: Tensor,
+}
+
+impl KeysValues {
+    /// Lets the weight in. Means are those of one picture's tokens, as `IPAdapter_plus` takes them.
+    pub fn scaled(self, weight: f64, scaling: EmbedsScaling) -> Result<Scaled> {
+        let Self { k, v } = self;
         let penalty = weight * k.dim(D::Minus1)? as f64 / 1280.0;
         let (weight, k, v) = match scaling {
             EmbedsScaling::V => (weight, k, v),
@@ -39,7 +43,26 @@ impl IpAttn {
                 (1.0, (k * penalty)?, v)
             }
         };
-        Ok(Self { weight, k, v, window, mask })
+        Ok(Scaled { weight, k, v })
+    }
+}
+
+impl IpAttn {
+    /// `unfold`: one picture for each latent of a batch; else their tokens stand side by side.
+    pub fn new(
+        Scaled { weight, k, v }: Scaled,
+        unfold: bool,
+        window: (f64, f64),
+        mask: Option<Arc<Mask>>,
+    ) -> Result<Self> {
+        if unfold {
+            let pictures = k.dim(0)? / 2;
+            return Ok(Self { weight, k, v, pictures, window, mask });
+        }
+        let width = k.dim(D::Minus1)?;
+        let side_by_side = |t: Tensor| t.reshape((2, (), width));
+        let (k, v) = (side_by_side(k)?, side_by_side(v)?);
+        Ok(Self { weight, k, v, pictures: 1, window, mask })
     }
 
     fn active(&self, step: &Step) -> bool {
@@ -54,7 +77,10 @@ impl AttnProcessor for IpAttn {
         if !self.active(call.step) {
             return Ok(text);
         }
-        let rows = call.step.rows.iter().map(|row| u32::from(*row == Row::Uncond));
+        let rows = latents(&call.step.rows).map(|(row, latent)| {
+            let first = if row == Row::Uncond { self.pictures } else { 0 };
+            (first + latent.min(self.pictures - 1)) as u32
+        });
         let rows = Tensor::from_iter(rows, self.k.device())?;
         let (k, v) = (self.k.index_select(&rows, 0)?, self.v.index_select(&rows, 0)?);
         let mut image = (call.attn.sdpa(call.q, &k, &v)? * self.weight)?;
@@ -68,6 +94,11 @@ impl AttnProcessor for IpAttn {
     fn tensors(&self) -> Vec<&Tensor> {
         vec![&self.k, &self.v]
     }
+}
+
+/// Each row with the number of its latent in the batch.
+fn latents(rows: &[Row]) -> impl Iterator<Item = (Row, usize)> {
+    rows.iter().enumerate().map(|(i, row)| (*row, rows[..i].iter().filter(|r| *r == row).count()))
 }
 
 /// Where an adapter acts, kept on the host.
@@ -102,8 +133,7 @@ impl Mask {
             .map(|m| fit(self.resize(m, h, w), n))
             .collect();
         let mut values = Vec::with_capacity(rows.len() * n);
-        for (i, row) in rows.iter().enumerate() {
-            let latent = rows[..i].iter().filter(|r| *r == row).count();
+        for (_, latent) in latents(rows) {
             values.extend_from_slice(&masks[latent.min(masks.len() - 1)]);
         }
         Ok(Tensor::from_vec(values, (rows.len(), n, 1), &candle_core::Device::Cpu)?)

@@ -1,8 +1,8 @@
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{IpAdapter, Tokens};
-use crate::Result;
 use crate::runtime::Runtime;
+use crate::{Error, Result};
 
 /// How the features of several pictures become one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,24 @@ impl Combine {
         ("average", Self::Average),
         ("norm average", Self::NormAverage),
     ];
+
+    /// The features of several pictures `[n, …]` as those of one, `[1, …]`; `Concat` leaves them as they are.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn apply(self, features: &Tensor) -> Result<Tensor> {
+        let n = features.dim(0)?;
+        Ok(match self {
+            Self::Subtract if n == 1 => features.clone(),
+            Self::Concat => features.clone(),
+            Self::Add => features.sum_keepdim(0)?,
+            Self::Subtract => (features.narrow(0, 0, 1)? - features.narrow(0, 1, n - 1)?.mean_keepdim(0)?)?,
+            Self::Average => features.mean_keepdim(0)?,
+            Self::NormAverage => {
+                features.broadcast_div(&features.sqr()?.sum_keepdim(0)?.sqrt()?)?.mean_keepdim(0)?
+            }
+        })
+    }
 }
 
 /// What an image encoder saw: pooled embeds `[n, E]` or hidden states `[n, T, E]`.
@@ -38,33 +56,28 @@ pub struct ImageEmbeds {
     pub cond: Tensor,
     /// Of what stands for no picture; `None` is zeros.
     pub uncond: Option<Tensor>,
+    /// Of the pictures whose composition is taken, where those are others (SDXL).
+    pub composition: Option<Tensor>,
 }
 
 impl ImageEmbeds {
     /// Features with zeros as their opposite, which is what base adapters are trained with.
     pub fn new(cond: Tensor) -> Self {
-        Self { cond, uncond: None }
+        Self { cond, uncond: None, composition: None }
     }
 
     pub(super) fn combine(&self, how: Combine) -> Result<Self> {
-        let (n, cond) = (self.cond.dim(0)?, &self.cond);
-        if n == 1 || how == Combine::Concat {
+        if self.cond.dim(0)? == 1 || how == Combine::Concat {
             return Ok(self.clone());
         }
-        let cond = match how {
-            Combine::Concat => unreachable!("returned above"),
-            Combine::Add => cond.sum_keepdim(0)?,
-            Combine::Subtract => (cond.narrow(0, 0, 1)? - cond.narrow(0, 1, n - 1)?.mean_keepdim(0)?)?,
-            Combine::Average => cond.mean_keepdim(0)?,
-            Combine::NormAverage => {
-                cond.broadcast_div(&cond.sqr()?.sum_keepdim(0)?.sqrt()?)?.mean_keepdim(0)?
-            }
-        };
-        let uncond = self.uncond.as_ref().map(|u| u.narrow(0, 0, 1)).transpose()?;
-        Ok(Self { cond, uncond })
+        Ok(Self {
+            cond: how.apply(&self.cond)?,
+            uncond: self.uncond.as_ref().map(|u| u.narrow(0, 0, 1)).transpose()?,
+            composition: self.composition.as_ref().map(|c| how.apply(c)).transpose()?,
+        })
     }
 
-    /// The tokens of all pictures side by side, and of as many times no picture.
+    /// The tokens of each picture, and of as many times no picture.
     pub(super) fn tokens(&self, adapter: &IpAdapter, rt: &Runtime) -> Result<Tokens> {
         let place = |t: &Tensor| t.to_device(&adapter.device)?.to_dtype(rt.small_dtype());
         let cond = place(&self.cond)?;
@@ -73,12 +86,21 @@ impl ImageEmbeds {
             Some(uncond) => repeat_to(&place(uncond)?, n)?,
             None => cond.zeros_like()?,
         };
-        let flat = |features: &Tensor| -> Result<Tensor> {
-            let tokens = adapter.project(features)?;
-            let width = tokens.dim(2)?;
-            Ok(tokens.reshape((1, (), width))?)
+        let uncond = adapter.project(&uncond)?;
+        let tokens = |cond: &Tensor| -> Result<Tensor> {
+            Ok(Tensor::cat(&[&adapter.project(cond)?, &uncond], 0)?.to_dtype(DType::F32)?)
         };
-        Tokens::new(&flat(&cond)?, &flat(&uncond)?)
+        let composition = self.composition.as_ref().map(place).transpose()?;
+        if let Some(others) = composition.as_ref().map(|c| c.dim(0)).transpose()?
+            && others != n
+        {
+            let message = format!(
+                "{n} pictures for the style and {others} for the composition; combine them, or give as many of each"
+            );
+            return Err(Error::Mismatch(message));
+        }
+        let composition = composition.map(|composition| tokens(&composition)).transpose()?;
+        Ok(Tokens { pictures: tokens(&cond)?, composition })
     }
 }
 

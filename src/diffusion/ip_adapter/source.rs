@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{ImageEmbeds, Tokens};
+use super::ImageEmbeds;
 use crate::attn_layers::attn_layers;
 use crate::header::Header;
 use crate::model::Model;
@@ -264,7 +264,7 @@ pub struct IpAdapter {
     pub(super) device: Device,
 }
 
-/// Keys and values of one layer for `[cond, uncond]`, `[2, T, C]` each.
+/// Keys and values of one layer, `[2 n, T, C]` each: of the pictures, then of no picture.
 #[derive(Debug)]
 pub(super) struct KeysValues {
     pub k: Tensor,
@@ -295,16 +295,16 @@ impl IpAdapter {
     }
 
     /// `swapped`: nothing for the conditioned rows, the image for the others.
-    pub(super) fn keys_values(&self, number: usize, tokens: &Tokens, swapped: bool) -> Result<KeysValues> {
+    pub(super) fn keys_values(&self, number: usize, tokens: &Tensor, swapped: bool) -> Result<KeysValues> {
         let (to_k, to_v) = self
             .layers
             .get(&number)
             .ok_or_else(|| Error::Mismatch(format!("the IP-Adapter has no layer {number}")))?;
         let tokens = if swapped {
-            let cond = tokens.0.narrow(0, 0, 1)?;
+            let cond = tokens.narrow(0, 0, tokens.dim(0)? / 2)?;
             Tensor::cat(&[&cond.zeros_like()?, &cond], 0)?
         } else {
-            tokens.0.clone()
+            tokens.clone()
         };
         let tokens = tokens.to_dtype(to_k.dtype())?;
         Ok(KeysValues { k: to_k.forward(&tokens)?, v: to_v.forward(&tokens)? })

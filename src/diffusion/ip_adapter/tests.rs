@@ -121,7 +121,7 @@ fn scalings_combinations_and_layer_weights_match_ipadapter_plus() {
         let model = apply(&m.rt, &m.model, &adapter, &both, &IpOptions { combine, ..at(0.8) }).unwrap();
         assert_close(&m.pair(&model, 3.0), &expected.get(&format!("combine/{name}")), TOLERANCE, name);
     }
-    let layers = BTreeMap::from([(0, 0.5), (5, 1.2), (6, 0.3)]);
+    let layers = "0:0.5, 5:1.2, 6:0.3".parse().unwrap();
     let model = m.apply(&m.model, "base", "ip/embeds", &IpOptions { layer_weights: Some(layers), ..at(0.8) });
     assert_close(&m.pair(&model, 3.0), &expected.get("layers"), TOLERANCE, "layers");
 }
@@ -198,7 +198,7 @@ fn controlnet_residuals_are_the_same_bits_with_and_without_an_adapter() {
     };
     let ((plain, eps), (with, eps_ip)) = (residuals(&model), residuals(&patched));
     assert!(error(&eps, &eps_ip) > 1e-3, "the adapter acts");
-    for (a, b) in plain.down.iter().chain([&plain.mid]).zip(with.down.iter().chain([&with.mid])) {
+    for (a, b) in plain.down.iter().chain(&plain.mid).zip(with.down.iter().chain(&with.mid)) {
         assert_eq!(error(a, b), 0.0);
     }
 }
@@ -303,7 +303,7 @@ fn an_sd15_adapter_at_real_width_makes_four_tokens_and_keys_for_the_first_layer(
     let embeds = Tensor::ones((1, 1024), DType::F32, &Device::Cpu).unwrap();
     let tokens = adapter.project(&embeds).unwrap();
     assert_eq!(tokens.dims(), [1, 4, 768]);
-    let both = Tokens::new(&tokens, &tokens).unwrap();
+    let both = Tensor::cat(&[&tokens, &tokens], 0).unwrap();
     let kv = adapter.keys_values(1, &both, false).unwrap();
     assert_eq!((kv.k.dims(), kv.v.dims()), (&[2, 4, 320][..], &[2, 4, 320][..]));
 }
@@ -385,4 +385,62 @@ fn patches_on_top_of_an_adapter_share_its_keys_and_values() {
         // The first itself, and one place in each of the six maps.
         assert_eq!(Arc::strong_count(&first), 1 + patched.len(), "{name}");
     }
+}
+
+/// What `IPAdapter_plus`'s other nodes make of the same attention.
+fn more() -> Tensors {
+    Tensors::open("tests/fixtures/ipadapter_nodes/attention.safetensors")
+}
+
+#[test]
+fn each_latent_of_a_batch_has_a_picture_of_its_own() {
+    let (m, expected) = (Miniature::new(), more());
+    let both = Tensor::cat(&[m.cases.get("ip/embeds"), m.cases.get("ip/embeds2")], 0).unwrap();
+    let (adapter, both) = (m.adapter("base"), ImageEmbeds::new(both));
+    let x = expected.get("unfold/x");
+    let x = Tensor::cat(&[&x, &x], 0).unwrap();
+    let context = [m.cases.get("ctx"), m.cases.get("ctx2")].map(|c| c.repeat((3, 1, 1)).unwrap());
+    let context = Tensor::cat(&context, 0).unwrap();
+    let rows = [[Row::Cond; 3], [Row::Uncond; 3]].concat();
+    for (name, mask) in [("unfold", None), ("unfold_mask", Some(expected.get("unfold/mask")))] {
+        let options = IpOptions { unfold: true, mask, ..at(0.8) };
+        let model = apply(&m.rt, &m.model, &adapter, &both, &options).unwrap();
+        assert_close(&m.run(&model, &x, &context, &rows, 3.0), &expected.get(name), TOLERANCE, name);
+    }
+}
+
+#[test]
+fn boosts_and_means_match_ipadapter_plus() {
+    let (m, expected) = (Miniature::new(), more());
+    for (name, weight_type, boost) in [
+        ("style_boost", WeightType::StyleTransferPrecise, 1.5),
+        ("composition_boost", WeightType::CompositionPrecise, 0.4),
+    ] {
+        let options = IpOptions { weight_type, boost: Some(boost), ..at(0.8) };
+        let model = m.apply(&m.model, "base", "ip/embeds", &options);
+        assert_close(&m.pair(&model, 3.0), &expected.get(name), TOLERANCE, name);
+    }
+    let both = Tensor::cat(&[m.cases.get("ip/embeds"), m.cases.get("ip/embeds2")], 0).unwrap();
+    let options = IpOptions { scaling: EmbedsScaling::KMeanVPenalty, ..at(0.8) };
+    let model = apply(&m.rt, &m.model, &m.adapter("base"), &ImageEmbeds::new(both), &options).unwrap();
+    assert_close(&m.pair(&model, 3.0), &expected.get("mean_two"), TOLERANCE, "mean_two");
+}
+
+#[test]
+fn the_picture_of_the_composition_is_seen_by_the_third_transformer_alone() {
+    let m = Miniature::new();
+    let adapter = m.adapter("base");
+    let on = |model: &Model, layers: &str, embeds: &ImageEmbeds| {
+        let options = IpOptions { layer_weights: Some(layers.parse().unwrap()), ..at(0.8) };
+        apply(&m.rt, model, &adapter, embeds, &options).unwrap()
+    };
+    let (look, layout) = (m.embeds("ip/embeds"), m.embeds("ip/embeds2"));
+    let both = ImageEmbeds { composition: Some(layout.cond.clone()), ..look.clone() };
+    let together = m.pair(&on(&m.model, "2:1, 3:0.5, 6:1", &both), 3.0);
+    let apart = m.pair(&on(&on(&m.model, "2:1, 6:1", &look), "3:0.5", &layout), 3.0);
+    assert_eq!(error(&together, &apart), 0.0);
+    let pictures = Tensor::cat(&[&both.cond, &both.cond], 0).unwrap();
+    let uneven = ImageEmbeds { cond: pictures, ..both };
+    let refused = apply(&m.rt, &m.model, &adapter, &uneven, &at(0.8)).unwrap_err().to_string();
+    assert!(refused.contains("2 pictures for the style and 1 for the composition"), "{refused}");
 }

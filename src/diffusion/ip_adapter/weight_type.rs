@@ -57,6 +57,7 @@ impl WeightType {
     /// transformers, everything else 16.
     pub(super) fn of(self, part: Part, t: usize, sdxl: bool, options: &IpOptions) -> Option<LayerWeight> {
         let (w, composition) = (options.weight, options.weight_composition);
+        let boost = options.boost.unwrap_or(w);
         let n = if sdxl { 11.0 } else { 16.0 };
         let at = t as f64;
         let middle = (at - n / 2.0).abs() / (n / 2.0);
@@ -77,21 +78,26 @@ impl WeightType {
             Self::Composition => layout.composition(w),
             Self::StrongStyleTransfer => layout.composition(w).is_none().then_some(w),
             Self::StyleAndComposition => layout.composition(composition).or(layout.style().then_some(w)),
-            Self::StyleTransferPrecise => layout.composition(w).or(layout.style().then_some(w)),
+            Self::StyleTransferPrecise => layout.composition(boost).or(layout.style().then_some(w)),
             Self::CompositionPrecise => {
-                layout.composition(w).or(Some(if layout.style() { w } else { 0.1 * w }))
+                layout.composition(w).or(Some(if layout.style() { boost } else { 0.1 * boost }))
             }
             // Here the first composition layer of SD1.5 is not quartered.
             Self::StrongStyleAndComposition => {
                 Some(if layout.composition(w).is_some() { composition } else { w })
             }
         };
-        let swapped = match self {
-            Self::StyleTransferPrecise => layout.composition(w).is_some(),
-            Self::CompositionPrecise => layout.composition(w).is_none(),
+        weight.map(|weight| LayerWeight { weight, swapped: self.swaps(t, sdxl) })
+    }
+
+    /// Whether the transformer that runs as number `t` gives the conditioned rows nothing and the others the image.
+    pub(super) fn swaps(self, t: usize, sdxl: bool) -> bool {
+        let composition = Layout { sdxl, t }.composition(1.0).is_some();
+        match self {
+            Self::StyleTransferPrecise => composition,
+            Self::CompositionPrecise => !composition,
             _ => false,
-        };
-        weight.map(|weight| LayerWeight { weight, swapped })
+        }
     }
 }
 

@@ -31,6 +31,17 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     x / ((x * -1.702)?.exp()? + 1.0)?
 }
 
+/// `x` above 0, `slope · x` below.
+///
+/// # Errors
+/// Those of the device.
+pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
+    if fast(&[x]) {
+        return cpu::unary(x, |x| if x > 0.0 { x } else { slope * x });
+    }
+    x.relu()? - (x.neg()?.relu()? * f64::from(slope))?
+}
+
 /// GEGLU (Shazeer 2020): `[…, 2n]` → `[…, n]`, the first half times the exact GELU of the second.
 ///
 /// # Errors
@@ -112,4 +123,24 @@ pub fn join(x: &Tensor, y: &Tensor) -> Result<Tensor> {
             }
         });
     })
+}
+
+/// `[B, H, W, C r²]` → `[B, H r, W r, C]` (torch's `pixel_shuffle`: the channels of one pixel lie together).
+///
+/// # Errors
+/// If the channels are no whole squares.
+pub fn pixel_shuffle(x: &Tensor, r: usize) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    let c = c / (r * r);
+    x.reshape(&[b, h, w, c, r, r])?.permute([0, 1, 4, 2, 5, 3])?.reshape((b, h * r, w * r, c))
+}
+
+/// `[B, H r, W r, C]` → `[B, H, W, C r²]`.
+///
+/// # Errors
+/// If the sides are no multiples of `r`.
+pub fn pixel_unshuffle(x: &Tensor, r: usize) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    let (h, w) = (h / r, w / r);
+    x.reshape(&[b, h, r, w, r, c])?.permute([0, 1, 3, 5, 2, 4])?.reshape((b, h, w, c * r * r))
 }

@@ -107,6 +107,7 @@ impl Draft<'_> {
                     known.facts.insert(link.input, outputs.get(link.output).cloned().unwrap_or_default());
                 }
             }
+            known.models = def.searches.iter().map(|folder| (*folder, self.files.models(folder))).collect();
             known.mentioned = draftee.mentioned.iter().map(|(_, file)| file.clone()).collect();
             match (def.infer)(&known) {
                 Ok(outputs) => facts[node] = Some(outputs),

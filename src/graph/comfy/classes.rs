@@ -32,6 +32,34 @@ static CLASSES: LazyLock<HashMap<&'static str, Class>> = LazyLock::new(|| {
     lines.filter_map(class).collect()
 });
 
+static UNSUPPORTED: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(|| {
+    let lines = include_str!("unsupported.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once(": ")).collect()
+});
+
+/// The names of ComfyUI's classes that are known, in no order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CLASSES.keys().copied()
+}
+
+/// The inputs of a class that is known, in ComfyUI's order.
+pub fn inputs(class: &str) -> Option<Vec<&'static str>> {
+    Some(CLASSES.get(class)?.inputs.iter().map(|input| input.name).collect())
+}
+
+/// Why no node stands for a class of ComfyUI, where that is not for want of time.
+pub fn unsupported(class: &str) -> Option<&'static str> {
+    UNSUPPORTED.get(class).copied()
+}
+
+/// What to do about a node type that there is not: why a class of ComfyUI is none here.
+pub(crate) fn hint(class: &str) -> Option<String> {
+    match unsupported(class) {
+        Some(why) => Some(why.to_owned()),
+        None => Class::of(class).map(|_| "this class of ComfyUI's has no node here yet".to_owned()),
+    }
+}
+
 impl Class {
     /// A class by its name.
     pub(crate) fn of(name: &str) -> Option<&'static Self> {

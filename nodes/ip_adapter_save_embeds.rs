@@ -1,0 +1,42 @@
+use std::sync::Arc;
+
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
+use serde_json::json;
+
+use crate::{
+    ports::Embeds,
+    results::{Tokens, check_name, save_numbered},
+    tensor_file,
+};
+
+/// Writes encoded pictures to a safetensors file that IPAdapterLoadEmbeds reads back.
+#[derive(Inputs)]
+#[node(category = "conditioning")]
+pub struct IPAdapterSaveEmbeds {
+    /// What to write.
+    embeds: Arc<Embeds>,
+    /// Folder and start of the name, followed by a running number; `%name%` is the workflow's name.
+    #[input(default = "embeds/%name%", comfy = "IP_embeds")]
+    filename_prefix: String,
+}
+
+impl Node for IPAdapterSaveEmbeds {
+    type Output = ();
+
+    fn run(self, cx: &Context) -> Result<(), NodeError> {
+        let features = &self.embeds.features;
+        let values = features.flatten_all()?.to_vec1::<f32>()?;
+        let metadata = json!({ "flow": cx.provenance.workflow, "prompt": cx.provenance.prompt });
+        let bytes = tensor_file::encode(metadata, &[("embeds", features.dims(), &values)]);
+        let tokens = Tokens { size: None, frame: 0, cx };
+        save_numbered(&self.filename_prefix, "safetensors", &bytes, &tokens)?;
+        Ok(())
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        if let Some(prefix) = known.text("filename_prefix") {
+            check_name("filename_prefix", prefix)?;
+        }
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,64 @@
+//! ComfyUI's bell curve over a square, and filters of that shape.
+
+use flow_graph::NodeError;
+use rayon::prelude::*;
+
+use crate::ports::Image;
+
+/// The weights of a square with `radius` pixels around the middle, row by row; their sum is 1. `sigma` is measured in half
+/// sides.
+pub fn gaussian(radius: usize, sigma: f32) -> Vec<f32> {
+    let place = |i: usize| (i as f32 - radius as f32) / radius as f32;
+    let side = 2 * radius + 1;
+    let weight = |i: usize| {
+        let (y, x) = (place(i / side), place(i % side));
+        (-(x * x + y * y) / (2.0 * sigma * sigma)).exp()
+    };
+    let mut kernel: Vec<f32> = (0..side * side).map(weight).collect();
+    let sum: f32 = kernel.iter().sum();
+    kernel.iter_mut().for_each(|weight| *weight /= sum);
+    kernel
+}
+
+/// Refuses a radius that mirrors more than the picture.
+///
+/// # Errors
+/// When a side is not longer than the radius.
+pub fn check_radius(image: &Image, radius: usize) -> Result<(), NodeError> {
+    if radius < image.height.min(image.width) {
+        return Ok(());
+    }
+    let message = format!(
+        "{radius} pixels on each side are too many for a picture of {}×{}",
+        image.width, image.height
+    );
+    Err(NodeError::new(message))
+}
+
+/// The place at `at`, counted from `before` places before the first, in a picture that is mirrored at its sides without its
+/// border. No farther outside than the picture is long.
+pub fn mirrored(at: usize, before: usize, length: usize) -> usize {
+    let at = at.abs_diff(before);
+    // A side of one pixel has nothing else to show.
+    if at < length { at } else { (2 * (length - 1)).saturating_sub(at) }
+}
+
+/// A picture under a square of weights of odd side; what lies outside is mirrored without its border.
+pub fn filter(image: &Image, kernel: &[f32]) -> Image {
+    let side = kernel.len().isqrt();
+    let radius = side / 2;
+    let (height, width) = (image.height, image.width);
+    let mut rgb = vec![0.0; image.rgb.len()];
+    rgb.par_chunks_exact_mut(width * 3).enumerate().for_each(|(row, out)| {
+        let (pixels, y) = (image.frame(row / height), row % height);
+        for (x, out) in out.chunks_exact_mut(3).enumerate() {
+            for (i, weight) in kernel.iter().enumerate() {
+                let from = (mirrored(y + i / side, radius, height) * width
+                    + mirrored(x + i % side, radius, width))
+                    * 3;
+                out.iter_mut().zip(&pixels[from..]).for_each(|(out, value)| *out += weight * value);
+            }
+        }
+    });
+    Image::new(image.frames, height, width, rgb)
+}
