@@ -25,6 +25,7 @@ mod allocator;
 fn main() {
     allocator::keep();
     divan::main();
+    allocator::give_back();
 }
 
 fn zeros(shape: &[usize]) -> Tensor {

@@ -28,7 +28,7 @@ use flow_graph::{CancelToken, Diagnostics, Plan};
 use serde_json::Value as Json;
 
 use crate::{
-    Ending,
+    Ending, allocator,
     display::Mode,
     interrupt,
     load::{Load, Opened},
@@ -343,6 +343,8 @@ impl Watching<'_, '_> {
             // Only one turn runs at a time.
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = outbox.send(Message::Ended(turn.run(&mut done)));
+            drop(done);
+            allocator::give_back();
         });
     }
 }
