@@ -381,7 +381,9 @@ fn a_saved_checkpoint_is_what_was_saved() {
     save(&[changed[0].clone(), changed[1].clone(), base[2].clone()]);
     let again = open(&saved(3));
     let apart = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-    assert!(apart(predicted(&again[0], &cx), predicted(&changed[0], &cx)) < 5e-3);
-    assert!(apart(predicted(&again[0], &cx), predicted(&base[0], &cx)) > 1e-2);
+    // Rounding to the file's f16 is little beside what the LoRA does.
+    let change = apart(predicted(&changed[0], &cx), predicted(&base[0], &cx));
+    assert!(change > 1e-3, "{change}");
+    assert!(apart(predicted(&again[0], &cx), predicted(&changed[0], &cx)) < change / 4.0);
     assert!(apart(encoded(&again[1], "a cat", &cx), encoded(&changed[1], "a cat", &cx)) < 5e-3);
 }
