@@ -8,8 +8,8 @@ use std::{
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 9] =
-    ["run", "check", "nodes", "graph", "inspect", "models", "doctor", "completions", "man"];
+const COMMANDS: [&str; 10] =
+    ["run", "check", "nodes", "graph", "inspect", "models", "pull", "doctor", "completions", "man"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
