@@ -86,7 +86,8 @@ impl Studio {
         let (folder, out) = (self.folder.path(), tempfile::tempdir().unwrap());
         fs::write(folder.join("case.yaml"), &workflow).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
-        command.current_dir(folder).args(["run", "case.yaml", "--models", "models", "--input", ".", "--out"]);
+        command.current_dir(folder).args(["run", "case.yaml", "--models", "models", "--input", "."]);
+        command.args(["--precision", "f32", "--out"]);
         let output = command.arg(out.path()).env("FLOW_CACHE", "off").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {workflow}\n{said}");

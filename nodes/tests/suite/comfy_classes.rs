@@ -55,13 +55,12 @@ const USUAL: [&str; 44] = [
 ];
 
 /// Inputs of ComfyUI's that say nothing here, and why.
-const IGNORED: [(&str, &str, &str); 6] = [
+const IGNORED: [(&str, &str, &str); 5] = [
     ("CheckpointLoader", "config_name", "it is told from the file"),
     ("IPAdapterApply", "noise", "IPAdapter_plus no longer has it either"),
     ("IPAdapterApply", "unfold_batch", "IPAdapterBatch does it"),
     ("IPAdapterMS", "insightface", "FaceID adapters are not opened"),
     ("IPAdapterMS", "weight_faceidv2", "FaceID adapters are not opened"),
-    ("CLIPLoader", "device", "weights go where there is room"),
 ];
 
 /// What the importer makes of a class: the name it looks for.

@@ -19,8 +19,10 @@ pub(in crate::ops) struct GroupNorm<'a> {
 /// What a normalisation does to each channel.
 #[derive(Debug, Clone)]
 pub(in crate::ops) struct Affine {
-    pub(super) scale: Vec<f32>,
-    pub(super) shift: Vec<f32>,
+    /// Taken away first: folded into `shift` it would cost digits where a mean is large.
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
 }
 
 impl GroupNorm<'_> {
@@ -48,7 +50,7 @@ impl GroupNorm<'_> {
         let size = channels / self.groups;
         let parts: Vec<_> =
             x.par_chunks(GRAIN.div_ceil(channels) * channels).map(|x| moments(x, channels)).collect();
-        let (mut scale, mut shift) = (vec![0f32; channels], vec![0f32; channels]);
+        let (mut centre, mut scale) = (vec![0f32; channels], vec![0f32; channels]);
         for group in 0..self.groups {
             let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
             for (rows, means, deviations) in &parts {
@@ -62,11 +64,11 @@ impl GroupNorm<'_> {
             }
             let inverse = 1.0 / (squares / count + self.eps).sqrt();
             for c in group * size..(group + 1) * size {
+                centre[c] = mean as f32;
                 scale[c] = (f64::from(self.weight[c]) * inverse) as f32;
-                shift[c] = (f64::from(self.bias[c]) - mean * f64::from(self.weight[c]) * inverse) as f32;
             }
         }
-        Affine { scale, shift }
+        Affine { mean: centre, scale, shift: self.bias.to_vec() }
     }
 }
 
@@ -91,16 +93,16 @@ fn moments(x: &[f32], channels: usize) -> (f64, Vec<f32>, Vec<f32>) {
 impl Affine {
     fn apply(&self, x: &[f32], y: &mut [f32]) {
         wide(|| {
-            let of = y.iter_mut().zip(x).zip(self.scale.iter().zip(&self.shift));
-            of.for_each(|((y, x), (scale, shift))| *y = x * scale + shift);
+            let of = y.iter_mut().zip(x).zip(self.mean.iter().zip(self.scale.iter().zip(&self.shift)));
+            of.for_each(|((y, x), (mean, (scale, shift)))| *y = (x - mean) * scale + shift);
         });
     }
 
     /// `SiLU` of each channel of a pixel, scaled and shifted.
     pub(super) fn activated(&self, x: &[f32], y: &mut [f32]) {
         wide(|| {
-            let of = y.iter_mut().zip(x).zip(self.scale.iter().zip(&self.shift));
-            of.for_each(|((y, x), (scale, shift))| *y = silu(x * scale + shift));
+            let of = y.iter_mut().zip(x).zip(self.mean.iter().zip(self.scale.iter().zip(&self.shift)));
+            of.for_each(|((y, x), (mean, (scale, shift)))| *y = silu((x - mean) * scale + shift));
         });
     }
 }
