@@ -2,7 +2,11 @@ use std::sync::Arc;
 
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{model_file::passed_on, picture::check_size, ports::{Latent, MAX_DRAWS}};
+use crate::{
+    model_file::passed_on,
+    picture::check_size,
+    ports::{Latent, MAX_DRAWS},
+};
 
 /// The same latents several times, as one batch.
 ///
@@ -47,7 +51,9 @@ fn repeated(index: &[u32], amount: usize) -> Result<Arc<[u32]>, NodeError> {
     let step = u64::from(most.saturating_sub(least)) + 1;
     let last = u64::from(most) + step * (amount as u64 - 1);
     if last >= u64::from(MAX_DRAWS) {
-        let message = format!("the last latent would be number {last} of a seed's noise; at most {MAX_DRAWS} are drawn");
+        let message = format!(
+            "the last latent would be number {last} of a seed's noise; at most {MAX_DRAWS} are drawn"
+        );
         let hint = "number them anew with LatentBatchSeedBehavior, `seed_behavior: random`";
         return Err(NodeError::on("amount", message).hint(hint));
     }

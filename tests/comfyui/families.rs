@@ -93,7 +93,8 @@ impl Studio {
         assert!(output.status.success(), "{name}: {workflow}\n{said}");
 
         let written = files(out.path());
-        let found = |ending| written.iter().find(|path| path.extension().is_some_and(|e| e == ending)).unwrap();
+        let found =
+            |ending| written.iter().find(|path| path.extension().is_some_and(|e| e == ending)).unwrap();
         let latent = candle_core::safetensors::load(found("latent"), &Device::Cpu).unwrap();
         let theirs = &self.expected[&format!("{name}/latent")];
         let (worst, range) = distance(&latent["latent_tensor"], theirs);

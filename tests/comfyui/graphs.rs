@@ -34,9 +34,9 @@ fn models(folder: &Path) {
         made::write(&file(&format!("{place}.safetensors")), &tensors, config);
     }
     let networks = safetensors::load(fixture("upscaler/networks.safetensors"), &Device::Cpu).unwrap();
-    let weights = networks.into_iter().filter_map(|(name, tensor)| {
-        Some((name.strip_prefix("compact2/weights/")?.to_owned(), tensor))
-    });
+    let weights = networks
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("compact2/weights/")?.to_owned(), tensor)));
     safetensors::save(&weights.collect(), file("upscale_models/compact2.safetensors")).unwrap();
 }
 
@@ -86,9 +86,8 @@ fn graphs_draw_what_they_draw_in_comfyui() {
                 }
                 continue;
             }
-            let pictures: Vec<u8> = of(&written, id)
-                .flat_map(|file| image::open(file).unwrap().into_rgb8().into_raw())
-                .collect();
+            let pictures: Vec<u8> =
+                of(&written, id).flat_map(|file| image::open(file).unwrap().into_rgb8().into_raw()).collect();
             let near = psnr(&pictures, &bytes(theirs));
             println!("{name}/{id}: {near:.1} dB");
             if near < 40.0 {

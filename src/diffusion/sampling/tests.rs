@@ -136,7 +136,15 @@ fn inpainting_equals_the_references() {
 }
 
 fn settings<'a>(sampler: &'a SamplerSpec, sigmas: &'a [f64], schedule: &'a Schedule) -> Settings<'a> {
-    Settings { sampler, sigmas, noise: torch_noise(5), add_noise: true, numbers: None, schedule, latent_scale: 0.18215 }
+    Settings {
+        sampler,
+        sigmas,
+        noise: torch_noise(5),
+        add_noise: true,
+        numbers: None,
+        schedule,
+        latent_scale: 0.18215,
+    }
 }
 
 fn flat(value: f32) -> Tensor {
