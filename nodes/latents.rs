@@ -7,7 +7,7 @@ use crate::{
     picture::{
         bislerp::bislerp,
         composite::Block,
-        resize::{LatentMethod, Method, Shape, center_crop, crop, resize},
+        resize::{LatentMethod, Method, Shape, of_aspect, resize},
     },
     ports::Latent,
 };
@@ -61,12 +61,11 @@ pub(crate) fn resized(
     cropped: bool,
 ) -> candle_core::Result<Tensor> {
     let (frames, channels, from_height, from_width) = samples.dims4()?;
-    let (top, left) = if cropped { center_crop((from_height, from_width), height, width) } else { (0, 0) };
     // Each channel is resized as a picture of its own.
     let from = Shape { frames: frames * channels, height: from_height, width: from_width, channels: 1 };
-    let kept = Shape { height: from_height - 2 * top, width: from_width - 2 * left, ..from };
     let values = samples.flatten_all()?.to_vec1::<f32>()?;
-    let values = crop(&values, from, top, left, kept.height, kept.width);
+    let (values, kept) =
+        if cropped { of_aspect(&values, from, height, width) } else { ((&values[..]).into(), from) };
     let values = match method {
         LatentMethod::Bislerp => {
             return bislerp(&values, [frames, channels, kept.height, kept.width], (height, width));

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Choice, Context, Inputs, Node, NodeError};
 
 use crate::{
-    picture::resize::{Method, center_crop, resize, scale},
+    picture::resize::{Method, of_aspect, resize, scale},
     ports::{Image, Mask},
 };
 
@@ -95,10 +95,8 @@ fn fitted(mask: &Mask, height: usize, width: usize) -> Mask {
     if (mask.height, mask.width) == (height, width) {
         return mask.clone();
     }
-    let (top, left) = center_crop((mask.height, mask.width), height, width);
-    let (rows, columns) = (mask.height - 2 * top, mask.width - 2 * left);
-    let part = mask.part((top, left), rows, columns);
-    Mask::new(mask.frames, height, width, resize(&part.values, part.shape(), height, width, Method::Bicubic))
+    let (part, from) = of_aspect(&mask.values, mask.shape(), height, width);
+    Mask::new(mask.frames, height, width, resize(&part, from, height, width, Method::Bicubic))
 }
 
 impl Mode {

@@ -1,16 +1,22 @@
-//! Every whole workflow in the page on the format is one that checks.
+//! Every whole workflow in the pages is one that checks, and every link between pages leads somewhere.
 
 use std::{fs, path::Path, process::Command};
 
-#[test]
-fn the_workflows_of_the_format_page_check() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/workflow-format.md")).unwrap();
+/// The whole workflows of a page.
+fn workflows(page: &str) -> Vec<String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page)).unwrap();
     let blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let blocks: Vec<_> = blocks.filter(|block| block.starts_with("flow: 1")).collect();
-    assert!(blocks.len() >= 6, "{} workflows", blocks.len());
+    blocks.filter(|block| block.starts_with("flow: 1")).map(str::to_owned).collect()
+}
+
+// That of docs/families.md checks in tests/families.rs, which has models of these families.
+#[test]
+fn the_workflows_of_the_pages_check() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (format, sampling) = (workflows("workflow-format.md"), workflows("sampling.md"));
+    assert!(format.len() >= 6 && sampling.len() == 1, "{} and {} workflows", format.len(), sampling.len());
     let mut wrong = Vec::new();
-    for block in blocks {
+    for block in format.iter().chain(&sampling) {
         // Its own folder, with the examples where the page says they are.
         let place = tempfile::tempdir().unwrap();
         for folder in ["workflows", "workflows/lib", "workflows/assets"] {
@@ -30,4 +36,21 @@ fn the_workflows_of_the_format_page_check() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn every_link_of_a_page_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    let mut lost = Vec::new();
+    for page in pages.chain(["README.md", "tests/fixtures/README.md"].map(|page| root.join(page))) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap()) {
+            if !link.contains("://") && !page.parent().unwrap().join(link).exists() {
+                lost.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
 }

@@ -1,6 +1,8 @@
 //! Resizing with the same pixels as ComfyUI's `common_upscale`: torch's `interpolate` without antialiasing,
 //! Pillow's 8-bit Lanczos, and `bislerp`.
 
+use std::borrow::Cow;
+
 use flow_graph::Choice;
 use rayon::prelude::*;
 
@@ -66,15 +68,30 @@ pub fn resize(data: &[f32], from: Shape, height: usize, width: usize, method: Me
     down(&wide, Shape { width, ..from }, &rows)
 }
 
-/// What to cut off (from each side: rows, columns) so that the aspect becomes `height : width`, as ComfyUI does.
-pub fn center_crop(from: (usize, usize), height: usize, width: usize) -> (usize, usize) {
+/// What to cut off (from each side: rows, columns) so that the aspect becomes `height : width`, as ComfyUI does; a row or
+/// a column stays, however narrow.
+fn center_crop(from: (usize, usize), height: usize, width: usize) -> (usize, usize) {
     let (old_height, old_width) = (from.0 as f64, from.1 as f64);
     let (old_aspect, new_aspect) = (old_width / old_height, width as f64 / height as f64);
+    let cut = |side: usize, share: f64| {
+        let side_kept = side as f64 * share;
+        (((side as f64 - side_kept) / 2.0).round_ties_even() as usize).min((side - 1) / 2)
+    };
     if old_aspect > new_aspect {
-        (0, ((old_width - old_width * (new_aspect / old_aspect)) / 2.0).round_ties_even() as usize)
+        (0, cut(from.1, new_aspect / old_aspect))
     } else {
-        (((old_height - old_height * (old_aspect / new_aspect)) / 2.0).round_ties_even() as usize, 0)
+        (cut(from.0, old_aspect / new_aspect), 0)
     }
+}
+
+/// The middle part of the aspect `height : width` of all frames.
+pub fn of_aspect(data: &[f32], from: Shape, height: usize, width: usize) -> (Cow<'_, [f32]>, Shape) {
+    let (top, left) = center_crop((from.height, from.width), height, width);
+    if (top, left) == (0, 0) {
+        return (data.into(), from);
+    }
+    let kept = Shape { height: from.height - 2 * top, width: from.width - 2 * left, ..from };
+    (crop(data, from, top, left, kept.height, kept.width).into(), kept)
 }
 
 /// The part of each frame that starts at (`top`, `left`).
@@ -179,19 +196,15 @@ fn down(data: &[f32], from: Shape, rows: &Taps) -> Vec<f32> {
     out
 }
 
-/// Resizes pictures to `height × width`; with `crop` the middle part of the right aspect is taken first.
+/// Resizes pictures to `height × width`; with `crop_center` the middle part of the right aspect is taken first.
 pub fn scale(image: &Image, height: usize, width: usize, method: Method, crop_center: bool) -> Image {
-    let mut from = Shape { frames: image.frames, height: image.height, width: image.width, channels: 3 };
     if (height, width) == (image.height, image.width) && method != Method::Lanczos {
         return image.clone();
     }
-    let (top, left) =
-        if crop_center { center_crop((image.height, image.width), height, width) } else { (0, 0) };
-    if (top, left) == (0, 0) {
-        return Image::new(image.frames, height, width, resize(&image.rgb, from, height, width, method));
-    }
-    let (kept_height, kept_width) = (image.height - 2 * top, image.width - 2 * left);
-    let kept = crop(&image.rgb, from, top, left, kept_height, kept_width);
-    (from.height, from.width) = (kept_height, kept_width);
+    let (kept, from) = if crop_center {
+        of_aspect(&image.rgb, image.shape(), height, width)
+    } else {
+        ((&image.rgb[..]).into(), image.shape())
+    };
     Image::new(image.frames, height, width, resize(&kept, from, height, width, method))
 }

@@ -93,6 +93,7 @@ fn wrong_type(kind: &ValueKind, value: &Literal) -> Misfit {
     let wanted = match kind {
         ValueKind::Bool => "true or false",
         ValueKind::Int { .. } => "a whole number",
+        ValueKind::Float { .. } if matches!(value, Literal::Float(_)) => "a finite number",
         ValueKind::Float { .. } => "a number",
         ValueKind::Text => "a string",
         ValueKind::Choice(_) => "one word",
@@ -147,7 +148,8 @@ mod tests {
         assert_eq!(id(&int, true.into()), "wrong-type");
         assert_eq!(id(&int, 0.into()), "value-too-small");
         assert_eq!(id(&int, u64::MAX.into()), "value-too-big");
-        assert_eq!(id(&float, f64::NAN.into()), "wrong-type");
+        let nan = fit(&float, f64::NAN.into()).unwrap_err();
+        assert_eq!((nan.id, &*nan.message), ("wrong-type", "wants a finite number, found `NaN`, a number"));
         assert_eq!(
             id(&ValueKind::Float { min: f64::NEG_INFINITY, max: f64::INFINITY }, f64::INFINITY.into()),
             "wrong-type"

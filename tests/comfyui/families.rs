@@ -154,6 +154,25 @@ fn the_refiner_draws_as_in_comfyui() {
 }
 
 #[test]
+fn the_workflow_of_the_page_on_families_checks() {
+    let studio = Studio::new();
+    let checkpoints = studio.folder.path().join("models/checkpoints");
+    for (family, name) in [("sdxl", "sd_xl_base_1.0"), ("refiner", "sd_xl_refiner_1.0")] {
+        studio.checkpoint(family, false);
+        let file = |name: &str| checkpoints.join(format!("{name}.safetensors"));
+        fs::rename(file(family), file(name)).unwrap();
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/families.md");
+    let page = fs::read_to_string(page).unwrap();
+    let block = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    fs::write(studio.folder.path().join("page.yaml"), block).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+    command.current_dir(studio.folder.path()).args(["check", "page.yaml", "--models", "models"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn sd2_draws_as_in_comfyui_whatever_it_predicts() {
     let studio = Studio::new();
     studio.draws("sd2", &[PROMPTS, EMPTY].concat(), PLAIN);

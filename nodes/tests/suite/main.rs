@@ -7,6 +7,7 @@ mod comfy_classes;
 mod comfy_nodes;
 mod diffusion;
 mod files;
+mod hostile;
 mod inpaint;
 mod ip_adapter;
 mod loaders;

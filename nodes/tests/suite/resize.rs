@@ -1,5 +1,5 @@
 use flow_nodes::{
-    picture::resize::{Method, Shape, center_crop, crop, resize},
+    picture::resize::{Method, Shape, of_aspect, resize},
     ports::Image,
 };
 
@@ -44,9 +44,11 @@ fn latent_planes_get_the_values_of_comfyui() {
     for method in &METHODS[..4] {
         for (width, height) in [(14, 18), (10, 5), (5, 12)] {
             for cropped in [false, true] {
-                let (top, left) = if cropped { center_crop((9, 7), height, width) } else { (0, 0) };
-                let kept = Shape { height: 9 - 2 * top, width: 7 - 2 * left, ..from };
-                let part = crop(&source, from, top, left, kept.height, kept.width);
+                let (part, kept) = if cropped {
+                    of_aspect(&source, from, height, width)
+                } else {
+                    ((&source[..]).into(), from)
+                };
                 let found = resize(&part, kept, height, width, *method);
                 let word = if cropped { "center" } else { "disabled" };
                 let name = format!("{}/{width}x{height}/{word}", method.name());
@@ -110,4 +112,12 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, name: &str) {
     assert_eq!(found.len(), expected.len(), "{name}");
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst <= tolerance, "{name}: off by {worst}");
+}
+
+#[test]
+fn the_middle_of_a_line_is_never_empty() {
+    let line = Shape { frames: 1, height: 1, width: 4, channels: 1 };
+    // Rounding half to even would cut two of four columns from each side.
+    let (values, kept) = of_aspect(&[1.0, 2.0, 3.0, 4.0], line, 1, 1);
+    assert_eq!((&*values, kept.width, kept.height), (&[2.0, 3.0][..], 2, 1));
 }
