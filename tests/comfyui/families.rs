@@ -1,7 +1,7 @@
 //! Models of every family, from a workflow file to a picture, against ComfyUI on the same weights: SDXL, its refiner,
 //! SD2.x, inpainting, instruct-pix2pix; in miniature, with the names, shapes and parts of the published files.
 
-use std::{collections::HashMap, fs, process::Command};
+use std::{collections::HashMap, fs, path::Path, process::Command};
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
