@@ -90,7 +90,7 @@ fn graphs_draw_what_they_draw_in_comfyui() {
                 of(&written, id).flat_map(|file| image::open(file).unwrap().into_rgb8().into_raw()).collect();
             let near = psnr(&pictures, &bytes(theirs));
             println!("{name}/{id}: {near:.1} dB");
-            if near < 40.0 {
+            if near < 60.0 {
                 far.push(format!("{name}/{id}: {near:.1} dB"));
             }
         }

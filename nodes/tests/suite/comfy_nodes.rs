@@ -151,3 +151,18 @@ fn what_does_not_go_together_is_refused_on_its_input() {
         node("ImageFromBatch").link("image", image(3)).set("batch_index", 1).set("length", 9).image();
     assert_eq!(second.frames, 2);
 }
+
+#[test]
+fn noise_is_numbered_as_far_as_it_is_drawn() {
+    let samples = Tensor::zeros((2, 4, 1, 1), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    let repeated = |index: [u32; 2]| {
+        let latent = Latent { batch_index: Some(index.into()), ..Latent::new(samples.clone()) };
+        node("RepeatLatentBatch").link("samples", latent).set("amount", 3).run()
+    };
+    let values = repeated([1, 4]).unwrap();
+    let numbers = values[0].get::<Latent>().unwrap().batch_index.clone();
+    assert_eq!(numbers.as_deref(), Some(&[1, 4, 5, 8, 9, 12][..]));
+    let error = repeated([0, 30_000]).unwrap_err();
+    assert_eq!(error.input, Some("amount"));
+    assert!(error.to_string().contains("number 90002"), "{error}");
+}
