@@ -39,17 +39,22 @@ impl Node for ConditioningSetMask {
     type Output = Conditioning;
 
     fn run(self, _cx: &Context) -> Result<Conditioning, NodeError> {
-        let Mask { frames, height, width, .. } = *self.mask;
-        let mask = RegionMask {
-            mask: NoiseMask::new(frames, height, width, self.mask.values.clone())
-                .map_err(|e| NodeError::from(e).at("mask"))?,
-            strength: self.strength,
-            bounds: self.set_cond_area == CondArea::MaskBounds,
-        };
-        Ok(Conditioning(self.conditioning.with_mask(&mask)))
+        let region = region(&self.mask, self.strength, self.set_cond_area)?;
+        Ok(Conditioning(self.conditioning.with_mask(&region)))
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         Ok(vec![passed_on(known, "conditioning")])
     }
+}
+
+/// A mask as a prompt's place.
+///
+/// # Errors
+/// On `mask`, when it has no values.
+pub(crate) fn region(mask: &Mask, strength: f64, area: CondArea) -> Result<RegionMask, NodeError> {
+    let values = mask.values.clone();
+    let place = NoiseMask::new(mask.frames, mask.height, mask.width, values);
+    let mask = place.map_err(|error| NodeError::from(error).at("mask"))?;
+    Ok(RegionMask { mask, strength, bounds: area == CondArea::MaskBounds })
 }

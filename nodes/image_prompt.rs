@@ -172,11 +172,20 @@ pub(crate) fn mask_tensor(mask: &Mask) -> candle_core::Result<Tensor> {
 
 /// What such a node can say before anything runs; its first output is the model.
 pub(crate) fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-    if let (Some(start), Some(end)) = (known.number("start_at"), known.number("end_at")) {
-        check_window(start, end)?;
-    }
+    check_window_of(known)?;
     check_adapter(known, "clip_vision")?;
     Ok(vec![passed_on(known, "model")])
+}
+
+/// Refuses a window that ends before it starts, where both are known.
+///
+/// # Errors
+/// On `start_at`.
+pub(crate) fn check_window_of(known: &Known) -> Result<(), NodeError> {
+    match (known.number("start_at"), known.number("end_at")) {
+        (Some(start), Some(end)) => check_window(start, end),
+        _ => Ok(()),
+    }
 }
 
 fn check_window(start: f64, end: f64) -> Result<(), NodeError> {

@@ -12,9 +12,9 @@ use crate::{
 
 /// Joins latents into one batch; the second takes the size of the first (bilinear, cropped around its centre).
 ///
-/// Noise is drawn for the batch as a whole; in ComfyUI the parts keep the noise they had alone.
+/// Each keeps the noise a sampler would draw for it before; two latents that came from different batches may have the same.
 #[derive(Inputs)]
-#[node(category = "latent")]
+#[node(category = "latent", version = 2)]
 pub struct LatentBatch {
     /// The latents that come first; their noise mask is kept.
     samples1: Arc<Latent>,
@@ -35,7 +35,9 @@ impl Node for LatentBatch {
         } else {
             resized(second, (height, width), LatentMethod::Bilinear, true)?
         };
-        Ok(self.samples1.with_samples(Tensor::cat(&[first, &second], 0)?))
+        let samples = Tensor::cat(&[first, &second], 0)?;
+        let numbers = [self.samples1.numbers()?, self.samples2.numbers()?].concat();
+        Ok(Latent { batch_index: Some(numbers.into()), ..self.samples1.with_samples(samples) })
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

@@ -4,9 +4,9 @@ use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{model_file::passed_on, ports::Latent};
 
-/// Takes some latents out of a batch.
+/// Takes some latents out of a batch; a sampler draws for them the noise they would have had in it.
 #[derive(Inputs)]
-#[node(category = "latent")]
+#[node(category = "latent", version = 2)]
 pub struct LatentFromBatch {
     /// The latents.
     #[input(alias("latent"))]
@@ -32,7 +32,8 @@ impl Node for LatentFromBatch {
             // Fewer masks than latents are taken in turn.
             n => Arc::new(mask.frames_of((first..first + length).map(|frame| frame % n))),
         });
-        Ok(Latent { samples, noise_mask })
+        let batch_index = Some(self.samples.numbers()?[first..first + length].into());
+        Ok(Latent { samples, noise_mask, batch_index })
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

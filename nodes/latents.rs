@@ -13,9 +13,17 @@ use crate::{
 };
 
 impl Latent {
-    /// Other values under the same noise mask.
+    /// As many other values under the same noise mask.
     pub(crate) fn with_samples(&self, samples: Tensor) -> Self {
-        Self { samples, noise_mask: self.noise_mask.clone() }
+        Self { samples, ..self.clone() }
+    }
+
+    /// Which draw of noise each latent would start from if it were by itself.
+    pub(crate) fn numbers(&self) -> candle_core::Result<Vec<u32>> {
+        Ok(match &self.batch_index {
+            Some(index) => index.to_vec(),
+            None => (0..self.samples.dim(0)? as u32).collect(),
+        })
     }
 }
 

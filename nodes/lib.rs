@@ -66,12 +66,15 @@ mod ip_adapter;
 mod ip_adapter_apply;
 mod ip_adapter_batch;
 mod ip_adapter_combine_embeds;
+mod ip_adapter_combine_params;
 mod ip_adapter_embeds;
 mod ip_adapter_encoder;
+mod ip_adapter_from_params;
 mod ip_adapter_load_embeds;
 mod ip_adapter_ms;
 mod ip_adapter_precise_composition;
 mod ip_adapter_precise_style_transfer;
+mod ip_adapter_regional_conditioning;
 mod ip_adapter_save_embeds;
 mod ip_adapter_style_composition;
 mod ip_adapter_tiled;
@@ -83,6 +86,7 @@ mod karras_scheduler;
 mod laplace_scheduler;
 mod latent_add;
 mod latent_batch;
+mod latent_batch_seed_behavior;
 mod latent_blend;
 mod latent_composite;
 mod latent_composite_masked;
@@ -232,12 +236,15 @@ pub fn registry() -> Registry {
         .add::<ip_adapter_apply::IPAdapterApply>()
         .add::<ip_adapter_batch::IPAdapterBatch>()
         .add::<ip_adapter_combine_embeds::IPAdapterCombineEmbeds>()
+        .add::<ip_adapter_combine_params::IPAdapterCombineParams>()
         .add::<ip_adapter_embeds::IPAdapterEmbeds>()
         .add::<ip_adapter_encoder::IPAdapterEncoder>()
+        .add::<ip_adapter_from_params::IPAdapterFromParams>()
         .add::<ip_adapter_load_embeds::IPAdapterLoadEmbeds>()
         .add::<ip_adapter_ms::IPAdapterMS>()
         .add::<ip_adapter_precise_composition::IPAdapterPreciseComposition>()
         .add::<ip_adapter_precise_style_transfer::IPAdapterPreciseStyleTransfer>()
+        .add::<ip_adapter_regional_conditioning::IPAdapterRegionalConditioning>()
         .add::<ip_adapter_save_embeds::IPAdapterSaveEmbeds>()
         .add::<ip_adapter_style_composition::IPAdapterStyleComposition>()
         .add::<ip_adapter_tiled::IPAdapterTiled>()
@@ -249,6 +256,7 @@ pub fn registry() -> Registry {
         .add::<laplace_scheduler::LaplaceScheduler>()
         .add::<latent_add::LatentAdd>()
         .add::<latent_batch::LatentBatch>()
+        .add::<latent_batch_seed_behavior::LatentBatchSeedBehavior>()
         .add::<latent_blend::LatentBlend>()
         .add::<latent_composite::LatentComposite>()
         .add::<latent_composite_masked::LatentCompositeMasked>()

@@ -13,7 +13,7 @@ use flow_graph::{Bytes, Context, Hash, NodeError, Port, Shared};
 
 use self::stored::{Reader, Writer};
 pub use self::{
-    image_prompt::{Embeds, IpAdapter},
+    image_prompt::{Embeds, Followed, IpAdapter, IpAdapterParams},
     sampling::{Guider, Noise, Sigmas},
 };
 
@@ -174,12 +174,17 @@ pub struct Latent {
     pub samples: Tensor,
     /// What a sampler may change: 1 is drawn anew, 0 is kept. Of any size; the sampler fits it.
     pub noise_mask: Option<Arc<Mask>>,
+    /// Which draw of a seed's noise each latent starts from, below [`MAX_DRAWS`]; without, the batch is one draw.
+    pub batch_index: Option<Arc<[u32]>>,
 }
+
+/// Most draws of noise for latents one by one: reaching a late one takes all before it.
+pub const MAX_DRAWS: u32 = 1 << 16;
 
 impl Latent {
     /// A latent all of which may change.
     pub fn new(samples: Tensor) -> Self {
-        Self { samples, noise_mask: None }
+        Self { samples, noise_mask: None, batch_index: None }
     }
 }
 
@@ -203,7 +208,10 @@ impl Port for Latent {
         let samples = digest(self.samples.dims(), &values);
         let mask = self.noise_mask.as_ref().and_then(|mask| mask.content());
         let hash = Hash::builder().part(samples.as_bytes());
-        Some(mask.iter().fold(hash, |hash, mask| hash.part(mask.as_bytes())).finish())
+        let hash = mask.iter().fold(hash, |hash, mask| hash.part(mask.as_bytes()));
+        let Some(index) = &self.batch_index else { return Some(hash.finish()) };
+        let bytes: Vec<u8> = index.iter().flat_map(|number| number.to_le_bytes()).collect();
+        Some(hash.part(b"batch_index").part(&bytes).finish())
     }
 
     fn store(&self, _cx: &Context) -> Option<Vec<u8>> {
@@ -213,6 +221,10 @@ impl Port for Latent {
             writer.mask(mask);
             Some(())
         })?;
+        writer.optional(self.batch_index.as_deref(), |writer, index| {
+            index.iter().for_each(|number| writer.bytes.extend_from_slice(&number.to_le_bytes()));
+            Some(())
+        })?;
         Some(writer.bytes)
     }
 
@@ -220,8 +232,13 @@ impl Port for Latent {
         let mut reader = Reader(bytes);
         let samples = reader.tensor(&Device::Cpu)?;
         let noise_mask = reader.optional(Reader::mask)?.map(Arc::new);
+        let &[frames, _, _, _] = samples.dims() else { return None };
+        let batch_index = reader.optional(|reader| {
+            let number = |_| reader.number().filter(|number| *number < MAX_DRAWS);
+            (0..frames).map(number).collect::<Option<Arc<[u32]>>>()
+        })?;
         reader.end()?;
-        (samples.rank() == 4).then_some(Self { samples, noise_mask })
+        Some(Self { samples, noise_mask, batch_index })
     }
 }
 

@@ -77,6 +77,7 @@ impl Task<'_> {
             sigmas: self.sigmas,
             noise: self.noise,
             add_noise: self.add_noise,
+            numbers: self.latent.batch_index.as_deref(),
             schedule: &self.model.schedule,
             latent_scale: format.scale,
         };
@@ -97,8 +98,7 @@ impl Task<'_> {
         }
         let (samples, denoised) = sampling.finish()?;
         let latent = |samples: Tensor| -> Result<Latent, NodeError> {
-            let samples = samples.to_device(&Device::Cpu)?;
-            Ok(Latent { samples, noise_mask: self.latent.noise_mask.clone() })
+            Ok(self.latent.with_samples(samples.to_device(&Device::Cpu)?))
         };
         Ok((latent(samples)?, latent(denoised)?))
     }

@@ -22,7 +22,7 @@ impl Node for SetLatentNoiseMask {
     type Output = Latent;
 
     fn run(self, _cx: &Context) -> Result<Latent, NodeError> {
-        Ok(Latent { samples: self.samples.samples.clone(), noise_mask: Some(self.mask) })
+        Ok(Latent { noise_mask: Some(self.mask), ..Latent::clone(&self.samples) })
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

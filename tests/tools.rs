@@ -8,8 +8,8 @@ use std::{
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 9] =
-    ["run", "check", "nodes", "graph", "inspect", "models", "doctor", "completions", "man"];
+const COMMANDS: [&str; 10] =
+    ["run", "check", "nodes", "graph", "inspect", "models", "pull", "doctor", "completions", "man"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -88,7 +88,9 @@ fn the_doctor_tells_the_device_the_budgets_the_models_and_what_is_missing() {
     assert!(report["memory"]["main"].as_u64().is_none_or(|bytes| bytes > 64 << 20), "{report}");
     if report["device"]["auto"] == "cpu" {
         assert_eq!(report["memory"]["budget"], 2u64 << 30);
-        assert_eq!(report["precision"]["auto"], "f32");
+        let features = report["cpu"]["features"].to_string();
+        let bf16 = features.contains("avx512bf16") || features.contains("avx512_bf16");
+        assert_eq!(report["precision"]["auto"], if bf16 { "bf16" } else { "f32" });
     }
     assert!(report["cpu"]["threads"].as_u64().is_some_and(|threads| threads > 0));
     assert_eq!(

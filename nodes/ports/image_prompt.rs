@@ -7,7 +7,7 @@ use flow_diffusion as diffusion;
 use flow_graph::{Bytes, Context, Hash, Port};
 
 use super::{
-    ClipVision, digest,
+    ClipVision, Image, Mask, digest,
     stored::{Reader, Writer},
 };
 
@@ -71,5 +71,34 @@ impl Port for Embeds {
         reader.end()?;
         let fits = matches!(features.rank(), 2 | 3) && features.dtype() == DType::F32;
         fits.then_some(Self { features })
+    }
+}
+
+/// Pictures that an IP-Adapter is to follow, each in its own way.
+#[derive(Clone, Debug)]
+pub struct IpAdapterParams(pub Vec<Followed>);
+
+/// How one picture is followed.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// The picture, or several.
+    pub image: Arc<Image>,
+    /// Where; everywhere if there is none.
+    pub attn_mask: Option<Arc<Mask>>,
+    /// Strength.
+    pub weight: f64,
+    /// How it is spread over the layers, in ComfyUI's word.
+    pub weight_type: String,
+    /// The share of the sampling at which it starts, and that at which it ends.
+    pub window: (f64, f64),
+}
+
+impl Port for IpAdapterParams {
+    const TYPE: &'static str = "IPADAPTER_PARAMS";
+
+    fn bytes(&self) -> Bytes {
+        let masks = self.0.iter().flat_map(|followed| &followed.attn_mask).map(|mask| mask.bytes());
+        let images = self.0.iter().map(|followed| followed.image.bytes());
+        images.chain(masks).fold(Bytes::default(), |sum, bytes| sum + bytes)
     }
 }

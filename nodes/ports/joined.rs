@@ -29,15 +29,18 @@ pub(super) fn latents(items: &[Arc<Latent>]) -> Result<Latent, NodeError> {
     same_size("latents", sizes.collect::<Result<Vec<_>, _>>()?.into_iter())?;
     let samples: Vec<_> = items.iter().map(|item| &item.samples).collect();
     let samples = Tensor::cat(&samples, 0)?;
+    let numbered = items.iter().any(|item| item.batch_index.is_some());
+    let numbers = items.iter().map(|item| item.numbers()).collect::<Result<Vec<_>, _>>()?;
+    let batch_index = numbered.then(|| numbers.concat().into());
     let noise_masks: Vec<_> = items.iter().filter_map(|item| frames_of(item)).collect();
     if noise_masks.is_empty() {
-        return Ok(Latent::new(samples));
+        return Ok(Latent { samples, noise_mask: None, batch_index });
     }
     if noise_masks.len() < items.len() {
         let message = format!("{} of {} latents have a noise mask", noise_masks.len(), items.len());
         return Err(NodeError::on("items", message).hint("give all of them one, or none"));
     }
-    Ok(Latent { samples, noise_mask: Some(Arc::new(masks(&noise_masks)?)) })
+    Ok(Latent { samples, noise_mask: Some(Arc::new(masks(&noise_masks)?)), batch_index })
 }
 
 /// The noise mask of a latent, one for each of its frames.

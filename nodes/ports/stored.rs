@@ -143,6 +143,10 @@ impl<'a> Reader<'a> {
         usize::try_from(u64::from_le_bytes(self.array()?)).ok()
     }
 
+    pub fn number(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
     pub fn text(&mut self) -> Option<&'a str> {
         let len = self.size()?;
         std::str::from_utf8(self.take(len)?).ok()
@@ -188,7 +192,7 @@ impl<'a> Reader<'a> {
             context: self.tensor(device)?,
             pooled: self.optional(|reader| reader.tensor(device))?,
             sizes: self.optional(|reader| {
-                let mut size = || reader.array().map(u32::from_le_bytes);
+                let mut size = || reader.number();
                 Some(Sizes {
                     height: size()?,
                     width: size()?,
@@ -275,7 +279,7 @@ mod tests {
     use flow_graph::{Context, Port};
 
     use super::*;
-    use crate::ports::{Conditioning, Image, Latent};
+    use crate::ports::{Conditioning, Image, Latent, MAX_DRAWS};
 
     fn cx() -> Context {
         Context::new(Arc::default()).with_resource(Arc::new(Runtime::cpu()))
@@ -308,6 +312,12 @@ mod tests {
         let masked = Latent { noise_mask: Some(Arc::new(Mask::none())), ..bare.clone() };
         assert_eq!(again(&masked).content(), masked.content());
         assert_ne!(masked.content(), bare.content());
+        let numbered = Latent { batch_index: Some([3, 1].into()), ..masked.clone() };
+        assert_eq!(again(&numbered).batch_index.as_deref(), Some(&[3, 1][..]));
+        assert_eq!(again(&numbered).content(), numbered.content());
+        assert_ne!(numbered.content(), masked.content());
+        let far = Latent { batch_index: Some([0, MAX_DRAWS].into()), ..bare };
+        assert!(Latent::load(&far.store(&cx()).unwrap(), &cx()).is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     Ending,
     load::{Load, Opened, show},
     output,
+    pull::hint,
 };
 
 /// Checks a workflow: every problem at once, with its line; reads no weights
@@ -41,7 +42,8 @@ impl Check {
             Err(problems) => (problems, false),
         };
         if self.json {
-            output::print(&format!("{:#}\n", json!({ "ok": ok, "problems": problems.to_json() })))?;
+            let problems = hint::with_fetching(problems).to_json();
+            output::print(&format!("{:#}\n", json!({ "ok": ok, "problems": problems })))?;
         } else {
             show(problems);
             if let Ok((_, runs, nodes)) = found {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use flow_graph::{Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, sweep::Asked};
 use serde_json::{Value, json};
 
-use crate::{display::emit, lock, output, recipe, roots::Roots, runtime};
+use crate::{display::emit, lock, output, pull::hint, recipe, roots::Roots, runtime};
 
 /// A workflow larger than this is none; the format has its own, smaller limits.
 pub const MAX_BYTES: u64 = 256 << 20;
@@ -172,16 +172,30 @@ pub fn read(path: &Path) -> Result<String> {
     }
 }
 
+/// Everything that is wrong with a workflow as it stands; `None` where it is none at all.
+///
+/// # Errors
+/// When a folder named on the command line is none.
+pub fn problems(workflow: &Path, roots: &Roots) -> Result<Option<Diagnostics>> {
+    let registry = runtime::registry();
+    let files = Arc::new(roots.files(workflow, None)?);
+    let Ok((parsed, _)) = self::workflow(workflow, &files, &registry) else { return Ok(None) };
+    let overrides = Overrides::default();
+    let runs = parsed.sweep(&Asked::default(), &overrides, &files);
+    let checked = runs.and_then(|runs| runs.check(&registry, &files, &overrides, &[]).map(|_| ()));
+    Ok(Some(checked.err().unwrap_or_default()))
+}
+
 /// Shows diagnostics on stderr.
 pub fn show(problems: &Diagnostics) {
     if !problems.0.is_empty() {
-        output::note(problems.render(output::colour()).trim_end());
+        output::note(hint::with_fetching(problems).render(output::colour()).trim_end());
     }
 }
 
 /// Says as JSON events that a workflow was refused, and why.
 pub fn refused(problems: &Diagnostics) {
-    for problem in &problems.0 {
+    for problem in &hint::with_fetching(problems).0 {
         let mut object = json!({ "event": "failed" });
         if let (Some(object), Value::Object(about)) = (object.as_object_mut(), problem.to_json()) {
             object.extend(about);

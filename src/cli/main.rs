@@ -23,6 +23,7 @@ mod nodes;
 mod output;
 mod picture;
 mod plan;
+mod pull;
 mod recipe;
 mod results;
 mod roots;
@@ -67,6 +68,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Cache(cache::Cache),
     Models(models::Models),
+    Pull(pull::Pull),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         Command::Inspect(command) => command.run(),
         Command::Cache(command) => command.run(),
         Command::Models(command) => command.run(),
+        Command::Pull(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

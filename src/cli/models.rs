@@ -11,7 +11,7 @@ use anyhow::Result;
 use flow_diffusion::{Error, Header, Size, kind};
 use serde_json::{Value, json};
 
-use crate::{Ending, output, roots::Roots};
+use crate::{Ending, output, pull::catalogue::Catalogue, roots::Roots};
 
 /// Endings of files that hold weights.
 const ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
@@ -62,6 +62,8 @@ pub struct ModelFile {
     pub name: String,
     /// Its length in bytes.
     pub bytes: u64,
+    /// What the catalogue calls a file of this name and length.
+    pub catalogue: Option<&'static str>,
     /// What it is, or what is wrong with it.
     pub about: Result<About, String>,
 }
@@ -128,7 +130,8 @@ impl ModelFile {
             Error::Read { source, .. } => format!("cannot be read: {source}"),
             other => other.to_string(),
         });
-        Self { name, bytes, about }
+        let catalogue = Catalogue::known().of(&name, bytes).map(|entry| entry.name.as_str());
+        Self { name, bytes, catalogue, about }
     }
 
     fn to_json(&self, root: &Path) -> Value {
@@ -140,6 +143,9 @@ impl ModelFile {
                 object["dtypes"] = json!(about.dtypes);
             }
             Err(problem) => object["problem"] = problem.as_str().into(),
+        }
+        if let Some(name) = self.catalogue {
+            object["catalogue"] = name.into();
         }
         object
     }
@@ -184,10 +190,13 @@ pub fn to_text(folders: &[Folder]) -> String {
         if folder.files.is_empty() {
             text.push_str("  no model files\n");
         }
-        for ModelFile { name, bytes, about } in &folder.files {
+        for ModelFile { name, bytes, catalogue, about } in &folder.files {
             let size = Size(*bytes).to_string();
+            let known = catalogue.map_or_else(String::new, |name| format!("  [{name}]"));
             let _ = match about {
-                Ok(about) => writeln!(text, "  {name:width$}  {size:>9}  {:4}  {}", about.dtype(), about.is),
+                Ok(about) => {
+                    writeln!(text, "  {name:width$}  {size:>9}  {:4}  {}{known}", about.dtype(), about.is)
+                }
                 Err(problem) => writeln!(text, "  {name:width$}  {size:>9}  unusable: {problem}"),
             };
         }

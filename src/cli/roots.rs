@@ -46,6 +46,15 @@ impl Roots {
         Ok(Files::new(distinct(inputs), self.model_roots(workflow), output))
     }
 
+    /// The folder that new models go to: the first one named here, in FLOW_MODELS or near the workflow, else a new
+    /// `models` in the current folder.
+    pub fn new_models(&self, workflow: &Path) -> PathBuf {
+        let listed = env::var_os("FLOW_MODELS");
+        let listed = listed.iter().flat_map(env::split_paths).find(|dir| !dir.as_os_str().is_empty());
+        let near = || above(workflow).map(|dir| dir.join("models")).find(|dir| dir.is_dir());
+        self.models.first().cloned().or(listed).or_else(near).unwrap_or_else(|| PathBuf::from("models"))
+    }
+
     /// The folders searched for models, in order.
     pub fn model_roots(&self, workflow: &Path) -> Vec<PathBuf> {
         let named = self.models.iter().cloned();

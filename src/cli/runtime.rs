@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
+use flow_diffusion::ops;
 use flow_graph::Registry;
 
 /// All nodes.
@@ -40,7 +41,7 @@ impl FromStr for Place {
 /// What models compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {
-    /// f32 on the CPU, f16 on a GPU
+    /// bf16 on a CPU that multiplies it, f32 on others, f16 on a GPU
     Auto,
     /// 32 bits
     F32,
@@ -64,7 +65,8 @@ pub fn device(place: Place, precision: Precision) -> Result<(Device, DType)> {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::BF16,
         Precision::F16 => DType::F16,
-        Precision::Auto if device.is_cpu() => DType::F32,
+        Precision::Auto if device.is_cpu() && !ops::has_bf16() => DType::F32,
+        Precision::Auto if device.is_cpu() => DType::BF16,
         Precision::Auto => DType::F16,
     };
     Ok((device, dtype))

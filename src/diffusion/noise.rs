@@ -8,7 +8,7 @@ use std::f32::consts::PI;
 
 use candle_core::{Device, Shape, Tensor};
 
-use crate::{Result, philox};
+use crate::{Error, Result, philox};
 
 /// A kind of noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,12 +52,30 @@ impl Use {
 }
 
 impl Noise {
-    /// The noise a sampling starts from: one draw over the whole batch.
+    /// The noise a sampling starts from: one draw over the whole batch. With `numbers`, each latent gets the draw of its
+    /// number, counted from 0, of draws for one latent after another (ComfyUI's `batch_index`, `prepare_noise`).
     ///
     /// # Errors
-    /// Those of the device.
-    pub fn initial(self, shape: &[usize], device: &Device) -> Result<Tensor> {
-        self.tensor(Use::Initial, self.seed, shape, device)
+    /// If there are not as many numbers as latents, and those of the device.
+    pub fn initial(self, shape: &[usize], numbers: Option<&[u32]>, device: &Device) -> Result<Tensor> {
+        let Some(numbers) = numbers else { return self.tensor(Use::Initial, self.seed, shape, device) };
+        if shape.first() != Some(&numbers.len()) {
+            let found = numbers.len();
+            return Err(Error::Mismatch(format!("latents of shape {shape:?} have {found} numbers of noise")));
+        }
+        let size = shape[1..].iter().product();
+        let values = match self.rng {
+            Rng::TorchCpu => torch_draws(self.seed, numbers, size),
+            Rng::Flow => {
+                let stream = Use::Initial.stream();
+                let draw = |&number: &u32| {
+                    let start = number as usize * size;
+                    philox::normals(self.seed, stream, start..start + size)
+                };
+                numbers.iter().flat_map(draw).collect()
+            }
+        };
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?)
     }
 
     /// Noise that fills the kept part of a picture, other than the initial one.
@@ -78,7 +96,7 @@ impl Noise {
     pub(crate) fn brownian(self, torch_seed: u32, place: u64, count: usize) -> Vec<f32> {
         match self.rng {
             Rng::TorchCpu => TorchRng::new(u64::from(torch_seed)).randn(count),
-            Rng::Flow => philox::normals(self.seed, Use::Brownian(place).stream(), count),
+            Rng::Flow => philox::normals(self.seed, Use::Brownian(place).stream(), 0..count),
         }
     }
 
@@ -90,8 +108,21 @@ impl Noise {
     }
 }
 
+/// The draws of these numbers, of draws of `size` values in a row: those between are made and let go.
+fn torch_draws(seed: u64, numbers: &[u32], size: usize) -> Vec<f32> {
+    let mut rng = TorchRng::new(seed);
+    let mut values = vec![0.0; numbers.len() * size];
+    for number in 0..numbers.iter().max().map_or(0, |last| last + 1) {
+        let draw = rng.randn(size);
+        for (place, _) in numbers.iter().enumerate().filter(|(_, wanted)| **wanted == number) {
+            values[place * size..][..size].copy_from_slice(&draw);
+        }
+    }
+    values
+}
+
 fn flow_tensor(seed: u64, purpose: Use, shape: &[usize], device: &Device) -> Result<Tensor> {
-    let values = philox::normals(seed, purpose.stream(), shape.iter().product());
+    let values = philox::normals(seed, purpose.stream(), 0..shape.iter().product());
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?)
 }
 

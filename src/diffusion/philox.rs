@@ -5,10 +5,13 @@
 //! transform in f64, rounded to f32. Hence value `i` needs none of the values before it, a picture of a batch has the
 //! noise it has alone, and a device could compute its own part.
 
-/// Standard normals number 0 to `n` of a stream.
-pub(crate) fn normals(seed: u64, stream: u64, n: usize) -> Vec<f32> {
-    let blocks = (0..n.div_ceil(4) as u64).flat_map(|block| four_normals(seed, stream, block));
-    blocks.take(n).collect()
+use std::ops::Range;
+
+/// Standard normals of a stream, by their numbers.
+pub(crate) fn normals(seed: u64, stream: u64, places: Range<usize>) -> Vec<f32> {
+    let first = places.start / 4;
+    let blocks = (first..places.end.div_ceil(4)).flat_map(|block| four_normals(seed, stream, block as u64));
+    blocks.skip(places.start - 4 * first).take(places.len()).collect()
 }
 
 fn four_normals(seed: u64, stream: u64, block: u64) -> [f32; 4] {
@@ -67,13 +70,14 @@ mod tests {
     #[test]
     fn values_are_normal_and_follow_from_their_number() {
         let n = 1 << 18;
-        let values = normals(7, 0, n);
+        let values = normals(7, 0, 0..n);
         let moment = |power: i32| values.iter().map(|v| f64::from(*v).powi(power)).sum::<f64>() / n as f64;
         for (power, want) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)] {
             assert!((moment(power) - want).abs() < 0.04, "moment {power} is {}", moment(power));
         }
-        assert_eq!(normals(7, 0, 5), values[..5]);
-        for other in [normals(8, 0, n), normals(7, 1, n), normals(7 + (1 << 32), 0, n)] {
+        assert_eq!(normals(7, 0, 0..5), values[..5]);
+        assert_eq!(normals(7, 0, 6..15), values[6..15]);
+        for other in [normals(8, 0, 0..n), normals(7, 1, 0..n), normals(7 + (1 << 32), 0, 0..n)] {
             let product: f64 =
                 values.iter().zip(&other).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / n as f64;
             assert!(product.abs() < 0.01, "correlated: {product}");

@@ -32,6 +32,8 @@ pub struct Settings<'a> {
     pub noise: Noise,
     /// Whether the latent is noised first; if not it is taken to be at the first level already.
     pub add_noise: bool,
+    /// Which draw of noise each latent of the batch starts from; none for one draw over the whole. See [`Noise::initial`].
+    pub numbers: Option<&'a [u32]>,
     /// The levels the model was trained on.
     pub schedule: &'a Schedule,
     /// What a latent is multiplied by before the model sees it (SD1.x 0.18215).
@@ -80,8 +82,7 @@ pub struct Sampling<'a> {
 }
 
 impl<'a> Sampling<'a> {
-    /// Prepares to sample from an unscaled latent `[B, 4, H, W]` in f32 (zeros for none). Noise is one draw
-    /// over the whole batch. An all-zero latent stays zero; another is scaled for the model.
+    /// Prepares to sample from an unscaled latent `[B, 4, H, W]` in f32 (zeros for none). An all-zero latent stays zero; another is scaled for the model.
     ///
     /// # Errors
     /// If the levels do not fall as the sampler needs it.
@@ -92,7 +93,7 @@ impl<'a> Sampling<'a> {
         mask: Option<&NoiseMask>,
     ) -> Result<Self> {
         check(settings)?;
-        let Settings { sampler, sigmas, noise, schedule, .. } = *settings;
+        let Settings { sampler, sigmas, noise, schedule, numbers, .. } = *settings;
         let (shape, device) = (latent.dims(), latent.device());
         let mut sampling = Self {
             model,
@@ -108,7 +109,10 @@ impl<'a> Sampling<'a> {
         sampling.scale = settings.latent_scale;
         // Zeros stay zeros, whatever the scale.
         let latent = (latent * settings.latent_scale)?;
-        let initial = if settings.add_noise { noise.initial(shape, device)? } else { latent.zeros_like()? };
+        let initial = match settings.add_noise {
+            true => noise.initial(shape, numbers, device)?,
+            false => latent.zeros_like()?,
+        };
         let level = if schedule.is_max(first) { (1.0 + first * first).sqrt() } else { first };
         sampling.x = ((&initial * level)? + &latent)?;
         if let Some(mask) = mask {

@@ -82,6 +82,17 @@ pub struct Diagnostic {
     pub hint: Option<String>,
     /// The node concerned, by its id in the file.
     pub node: Option<String>,
+    /// The model file that was not found, where that is the problem.
+    pub missing: Option<MissingModel>,
+}
+
+/// A model file that a workflow names and that is in none of the folders searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingModel {
+    /// ComfyUI's word for its folder, e.g. `checkpoints`.
+    pub folder: String,
+    /// The workflow's name for it.
+    pub name: String,
 }
 
 impl Diagnostic {
@@ -95,6 +106,7 @@ impl Diagnostic {
             labels: Vec::new(),
             hint: None,
             node: None,
+            missing: None,
         }
     }
 
@@ -120,6 +132,13 @@ impl Diagnostic {
     /// Adds what to do.
     pub fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
         self.hint = hint.into();
+        self
+    }
+
+    /// Says which model file is not there; pictures and other inputs are none.
+    pub(crate) fn missing(mut self, folder: &str, name: &str) -> Self {
+        self.missing =
+            (folder != "input").then(|| MissingModel { folder: folder.to_owned(), name: name.to_owned() });
         self
     }
 

@@ -20,7 +20,7 @@ fn link(call: Call, input: &'static str, name: &str, tensors: &HashMap<String, T
         Some("MASK") => call.link(input, mask(tensor)),
         _ => {
             let noise_mask = tensors.get(&format!("{name}/mask")).map(|tensor| Arc::new(mask(tensor)));
-            call.link(input, Latent { samples: tensor.clone(), noise_mask })
+            call.link(input, Latent { noise_mask, ..Latent::new(tensor.clone()) })
         }
     }
 }

@@ -49,7 +49,11 @@ impl Pool {
         let places =
             Tensor::zeros((frames, 4, height.div_ceil(8), width.div_ceil(8)), DType::F32, &Device::Cpu);
         self.add(link(Image::new(frames, height, width, ramp(pixels * 3))));
-        self.add(link(Latent { samples: places.unwrap(), noise_mask: Some(Arc::new(mask.clone())) }));
+        self.add(link(Latent {
+            samples: places.unwrap(),
+            noise_mask: Some(Arc::new(mask.clone())),
+            batch_index: None,
+        }));
         self.add(link(mask));
     }
 

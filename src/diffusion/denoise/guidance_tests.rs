@@ -276,6 +276,7 @@ fn whole_runs_of_samplers_and_schedules_equal_comfyui() {
             sigmas: &crate::schedule::sigmas(schedule, scheduler, 7, 1.0, drop).unwrap(),
             noise: Noise { rng: Rng::TorchCpu, seed: 42 },
             add_noise: true,
+            numbers: None,
             schedule,
             latent_scale: b.model.latent.scale,
         };

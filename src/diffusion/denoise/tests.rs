@@ -74,6 +74,7 @@ impl Family {
             sigmas: run.sigmas,
             noise: Noise { rng: Rng::TorchCpu, seed: run.seed },
             add_noise: run.add_noise,
+            numbers: None,
             schedule: &model.schedule,
             latent_scale: model.latent.scale,
         };

@@ -92,7 +92,7 @@ fn a_batch_is_one_draw() {
 fn flows_noise_is_its_own_for_every_use() {
     let shape = [1, 4, 8, 8];
     let noise = Noise { rng: Rng::Flow, seed: 42 };
-    let initial = noise.initial(&shape, &Device::Cpu).unwrap();
+    let initial = noise.initial(&shape, None, &Device::Cpu).unwrap();
     let mut draws = noise.draws(&shape, &Device::Cpu);
     let others = [draws.next().unwrap(), draws.next().unwrap(), noise.kept(&shape, &Device::Cpu).unwrap()];
     for (i, other) in others.iter().enumerate() {
@@ -100,14 +100,46 @@ fn flows_noise_is_its_own_for_every_use() {
     }
     assert!(fixture::max_abs_diff(&others[0], &others[1]) > 0.5);
     assert_ne!(noise.brownian(0, 1, 4), noise.brownian(0, 2, 4));
-    let batch = noise.initial(&[2, 4, 8, 8], &Device::Cpu).unwrap().narrow(0, 0, 1).unwrap();
+    let batch = noise.initial(&[2, 4, 8, 8], None, &Device::Cpu).unwrap().narrow(0, 0, 1).unwrap();
     assert_eq!(fixture::max_abs_diff(&initial, &batch), 0.0, "a picture of a batch is as it is alone");
 }
 
 #[test]
 fn torchs_first_draw_of_a_sampler_is_the_initial_noise() {
     let noise = Noise { rng: Rng::TorchCpu, seed: 42 };
-    let initial = noise.initial(&[1, 4, 8, 8], &Device::Cpu).unwrap();
+    let initial = noise.initial(&[1, 4, 8, 8], None, &Device::Cpu).unwrap();
     let first = noise.draws(&[1, 4, 8, 8], &Device::Cpu).next().unwrap();
     assert_eq!(fixture::max_abs_diff(&initial, &first), 0.0);
+}
+
+/// Seed, shape and `batch_index` of the fixture's cases.
+const NUMBERED: [(u64, [usize; 4], Option<&[u32]>); 5] = [
+    (7, [2, 4, 5, 7], None),
+    (7, [2, 4, 5, 7], Some(&[0, 1])),
+    (7, [2, 4, 5, 7], Some(&[3, 1])),
+    ((1 << 32) + 9, [3, 4, 3, 3], Some(&[2, 2, 0])),
+    (1, [2, 4, 1, 3], Some(&[5, 5])),
+];
+
+#[test]
+fn latents_of_a_batch_keep_the_noise_of_their_numbers_as_in_comfyui() {
+    let expected = fixture::tensors("comfy_graphs/cases.safetensors");
+    for (case, (seed, shape, numbers)) in NUMBERED.into_iter().enumerate() {
+        let noise = Noise { rng: Rng::TorchCpu, seed }.initial(&shape, numbers, &Device::Cpu).unwrap();
+        let worst = fixture::max_abs_diff(&noise, &expected[&format!("noise/{case}")]);
+        println!("noise/{case}: {worst:e}");
+        assert!(worst <= 1e-6, "noise/{case}: {worst}");
+    }
+}
+
+#[test]
+fn numbers_choose_among_flows_draws_too() {
+    let noise = Noise { rng: Rng::Flow, seed: 3 };
+    let whole = noise.initial(&[4, 3, 3, 3], None, &Device::Cpu).unwrap();
+    let some = noise.initial(&[2, 3, 3, 3], Some(&[3, 1]), &Device::Cpu).unwrap();
+    for (place, number) in [(0, 3), (1, 1)] {
+        let (found, wanted) = (some.narrow(0, place, 1).unwrap(), whole.narrow(0, number, 1).unwrap());
+        assert_eq!(fixture::max_abs_diff(&found, &wanted), 0.0);
+    }
+    assert!(noise.initial(&[3, 3, 3, 3], Some(&[3, 1]), &Device::Cpu).is_err());
 }

@@ -82,6 +82,7 @@ fn every_sampler_equals_the_references() {
             sigmas: &sigmas,
             noise: torch_noise(json["seed"].as_u64().unwrap()),
             add_noise: run["add_noise"].as_bool().unwrap_or(true),
+            numbers: None,
             schedule: &schedule,
             latent_scale: 1.0,
         };
@@ -122,6 +123,7 @@ fn inpainting_equals_the_references() {
             sigmas: &sigmas,
             noise: torch_noise(seed),
             add_noise: true,
+            numbers: None,
             schedule: &schedule,
             latent_scale: 1.0,
         };
@@ -134,7 +136,15 @@ fn inpainting_equals_the_references() {
 }
 
 fn settings<'a>(sampler: &'a SamplerSpec, sigmas: &'a [f64], schedule: &'a Schedule) -> Settings<'a> {
-    Settings { sampler, sigmas, noise: torch_noise(5), add_noise: true, schedule, latent_scale: 0.18215 }
+    Settings {
+        sampler,
+        sigmas,
+        noise: torch_noise(5),
+        add_noise: true,
+        numbers: None,
+        schedule,
+        latent_scale: 0.18215,
+    }
 }
 
 fn flat(value: f32) -> Tensor {

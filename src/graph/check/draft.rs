@@ -298,7 +298,7 @@ impl<'a> Draft<'a> {
             Socket::Value(crate::spec::ValueKind::File { folder }) => {
                 match self.find(folder, &constant.to_string()) {
                     Ok(file) => Constant::File(file),
-                    Err(_) => return self.missing_default(node, input, &constant),
+                    Err(_) => return self.missing_default(node, input, folder, &constant),
                 }
             }
             _ => Constant::Literal(constant),
@@ -306,10 +306,11 @@ impl<'a> Draft<'a> {
         self.nodes[node].args.insert(input.name, constant);
     }
 
-    fn missing_default(&mut self, node: usize, input: &InputSpec, default: &Literal) {
+    fn missing_default(&mut self, node: usize, input: &InputSpec, folder: &str, default: &Literal) {
         let id = self.nodes[node].id.clone();
         let message = format!("`{id}` leaves `{}` at `{default}`, which is not there", input.name);
         let problem = Diagnostic::error("missing-file", message).at(self.nodes[node].span.clone()).node(&*id);
+        let problem = problem.missing(folder, &default.to_string());
         self.problems.push(problem.hint(format!("name a file with `{}:`", input.name)));
         self.nodes[node].broken = true;
     }

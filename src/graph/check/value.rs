@@ -238,7 +238,7 @@ fn file_problem(folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
                 None if folders.is_empty() => "no folder was given to search; use --models or --input".into(),
                 None => format!("searched {}", folders.join(", ")),
             };
-            Diagnostic::error("missing-file", message).hint(hint)
+            Diagnostic::error("missing-file", message).hint(hint).missing(folder, name)
         }
         FileProblem::Outside { roots } => {
             let roots: Vec<_> = roots.iter().map(|path| format!("`{}`", path.display())).collect();

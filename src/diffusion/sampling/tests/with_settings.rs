@@ -46,6 +46,7 @@ fn samplers_with_settings_equal_the_references() {
             sigmas: &sigmas,
             noise: torch_noise(json["seed"].as_u64().unwrap()),
             add_noise: false,
+            numbers: None,
             schedule: &schedule,
             latent_scale: 1.0,
         };

@@ -1,37 +1,12 @@
 //! Models of every family, from a workflow file to a picture, against ComfyUI on the same weights: SDXL, its refiner,
 //! SD2.x, inpainting, instruct-pix2pix; in miniature, with the names, shapes and parts of the published files.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+use std::{collections::HashMap, fs, path::Path, process::Command};
 
-#[path = "fixtures/made.rs"]
-mod made;
-
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
-
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-/// Names and shapes of a section of a key list.
-fn key_list(list: &str, section: &str) -> Vec<(String, Vec<usize>)> {
-    let text = fs::read_to_string(fixture(list)).unwrap();
-    let from = text.find(&format!("# {section}\n")).unwrap();
-    let rows = text[from..].lines().skip(1).take_while(|line| !line.starts_with('#'));
-    rows.map(|row| {
-        let (name, shape) = row.split_once('\t').unwrap();
-        let shape = shape.split(',').filter(|d| !d.is_empty()).map(|d| d.parse().unwrap()).collect();
-        (name.to_owned(), shape)
-    })
-    .collect()
-}
+use crate::{bytes, distance, files, fixture, key_list, made, psnr};
 
 /// A folder with made checkpoints, pictures to start from, and what ComfyUI drew.
 struct Studio {
@@ -46,16 +21,15 @@ impl Studio {
         fs::create_dir_all(folder.path().join("models/checkpoints")).unwrap();
         let file = fixture("families/cases.safetensors");
         let expected = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
-        let bytes = fs::read(&file).unwrap();
-        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        let raw = fs::read(&file).unwrap();
+        let length = u64::from_le_bytes(raw[..8].try_into().unwrap()) as usize;
+        let header: Value = serde_json::from_slice(&raw[8..8 + length]).unwrap();
         let cases = serde_json::from_str(header["__metadata__"]["cases"].as_str().unwrap()).unwrap();
-        let bytes = |name: &str| expected[name].flatten_all().unwrap().to_vec1::<u8>().unwrap();
-        image::RgbImage::from_raw(128, 96, bytes("photo"))
+        image::RgbImage::from_raw(128, 96, bytes(&expected["photo"]))
             .unwrap()
             .save(folder.path().join("photo.png"))
             .unwrap();
-        image::GrayImage::from_raw(128, 96, bytes("hole"))
+        image::GrayImage::from_raw(128, 96, bytes(&expected["hole"]))
             .unwrap()
             .save(folder.path().join("hole.png"))
             .unwrap();
@@ -112,40 +86,24 @@ impl Studio {
         let (folder, out) = (self.folder.path(), tempfile::tempdir().unwrap());
         fs::write(folder.join("case.yaml"), &workflow).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
-        command.current_dir(folder).args(["run", "case.yaml", "--models", "models", "--input", ".", "--out"]);
+        command.current_dir(folder).args(["run", "case.yaml", "--models", "models", "--input", "."]);
+        command.args(["--precision", "f32", "--out"]);
         let output = command.arg(out.path()).env("FLOW_CACHE", "off").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {workflow}\n{said}");
 
-        let latent = candle_core::safetensors::load(found(out.path(), "latent"), &Device::Cpu).unwrap();
-        let (ours, theirs) =
-            (values(&latent["latent_tensor"]), values(&self.expected[&format!("{name}/latent")]));
-        assert_eq!(ours.len(), theirs.len(), "{name}");
-        let range = theirs.iter().fold(0f32, |most, v| most.max(v.abs()));
-        let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let picture = image::open(found(out.path(), "png")).unwrap().into_rgb8();
-        let theirs = self.expected[&format!("{name}/image")].flatten_all().unwrap().to_vec1::<u8>().unwrap();
-        assert_eq!(picture.as_raw().len(), theirs.len(), "{name}");
-        let squares = picture.iter().zip(&theirs).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
-        let psnr = 10.0 * (255.0 * 255.0 / (squares.sum::<f64>() / theirs.len() as f64).max(1e-9)).log10();
+        let written = files(out.path());
+        let found =
+            |ending| written.iter().find(|path| path.extension().is_some_and(|e| e == ending)).unwrap();
+        let latent = candle_core::safetensors::load(found("latent"), &Device::Cpu).unwrap();
+        let theirs = &self.expected[&format!("{name}/latent")];
+        let (worst, range) = distance(&latent["latent_tensor"], theirs);
+        let picture = image::open(found("png")).unwrap().into_rgb8();
+        let psnr = psnr(picture.as_raw(), &bytes(&self.expected[&format!("{name}/image")]));
         println!("{name}: latent {worst:e} of {range}, picture {psnr:.1} dB");
         assert!(worst <= 1e-3 * range, "{name}: the latent is {worst} off, of {range}");
         assert!(psnr >= 40.0, "{name}: {psnr} dB");
     }
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// The one file with this ending below a folder.
-fn found(folder: &Path, ending: &str) -> PathBuf {
-    fn all(folder: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
-        entries.flat_map(|path| if path.is_dir() { all(&path) } else { vec![path] }).collect()
-    }
-    let mut files = all(folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == ending));
-    files.next().unwrap_or_else(|| panic!("no .{ending}"))
 }
 
 const PROMPTS: &str = "  pos: { type: CLIPTextEncode, clip: ckpt, text: TEXT }
