@@ -112,8 +112,11 @@ fn torchs_first_draw_of_a_sampler_is_the_initial_noise() {
     assert_eq!(fixture::max_abs_diff(&initial, &first), 0.0);
 }
 
-/// Seed, shape and `batch_index` of the fixture's cases.
-const NUMBERED: [(u64, [usize; 4], Option<&[u32]>); 5] = [
+/// Seed, shape and `batch_index`.
+type Numbered = (u64, [usize; 4], Option<&'static [u32]>);
+
+/// The fixture's cases.
+const NUMBERED: [Numbered; 5] = [
     (7, [2, 4, 5, 7], None),
     (7, [2, 4, 5, 7], Some(&[0, 1])),
     (7, [2, 4, 5, 7], Some(&[3, 1])),
