@@ -5,7 +5,7 @@ use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
     ports::{Clip, Model, Vae},
-    results::{Tokens, check_name, save_numbered_with},
+    results::{self, Tokens, check_name, save_numbered_with},
 };
 
 /// Writes a model with its text encoder and autoencoder as one checkpoint, LoRAs and mixtures included.
@@ -31,11 +31,7 @@ impl Node for CheckpointSave {
 
     fn run(self, cx: &Context) -> Result<(), NodeError> {
         let mut metadata = checkpoint::metadata(&self.model);
-        for (key, text) in [("flow", &cx.provenance.workflow), ("prompt", &cx.provenance.prompt)] {
-            if !text.is_empty() {
-                metadata.insert(key.to_owned(), text.clone());
-            }
-        }
+        metadata.extend(results::metadata(cx));
         save_numbered_with(
             &self.filename_prefix,
             "safetensors",

@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
+use flow_diffusion::save::{self, Entry};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
-use serde_json::json;
 
 use crate::{
     ports::Embeds,
-    results::{Tokens, check_name, save_numbered},
-    tensor_file,
+    results::{self, Tokens, check_name, save_numbered},
 };
 
 /// Writes encoded pictures to a safetensors file that IPAdapterLoadEmbeds reads back.
@@ -24,10 +23,8 @@ impl Node for IPAdapterSaveEmbeds {
     type Output = ();
 
     fn run(self, cx: &Context) -> Result<(), NodeError> {
-        let features = &self.embeds.features;
-        let values = features.flatten_all()?.to_vec1::<f32>()?;
-        let metadata = json!({ "flow": cx.provenance.workflow, "prompt": cx.provenance.prompt });
-        let bytes = tensor_file::encode(metadata, &[("embeds", features.dims(), &values)]);
+        let entries = vec![Entry::of("embeds", &self.embeds.features)];
+        let bytes = save::encode(&results::metadata(cx), entries)?;
         let tokens = Tokens { size: None, frame: 0, cx };
         save_numbered(&self.filename_prefix, "safetensors", &bytes, &tokens)?;
         Ok(())

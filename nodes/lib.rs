@@ -154,7 +154,6 @@ mod solid_mask;
 mod split_image_with_alpha;
 mod split_sigmas;
 mod split_sigmas_denoise;
-mod tensor_file;
 mod threshold_mask;
 mod unet_loader;
 mod vae_decode;

@@ -1,6 +1,7 @@
 //! Names of result files, and how they are written.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Component, Path, PathBuf},
 };
@@ -28,6 +29,13 @@ impl Tokens<'_> {
         }
         filled
     }
+}
+
+/// What a safetensors file says of the run that wrote it: the workflow, as SaveImage puts it into pictures.
+pub fn metadata(cx: &Context) -> BTreeMap<String, String> {
+    let texts = [("flow", &cx.provenance.workflow), ("prompt", &cx.provenance.prompt)];
+    let said = texts.into_iter().filter(|(_, text)| !text.is_empty());
+    said.map(|(key, text)| (key.to_owned(), text.clone())).collect()
 }
 
 /// Writes `<prefix>_00001_.<ending>` with the next free number, as ComfyUI names results, and says so.

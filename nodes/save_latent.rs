@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
+use candle_core::{DType, Device, Tensor};
+use flow_diffusion::save::{self, Entry};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
-use serde_json::json;
 
 use crate::{
     ports::Latent,
-    results::{Tokens, check_name, save_numbered},
-    tensor_file,
+    results::{self, Tokens, check_name, save_numbered},
 };
 
 /// Writes a latent to a file that `LoadLatent`, here or in ComfyUI, reads back; a noise mask is not kept.
@@ -25,7 +25,12 @@ impl Node for SaveLatent {
     type Output = ();
 
     fn run(self, cx: &Context) -> Result<(), NodeError> {
-        let bytes = encode(&self.samples, &cx.provenance.workflow, &cx.provenance.prompt)?;
+        let samples = &self.samples.samples;
+        // ComfyUI's sign that the values are not scaled by the model's factor.
+        let unscaled = Tensor::zeros(0, DType::F32, &Device::Cpu)?;
+        let entries =
+            vec![Entry::of("latent_tensor", samples), Entry::of("latent_format_version_0", &unscaled)];
+        let bytes = save::encode(&results::metadata(cx), entries)?;
         save_numbered(&self.filename_prefix, "latent", &bytes, &Tokens { size: None, frame: 0, cx })?;
         Ok(())
     }
@@ -36,14 +41,4 @@ impl Node for SaveLatent {
         }
         Ok(Vec::new())
     }
-}
-
-/// ComfyUI's `.latent`: a safetensors file with `latent_tensor`, and an empty tensor whose name says that the values are
-/// not scaled by the model's factor.
-fn encode(latent: &Latent, workflow: &str, prompt: &str) -> Result<Vec<u8>, NodeError> {
-    let values = latent.samples.flatten_all()?.to_vec1::<f32>()?;
-    let metadata = json!({ "flow": workflow, "prompt": prompt });
-    let tensors: [(&str, &[usize], &[f32]); 2] =
-        [("latent_tensor", latent.samples.dims(), &values), ("latent_format_version_0", &[0], &[])];
-    Ok(tensor_file::encode(metadata, &tensors))
 }

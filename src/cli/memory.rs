@@ -117,7 +117,7 @@ impl Memory {
     ///
     /// # Errors
     /// When FLOW_VRAM holds no amount, or a share is asked for and the size is not known.
-    pub fn vram(&self) -> Result<u64> {
+    fn vram(&self) -> Result<u64> {
         let asked = asked(self.vram, "FLOW_VRAM")?;
         if let Some(Amount::Bytes(bytes)) = asked {
             return Ok(bytes);

@@ -1,12 +1,12 @@
 //! A checkpoint written from its parts, in the names of the original code: what every program reads.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use half::{bf16, f16};
 
+use crate::Result;
 use crate::clip::ClipSource;
 use crate::header::Dtype;
 use crate::keys::{self, TextKeys, TextNaming};
@@ -14,7 +14,6 @@ use crate::model::{Model, Prediction};
 use crate::save::Entry;
 use crate::vae::VaeSource;
 use crate::weights::var_builder;
-use crate::{Error, Result};
 
 /// The tensors of a checkpoint: the UNet and the text encoder with everything that is added to them, and the autoencoder.
 /// Numbers are rounded to the type that the file of each part has.
@@ -176,16 +175,16 @@ fn written(
     // Anything else is no weight that could be changed; f32 holds it.
     let dtype = if matches!(dtype, Dtype::F16 | Dtype::BF16) { dtype } else { Dtype::F32 };
     let file = file.clone();
-    let write = move |out: &mut dyn Write| {
+    let numbers = move || {
         let values: Vec<f32> = source.load(&file)?.flatten_all()?.to_vec1()?;
         let bytes: Vec<u8> = match dtype {
             Dtype::F16 => values.into_iter().flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
             Dtype::BF16 => values.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
             _ => values.into_iter().flat_map(f32::to_le_bytes).collect(),
         };
-        out.write_all(&bytes).map_err(|error| Error::Mismatch(error.to_string()))
+        Ok(bytes.into())
     };
-    Entry { name, dtype, shape, write: Box::new(write) }
+    Entry { name, dtype, shape, numbers: Box::new(numbers) }
 }
 
 #[cfg(test)]

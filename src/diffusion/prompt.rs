@@ -184,7 +184,7 @@ const ESCAPED: [(&str, &str, &str); 2] = [("\\)", "\0\u{1}", ")"), ("\\(", "\0\u
 
 /// A prompt as stretches of one weight each: `(x)` weighs 1.1 times its surroundings, `(x:1.3)` weighs 1.3 whatever is
 /// around it, `[x]` is plain text, `\(` and `\)` are parentheses of the text.
-pub fn segments(text: &str) -> Vec<(String, f64)> {
+fn segments(text: &str) -> Vec<(String, f64)> {
     let escaped =
         ESCAPED.iter().fold(text.to_owned(), |text, (typed, stand_in, _)| text.replace(typed, stand_in));
     let mut segments = Vec::new();

@@ -1,10 +1,12 @@
 //! Writing safetensors files, tensor by tensor.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
 
 use crate::header::Dtype;
@@ -20,32 +22,57 @@ pub struct Entry<'a> {
     pub dtype: Dtype,
     /// Its dimensions, row-major.
     pub shape: Vec<usize>,
-    /// Writes its numbers, little-endian, as many bytes as dtype and shape say.
-    pub write: Numbers<'a>,
+    /// Its numbers, little-endian, as many bytes as dtype and shape say.
+    pub numbers: Numbers<'a>,
 }
 
-/// Writes the numbers of a tensor.
-pub type Numbers<'a> = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + 'a>;
+/// The numbers of a tensor, made when it is its turn.
+pub type Numbers<'a> = Box<dyn FnOnce() -> Result<Cow<'a, [u8]>> + 'a>;
 
-/// Writes a safetensors file: under another name first, which is gone if anything fails.
+impl<'a> Entry<'a> {
+    /// A tensor in f32.
+    pub fn of(name: &str, tensor: &'a Tensor) -> Self {
+        let numbers = || {
+            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            Ok(values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>().into())
+        };
+        let (name, shape) = (name.to_owned(), tensor.dims().to_vec());
+        Self { name, dtype: Dtype::F32, shape, numbers: Box::new(numbers) }
+    }
+
+    fn bytes(self) -> Result<Cow<'a, [u8]>> {
+        let (bytes, expected) = ((self.numbers)()?, bytes(self.dtype, &self.shape)?);
+        if bytes.len() as u64 == expected {
+            return Ok(bytes);
+        }
+        let message = format!("tensor `{}` has {} bytes, expected {expected}", self.name, bytes.len());
+        Err(Error::Mismatch(message))
+    }
+}
+
+/// A safetensors file in memory.
 ///
 /// # Errors
-/// If the file cannot be written, those of the entries, and if one writes another number of bytes than it said.
+/// Those of the entries, and if one has another number of bytes than it said.
+pub fn encode(metadata: &BTreeMap<String, String>, entries: Vec<Entry>) -> Result<Vec<u8>> {
+    let mut file = header(metadata, &entries)?;
+    for entry in entries {
+        file.extend_from_slice(&entry.bytes()?);
+    }
+    Ok(file)
+}
+
+/// Writes a safetensors file, a tensor at a time: under another name first, which is gone if anything fails.
+///
+/// # Errors
+/// If the file cannot be written, and those of [`encode`].
 pub fn save(path: &Path, metadata: &BTreeMap<String, String>, entries: Vec<Entry>) -> Result<()> {
     let unwritable = |source| Error::Write { path: path.to_owned(), source };
     let mut part = Part::create(path).map_err(unwritable)?;
-    let mut out = Counted { out: BufWriter::with_capacity(1 << 20, &mut part.file), written: 0 };
-    let header = header(metadata, &entries)?;
-    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(unwritable)?;
-    out.write_all(&header).map_err(unwritable)?;
+    let mut out = BufWriter::with_capacity(1 << 20, &mut part.file);
+    out.write_all(&header(metadata, &entries)?).map_err(unwritable)?;
     for entry in entries {
-        let (before, name) = (out.written, entry.name);
-        let expected = bytes(entry.dtype, &entry.shape)?;
-        (entry.write)(&mut out)?;
-        if out.written - before != expected {
-            let written = out.written - before;
-            return Err(Error::Mismatch(format!("tensor `{name}` has {written} bytes, expected {expected}")));
-        }
+        out.write_all(&entry.bytes()?).map_err(unwritable)?;
     }
     out.flush().map_err(unwritable)?;
     drop(out);
@@ -57,6 +84,7 @@ fn bytes(dtype: Dtype, shape: &[usize]) -> Result<u64> {
     product.ok_or_else(|| Error::Mismatch(format!("a tensor of the shape {shape:?} is too large")))
 }
 
+/// What stands before the numbers: a length and a JSON object.
 fn header(metadata: &BTreeMap<String, String>, entries: &[Entry]) -> Result<Vec<u8>> {
     let mut all = Map::new();
     if !metadata.is_empty() {
@@ -72,24 +100,7 @@ fn header(metadata: &BTreeMap<String, String>, entries: &[Entry]) -> Result<Vec<
     let mut text = Value::Object(all).to_string().into_bytes();
     // Tensors start at a multiple of 8, for whoever maps them as numbers.
     text.resize(text.len().next_multiple_of(8), b' ');
-    Ok(text)
-}
-
-struct Counted<W> {
-    out: W,
-    written: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.written += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+    Ok([&(text.len() as u64).to_le_bytes()[..], &text].concat())
 }
 
 /// A file that has not got its name yet.
@@ -155,12 +166,11 @@ pub fn convert(from: &Path, to: &Path, mut progress: impl FnMut(usize, usize)) -
     let entry = |(i, (name, view)): (usize, (String, View))| {
         let (map, progress) = (&map, &progress);
         let (dtype, shape) = (view.dtype, view.shape.clone());
-        let write = move |out: &mut dyn Write| {
-            let written = view.write(map, out).map_err(|source| Error::Write { path: to.to_owned(), source });
+        let numbers = move || {
             progress.borrow_mut()(i + 1, count);
-            written
+            Ok(view.numbers(map))
         };
-        Entry { name, dtype, shape, write: Box::new(write) }
+        Entry { name, dtype, shape, numbers: Box::new(numbers) }
     };
     let entries = views.into_iter().enumerate().map(entry).collect();
     save(to, &BTreeMap::from([("format".to_owned(), "pt".to_owned())]), entries)?;
@@ -168,18 +178,19 @@ pub fn convert(from: &Path, to: &Path, mut progress: impl FnMut(usize, usize)) -
 }
 
 impl View {
-    /// Writes the numbers in the order of their indices.
-    fn write(&self, file: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    /// The numbers in the order of their indices.
+    fn numbers<'a>(&self, file: &'a [u8]) -> Cow<'a, [u8]> {
         let bytes = &file[self.range.start as usize..self.range.end as usize];
         if self.is_contiguous() {
-            return out.write_all(bytes);
+            return bytes.into();
         }
         let size = self.dtype.size() as usize;
         let mut index = vec![0usize; self.shape.len()];
         let count: usize = self.shape.iter().product();
+        let mut out = Vec::with_capacity(count * size);
         for _ in 0..count {
             let at = index.iter().zip(&self.strides).map(|(&i, &stride)| i * stride as usize).sum::<usize>();
-            out.write_all(&bytes[at * size..][..size])?;
+            out.extend_from_slice(&bytes[at * size..][..size]);
             for (i, &dim) in index.iter_mut().zip(&self.shape).rev() {
                 *i += 1;
                 if *i < dim {
@@ -188,7 +199,7 @@ impl View {
                 *i = 0;
             }
         }
-        Ok(())
+        out.into()
     }
 }
 

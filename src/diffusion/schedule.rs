@@ -36,7 +36,7 @@ impl Default for Schedule {
 
 impl Schedule {
     /// Betas are the squares of `steps` evenly spaced values from root `first` to root `last`.
-    pub fn scaled_linear(first: f64, last: f64, steps: usize) -> Self {
+    fn scaled_linear(first: f64, last: f64, steps: usize) -> Self {
         Self::of_shares(&shares(first, last, steps))
     }
 

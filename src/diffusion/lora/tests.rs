@@ -6,8 +6,9 @@ use crate::clip::ClipSource;
 use crate::fixture::{self, Tensors, assert_close, key_list, project, shapes_only, tiny_sd};
 use crate::keys;
 use crate::model::{Model, UNetSource};
+use crate::save::{Entry, save};
 use crate::unet_config::UNetConfig;
-use crate::{Error, Overlay, Runtime};
+use crate::{Overlay, Runtime};
 
 /// A file of these tensors.
 fn saved(folder: &tempfile::TempDir, name: &str, tensors: &HashMap<String, Tensor>) -> std::path::PathBuf {
@@ -18,17 +19,9 @@ fn saved(folder: &tempfile::TempDir, name: &str, tensors: &HashMap<String, Tenso
 
 /// A file of these tensors, in f32, with a configuration.
 fn safetensors_with(path: &Path, tensors: &HashMap<String, Tensor>, config: String) {
-    let entry = |(name, tensor): (&String, &Tensor)| crate::save::Entry {
-        name: name.clone(),
-        dtype: crate::header::Dtype::F32,
-        shape: tensor.dims().to_vec(),
-        write: {
-            let bytes: Vec<u8> = fixture::values(tensor).into_iter().flat_map(f32::to_le_bytes).collect();
-            Box::new(move |out| out.write_all(&bytes).map_err(|e| Error::Mismatch(e.to_string())))
-        },
-    };
     let metadata = BTreeMap::from([("tiny_sd.config".to_owned(), config)]);
-    crate::save::save(path, &metadata, tensors.iter().map(entry).collect()).unwrap();
+    let entries = tensors.iter().map(|(name, tensor)| Entry::of(name, tensor)).collect();
+    save(path, &metadata, entries).unwrap();
 }
 
 fn open(path: &Path) -> Arc<LoraSource> {
