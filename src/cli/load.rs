@@ -59,6 +59,8 @@ pub struct Loaded {
     pub files: Arc<Files>,
     /// What can be run; its warnings are in it.
     pub plan: Result<Plan, Diagnostics>,
+    /// How many runs the workflow asks for; the plan is of the first.
+    pub runs: usize,
 }
 
 /// `NAME=VALUE` of a command line.
@@ -77,8 +79,9 @@ impl Load {
     /// When a file cannot be read; what is wrong in it is in [`Loaded::plan`].
     pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Loaded> {
         let Opened { files, registry, overrides, sweep } = self.open(out)?;
+        let runs = sweep.as_ref().map_or(1, Sweep::len);
         let plan = sweep.and_then(|sweep| check(&sweep.workflow(0), &registry, &files, &overrides, wanted));
-        Ok(Loaded { files, plan: self.pinned(plan)? })
+        Ok(Loaded { files, plan: self.pinned(plan)?, runs })
     }
 
     /// The plan, if its model files are those that the workflow and, with `--locked`, its lock file name.

@@ -40,7 +40,7 @@ impl Plan {
     /// # Errors
     /// When a file cannot be read or the device cannot be used.
     pub fn run(&self) -> Result<Ending> {
-        let Loaded { files, plan } = self.load.load(None, &self.wanted)?;
+        let Loaded { files, plan, runs } = self.load.load(None, &self.wanted)?;
         let plan = match plan {
             Ok(plan) => plan,
             Err(problems) => {
@@ -53,6 +53,9 @@ impl Plan {
             let nodes: Vec<_> = plan.order().iter().map(|job| ahead.json(*job)).collect();
             output::print(&format!("{:#}\n", json!({ "nodes": nodes })))?;
         } else {
+            if runs > 1 {
+                output::note(format_args!("of its {runs} runs this is the first"));
+            }
             output::print(&ahead.table())?;
         }
         Ok(Ending::Done)

@@ -48,7 +48,7 @@ pub struct Pull {
     workflow: Option<PathBuf>,
     #[command(flatten)]
     roots: Roots,
-    /// Server to fetch from, one that has huggingface.co's addresses [default: HF_ENDPOINT, https://huggingface.co]
+    /// Server to fetch from, one that has huggingface.co's addresses [default: HF_ENDPOINT, else huggingface.co]
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
     /// Fetches also what is there, and puts it in its place

@@ -195,6 +195,11 @@ impl Plan {
         self.origin.as_ref().map(|origin| origin.workflow.source.name.as_str())
     }
 
+    /// Whether it is of the first run of its workflow, which is the one that is planned when one is asked for.
+    pub fn is_first(&self) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.workflow.run == 0)
+    }
+
     /// Takes wanted jobs out, and everything that only they need.
     pub(crate) fn without(&mut self, ids: &[String]) {
         if ids.is_empty() {

@@ -343,6 +343,7 @@ impl Sweep {
         let mut workflow = self.workflow.clone();
         workflow.combination = self.combination(run).to_vec();
         workflow.item = self.item(run).cloned();
+        workflow.run = run;
         // With items their number, so that an item has one seed in all combinations.
         let step = workflow.item.as_ref().map_or(run / self.per_combination(), |item| item.index);
         workflow.step = workflow.step.saturating_add(step as u64);
@@ -361,6 +362,7 @@ impl Sweep {
             workflow.step = self.workflow.step.saturating_add((run / self.per_combination()) as u64);
         }
         workflow.part = part;
+        workflow.run = run;
         workflow
     }
 

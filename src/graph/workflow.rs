@@ -47,6 +47,8 @@ pub struct Workflow {
     pub(crate) item: Option<Items>,
     /// Which part of the nodes runs.
     pub(crate) part: Part,
+    /// Which run of a sweep this is, from 0.
+    pub(crate) run: usize,
     /// How many steps a `seed_mode: increment` takes in this run.
     pub(crate) step: u64,
     /// What `seed: random` is drawn from; absent: every check draws anew.
@@ -266,6 +268,7 @@ impl Workflow {
             combination: Vec::new(),
             item: None,
             part: Part::Whole,
+            run: 0,
             step: 0,
             entropy: None,
             titles: HashMap::new(),

@@ -152,7 +152,9 @@ pub fn remember(
     place: &str,
     failed: &[NodeIndex],
 ) -> io::Result<()> {
-    let Some(workflow) = plan.workflow().filter(|_| plan.order().len() <= MAX_NODES) else { return Ok(()) };
+    // What is planned is the first run: the others would make it look changed.
+    let known = plan.is_first() && plan.order().len() <= MAX_NODES;
+    let Some(workflow) = plan.workflow().filter(|_| known) else { return Ok(()) };
     let before = Record::read(folder, workflow);
     let mut nodes = before.nodes.clone();
     let mut without: HashSet<NodeIndex> = failed.iter().copied().collect();
