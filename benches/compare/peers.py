@@ -44,6 +44,9 @@ def weights(part, module, checkpoint, dtype):
     from safetensors import safe_open
 
     names, own = section(part), module.state_dict()
+    if not any(key in names for key in own):
+        # transformers calls its text tower now one way, now the other.
+        names = {key.removeprefix("text_model."): file for key, file in names.items()}
     with safe_open(checkpoint, "pt") as file:
         state = {key: file.get_tensor(names[key]).reshape(own[key].shape) for key in own if key in names}
     module.load_state_dict(state, strict=False, assign=True)
