@@ -53,6 +53,28 @@ impl Runtime {
     }
 }
 
+/// Opens graphics card number `number`, with one stream for all that is computed there.
+///
+/// # Errors
+/// If this build has no CUDA, or there is no such card.
+pub fn gpu(number: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    return Ok(crate::ops::open(number)?);
+    #[cfg(not(feature = "cuda"))]
+    Ok(Device::new_cuda(number)?)
+}
+
+/// Free and total memory of a graphics card in bytes, as its driver tells; `None` for the CPU.
+pub fn card_memory(device: &Device) -> Option<(u64, u64)> {
+    #[cfg(feature = "cuda")]
+    return crate::ops::memory(device).ok();
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        None
+    }
+}
+
 /// Whether the system would give this process so much memory at once. Asked beforehand, because a failed allocation in
 /// the middle of a tensor operation ends the process; nothing is touched, so nothing is used.
 fn host_gives(bytes: u64) -> bool {
@@ -109,6 +131,12 @@ mod tests {
         let (work, calls) = failing(1, || Error::Mismatch("no".into()));
         assert!(Runtime::cpu().retried("it", work).is_err());
         assert_eq!(calls.get(), 1);
+    }
+
+    #[test]
+    fn the_cpu_has_no_card_memory() {
+        assert_eq!(card_memory(&Device::Cpu), None);
+        assert!(gpu(usize::MAX).is_err());
     }
 
     #[test]
