@@ -33,6 +33,8 @@ use self::cpu::Products;
 pub use attention::{attention, attention_like};
 pub use conv::{Around, Conv2d, Padding};
 #[cfg(feature = "cuda")]
+pub(crate) use cuda::graph::{Graph, remembering};
+#[cfg(feature = "cuda")]
 pub use cuda::{memory, open};
 pub use elementwise::{
     geglu, gelu_erf, join, leaky_relu, pixel_shuffle, pixel_unshuffle, quick_gelu, silu, upsample_nearest,

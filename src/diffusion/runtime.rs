@@ -14,12 +14,14 @@ pub struct Runtime {
     pub dtype: DType,
     /// The weights in use.
     pub store: WeightStore,
+    /// Whether a model's calls are recorded and repeated, on a device that can.
+    pub graphs: bool,
 }
 
 impl Runtime {
     /// A runtime that holds at most `budget` bytes of weights.
     pub fn new(device: Device, dtype: DType, budget: u64) -> Self {
-        Self { device, dtype, store: WeightStore::new(budget) }
+        Self { device, dtype, store: WeightStore::new(budget), graphs: false }
     }
 
     /// What networks compute in that are too small to gain from halves: f32 where bf16 is a form of weights only.
@@ -31,6 +33,12 @@ impl Runtime {
     #[must_use]
     pub fn beside(self, others: Others) -> Self {
         Self { store: self.store.beside(others), ..self }
+    }
+
+    /// The same runtime, recording and repeating the calls of models or not.
+    #[must_use]
+    pub fn with_graphs(self, graphs: bool) -> Self {
+        Self { graphs, ..self }
     }
 
     /// The CPU in f32, without a limit.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "cudnn")]
 pub(super) mod cudnn;
+pub(super) mod graph;
 
 use candle_core::backend::BackendDevice as _;
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, LaunchConfig, PushKernelArg, sys};
