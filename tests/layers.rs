@@ -1,5 +1,7 @@
 //! The arrows between the crates: the layering that `docs/architecture.md` draws.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -134,6 +134,9 @@ pub(super) fn plain(
         None => scores,
     };
     // candle's fused softmax has no backward; this one has.
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
-    weights.matmul(&v)?.transpose(1, 2)?.flatten_from(2)
+    let weights = match scores.device().is_cpu() || scores.track_op() {
+        true => candle_nn::ops::softmax(&scores, D::Minus1)?,
+        false => candle_nn::ops::softmax_last_dim(&scores)?,
+    };
+    weights.to_dtype(v.dtype())?.matmul(&v)?.transpose(1, 2)?.flatten_from(2)
 }

@@ -56,6 +56,15 @@ fn bytes(tensor: &Tensor) -> Vec<u8> {
 impl Launch {
     /// Runs it on the host; the arrays it fills come back changed.
     fn on_host(&self, results: &mut [Vec<u8>], order: u32) {
+        let text = match self.source {
+            Source::Attention => include_str!("attention.cu"),
+            Source::Norm => include_str!("norm.cu"),
+            Source::Pointwise => include_str!("pointwise.cu"),
+        };
+        // On a card a kernel is looked for in the file its launch names.
+        let (name, _) = self.kernel.rsplit_once('_').unwrap();
+        let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
+        assert!(text.contains(&format!("void {name}_##")), "{} is not in {:?}", self.kernel, self.source);
         let mut message = Vec::new();
         let mut word = |value: u32| message.extend(value.to_le_bytes());
         word(self.kernel.len() as u32);
