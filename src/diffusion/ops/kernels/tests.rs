@@ -182,7 +182,8 @@ fn group_norms_are_those_of_the_plain_form() {
             let norm = GroupNorm::load(&vectors(&w, &b), groups, channels, 1e-5).unwrap();
             let expected = norm.plain(&x.to_dtype(DType::F64).unwrap()).unwrap();
             let found = |silu| group_norm(&x, &w, &b, (groups, 1e-5), silu).unwrap().on_host();
-            let units = if dtype == DType::F32 { 8.0 } else { 1.0 };
+            // Sums are taken from the first value of a group on, and that may be a few deviations from its mean.
+            let units = if dtype == DType::F32 { 32.0 } else { 1.0 };
             assert_near(&found(false), &expected, units, "group norm");
             assert_near(&found(true), &expected.silu().unwrap(), units, "group norm and SiLU");
         }
