@@ -2,7 +2,7 @@
 
 pub mod reason;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use anyhow::Result;
 use flow_engine::{Clock, Fate, Forecast};
@@ -128,8 +128,10 @@ impl<'a> Ahead<'a> {
     }
 
     fn list(&self, jobs: &[NodeIndex]) -> String {
-        let names: Vec<_> = jobs.iter().map(|job| format!("`{}`", self.plan.job(*job).id)).collect();
-        names.join(", ")
+        // Two links to one job are one need.
+        let mut seen = HashSet::new();
+        let jobs = jobs.iter().filter(|job| seen.insert(**job));
+        jobs.map(|job| format!("`{}`", self.plan.job(*job).id)).collect::<Vec<_>>().join(", ")
     }
 
     fn table(&self) -> String {

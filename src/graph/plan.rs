@@ -10,8 +10,9 @@ use petgraph::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Value, Workflow,
+    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Workflow,
     check::Settings,
+    collect::Given,
     diag::Span,
     inputs::Overrides,
     key,
@@ -70,7 +71,7 @@ pub enum Constant {
     /// A file that was found.
     File(File),
     /// What the items of an `each` gave.
-    Items(Arc<[Value]>),
+    Items(Arc<[Given]>),
 }
 
 impl From<Constant> for Arg {

@@ -57,7 +57,7 @@ impl Made {
             let part = match constant {
                 Constant::Literal(literal) => Part::Literal(literal.to_json()),
                 Constant::Items(items) => {
-                    Part::Literal(items.iter().map(|item| item.id().to_string()).collect::<Vec<_>>().into())
+                    Part::Literal(items.iter().map(|item| item.id.to_string()).collect::<Vec<_>>().into())
                 }
                 Constant::File(file) => {
                     let content = files.hash(&file.path).map(|hash| hash.to_string());

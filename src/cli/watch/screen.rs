@@ -204,8 +204,7 @@ impl View for Screen {
             Row { node: job.id.to_string(), kind: job.def.kind, state: State::Waiting }
         };
         self.content.rows = plan.order().iter().map(row).collect();
-        self.content.waiting =
-            which.map(|which| format!("{} of {}: {}", which.number, which.of, which.label));
+        self.content.waiting = which.map(|which| format!("{}: {}", which.place, which.label));
         self.paint();
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use flow_engine::Event;
-use flow_graph::{Diagnostics, Plan};
+use flow_graph::{Diagnostics, Plan, sweep::Place};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -49,10 +49,8 @@ pub trait View {
 
 /// One of many runs.
 pub struct Which {
-    /// From 1.
-    pub number: usize,
-    /// How many there are.
-    pub of: usize,
+    /// Its number among the others.
+    pub place: Place,
     /// What is particular to it, for a person.
     pub label: String,
     /// The same as data.
@@ -111,10 +109,11 @@ impl View for Lines {
         self.display = Display::plain(self.mode);
     }
 
-    fn run(&mut self, _plan: &Plan, which: Option<&Which>) {
+    fn run(&mut self, plan: &Plan, which: Option<&Which>) {
         if let Some(which) = which {
-            self.display.begin(which.number, which.of, &which.label, which.values.clone());
+            self.display.begin(which.place, &which.label, which.values.clone());
         }
+        self.display.follow(plan);
     }
 
     fn ran(&mut self, ending: Ending, outputs: &[(String, Value)]) {

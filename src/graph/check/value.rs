@@ -1,7 +1,9 @@
 //! Literals, names and expressions in the inputs that take values.
 
+use std::path::Path;
+
 use crate::{
-    Constant, Diagnostic, File, Literal,
+    Constant, Diagnostic, File, Files, Literal,
     check::{
         draft::{At, Draft, Resolved},
         place::inside,
@@ -161,7 +163,7 @@ impl Draft<'_> {
     pub(super) fn file(&mut self, at: At, folder: &'static str, name: &str, alias: Option<&str>) -> Resolved {
         let problem = match self.find(folder, name) {
             Ok(file) => return Resolved::Constant(Constant::File(file)),
-            Err(problem) => file_problem(folder, name, &problem),
+            Err(problem) => file_problem(self.files, folder, name, &problem),
         };
         let set = alias.and_then(|alias| self.scope.settings.models.get(alias)).map(|file| &file.span);
         let place = set.or_else(|| Some(&self.workflow.models.get(alias?)?.file.span)).cloned();
@@ -223,7 +225,7 @@ fn for_socket(kind: &ValueKind, value: Literal) -> Literal {
     }
 }
 
-fn file_problem(folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
+fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
     match problem {
         FileProblem::Missing { searched, near: found } => {
             let message = if folder == "input" {
@@ -235,6 +237,11 @@ fn file_problem(folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
             let folders: Vec<_> = searched.iter().map(|path| format!("`{}`", path.display())).collect();
             let hint = match near(name, names.iter().copied()).or(names.first().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
+                None if folder != "input" && files.new_models != Path::new("") => {
+                    let home = files.new_models.join(folder);
+                    let searched = if folders.is_empty() { String::new() } else { "; searched ".to_owned() };
+                    format!("put it into `{}`{searched}{}", home.display(), folders.join(", "))
+                }
                 None if folders.is_empty() => "no folder was given to search; use --models or --input".into(),
                 None => format!("searched {}", folders.join(", ")),
             };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{FileProblem, Files, has_model_ending, listing, near};
+use super::{FileProblem, Files, few, has_model_ending, listing, near};
 
 /// What makes a folder a pipeline in diffusers' layout.
 const PIPELINE: &str = "model_index.json";
@@ -33,7 +33,7 @@ impl Files {
             Some((_, path)) => Ok(path.clone()),
             None => {
                 let names = self.models(folder).into_iter().chain(found).map(|(name, _)| name);
-                Err(FileProblem::Missing { searched: self.model_folders(folder), near: near(wanted, names) })
+                Err(FileProblem::Missing { searched: self.model_folders(folder), near: few(near(wanted, names)) })
             }
         }
     }

@@ -17,7 +17,7 @@ macro_rules! ports {
                 Bytes::host(1)
             }
 
-            fn join(_items: &[Arc<Self>]) -> Result<Self, NodeError> {
+            fn join(_items: &[flow_graph::collect::Joined<Self>]) -> Result<Self, NodeError> {
                 Ok(Self)
             }
         }
