@@ -54,7 +54,10 @@ impl Check {
                     1 => format!(", then {join} that join them"),
                     joins => format!(", then {join} in each of {joins} joins"),
                 };
-                output::print(&format!("{}: ok, {run} nodes to run{runs}{joins}\n", self.load.file.display()))?;
+                output::print(&format!(
+                    "{}: ok, {run} nodes to run{runs}{joins}\n",
+                    self.load.file.display()
+                ))?;
             }
         }
         Ok(if ok { Ending::Done } else { Ending::Refused })

@@ -28,7 +28,9 @@ const OTHERS: [(&[u8], &str); 3] = [(b"\xff\xd8\xff", "JPEG"), (b"RIFF", "WebP")
 /// Whether a file is one that can carry a workflow.
 pub fn is_picture(path: &Path) -> bool {
     let mut start = [0; 8];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+    // What is taken out of a pipe is gone for whoever reads it.
+    path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == *b"\x89PNG\r\n\x1a\n"
 }
 

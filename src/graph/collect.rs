@@ -83,7 +83,8 @@ fn joined<P: Port>(mut args: Args, _cx: &Context, key: Hash) -> Result<Vec<Value
         Some(Arg::Items(items)) => items,
         _ => Arc::new([]),
     };
-    let joined = |given: &Given| Some(Joined { item: given.item.clone(), value: given.value.as_ref()?.get()? });
+    let joined =
+        |given: &Given| Some(Joined { item: given.item.clone(), value: given.value.as_ref()?.get()? });
     let items = items.iter().map(joined).collect::<Option<Vec<Joined<P>>>>();
     let items = items.filter(|items| !items.is_empty());
     let items = items.ok_or_else(|| NodeError::on(ITEMS, "no item gave anything to collect"))?;

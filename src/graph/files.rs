@@ -186,7 +186,10 @@ impl Files {
             };
         }
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        Err(FileProblem::Missing { searched: vec![folder.to_owned()], near: few(near(name, listing(folder, 1))) })
+        Err(FileProblem::Missing {
+            searched: vec![folder.to_owned()],
+            near: few(near(name, listing(folder, 1))),
+        })
     }
 
     fn find_model(&self, folder: &str, wanted: &str) -> Result<PathBuf, FileProblem> {

@@ -159,7 +159,10 @@ mod tests {
         assert_eq!(id(&int, true.into()), "wrong-type");
         assert_eq!(id(&int, 0.into()), "value-too-small");
         assert_eq!(id(&int, u64::MAX.into()), "value-too-big");
-        assert_eq!(fit(&ValueKind::Int { min: 0, max: 1 << 64 }, 1e18.into()), Ok(Literal::Int(10i128.pow(18))));
+        assert_eq!(
+            fit(&ValueKind::Int { min: 0, max: 1 << 64 }, 1e18.into()),
+            Ok(Literal::Int(10i128.pow(18)))
+        );
         assert_eq!(id(&int, 1e30.into()), "value-too-big");
         assert_eq!(id(&int, f64::MIN.into()), "value-too-small");
         let octal = fit(&int, "007".into()).unwrap_err();

@@ -196,7 +196,7 @@ impl Plan {
         self.origin.as_ref().map(|origin| origin.workflow.source.name.as_str())
     }
 
-    /// Whether it is of the first run of its workflow, which is the one that is planned when one is asked for.
+    /// Whether it is of the first run of its workflow, or the first that joins items: what is remembered of them all.
     pub fn is_first(&self) -> bool {
         self.origin.as_ref().is_none_or(|origin| origin.workflow.run == 0)
     }

@@ -362,7 +362,7 @@ impl Sweep {
             workflow.step = self.workflow.step.saturating_add((run / self.per_combination()) as u64);
         }
         workflow.part = part;
-        workflow.run = run;
+        workflow.run = self.place(run).number - 1;
         workflow
     }
 }

@@ -152,7 +152,7 @@ pub fn remember(
     place: &str,
     failed: &[NodeIndex],
 ) -> io::Result<()> {
-    // What is planned is the first run: the others would make it look changed.
+    // One of all runs: the others would make it look changed.
     let known = plan.is_first() && plan.order().len() <= MAX_NODES;
     let Some(workflow) = plan.workflow().filter(|_| known) else { return Ok(()) };
     let before = Record::read(folder, workflow);

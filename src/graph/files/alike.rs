@@ -1,11 +1,6 @@
 //! Files that may be meant by a name that none has.
 
-use std::{
-    ffi::OsString,
-    fs,
-    io::Read as _,
-    path::Path,
-};
+use std::{ffi::OsString, fs, io::Read as _, path::Path};
 
 use super::PICTURE_ENDINGS;
 

@@ -33,7 +33,10 @@ impl Files {
             Some((_, path)) => Ok(path.clone()),
             None => {
                 let names = self.models(folder).into_iter().chain(found).map(|(name, _)| name);
-                Err(FileProblem::Missing { searched: self.model_folders(folder), near: few(near(wanted, names)) })
+                Err(FileProblem::Missing {
+                    searched: self.model_folders(folder),
+                    near: few(near(wanted, names)),
+                })
             }
         }
     }

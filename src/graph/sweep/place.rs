@@ -41,11 +41,12 @@ pub struct Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let several = |count| if count == 1 { "" } else { "s" };
-        write!(f, "{} run{}", self.runs, several(self.runs))?;
-        if self.joins > 0 {
-            write!(f, " and {} join{}", self.joins, several(self.joins))?;
+        let (runs, joins) = (self.runs, self.joins);
+        match (runs, joins) {
+            (_, 0) => write!(f, "{runs} run{}", several(runs)),
+            (0, _) => write!(f, "{joins} join{}", several(joins)),
+            _ => write!(f, "{runs} run{} and {joins} join{}", several(runs), several(joins)),
         }
-        Ok(())
     }
 }
 
