@@ -261,25 +261,28 @@ impl Files {
     /// When it would leave the output root, or the folder cannot be made.
     pub fn output(&self, relative: &str) -> io::Result<PathBuf> {
         let relative = relative.replace('\\', "/");
-        let path = Path::new(&relative);
-        if leads_out(path) {
-            let root = self.output_root.display();
-            let message = format!(
-                "`{relative}` leads out of the output folder `{root}`; name a path below it, or choose another with --out"
-            );
+        // Before anything is made.
+        if let Some(out) = self.leads_out(&relative) {
+            let message = format!("`{relative}` {out}; name a path below it, or choose another with --out");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let full = self.output_root.join(path);
-        let parent = full.parent().unwrap_or(&self.output_root);
-        fs::create_dir_all(&self.output_root)?;
-        // Before anything is made: the folder that is there already may be a link.
-        let there = parent.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists());
-        if there.is_none_or(|there| !is_inside(there, &self.output_root)) {
-            let message = format!("`{relative}` leads out of the output folder through a link");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        fs::create_dir_all(parent)?;
+        let full = self.output_root.join(&relative);
+        fs::create_dir_all(full.parent().unwrap_or(&self.output_root))?;
         Ok(full)
+    }
+
+    /// How a path, with `/`, leads out of the folder for results: completes "`x` …".
+    pub(crate) fn leads_out(&self, relative: &str) -> Option<String> {
+        let root = if self.output_root.as_os_str().is_empty() { Path::new(".") } else { &self.output_root };
+        if leads_out(Path::new(relative)) {
+            return Some(format!("leads out of the output folder `{}`", root.display()));
+        }
+        let full = root.join(relative);
+        let mut folders = full.parent().unwrap_or(root).ancestors();
+        let there = folders.find(|folder| folder.as_os_str().is_empty() || folder.exists());
+        // The folder that is there already may be a link; in a root that is none yet there is nothing.
+        let linked = root.exists() && there.is_none_or(|there| !is_inside(there, root));
+        linked.then(|| format!("leads out of the output folder `{}` through a link", root.display()))
     }
 
     /// The identity of a file's content: blake3 of the whole up to 16 MiB, above that of length, time and the first MiB

@@ -52,8 +52,10 @@ pub(crate) fn fit(kind: &ValueKind, value: Literal) -> Result<Literal, Misfit> {
         (ValueKind::Int { min, max }, Literal::Int(i)) => {
             in_range(i, i < *min, i > *max, *min, *max).map(|()| Literal::Int(i))
         }
-        (ValueKind::Int { .. }, Literal::Float(x)) if x.fract() == 0.0 && x.abs() < WIDEST => {
-            fit(kind, Literal::Int(x as i128))
+        (ValueKind::Int { min, max }, Literal::Float(x)) if x.fract() == 0.0 && x.abs() < WIDEST => {
+            let whole = fit(kind, Literal::Int(x as i128));
+            // Shown as it was written: 1e30, not the float next to it.
+            whole.or_else(|misfit| in_range(x, x < *min as f64, x > *max as f64, *min, *max).and(Err(misfit)))
         }
         (ValueKind::Int { min, max }, Literal::Float(x)) if x.abs() >= WIDEST => {
             in_range(x, x < 0.0, x > 0.0, *min, *max).map(|()| Literal::Float(x))

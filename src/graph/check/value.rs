@@ -13,7 +13,6 @@ use crate::{
     expr::{self, ExprError, Template},
     files::FileProblem,
     fit::fit,
-    near::near,
     spec::ValueKind,
     workflow::{Dialect, Raw},
     yaml,
@@ -227,15 +226,14 @@ fn for_socket(kind: &ValueKind, value: Literal) -> Literal {
 
 fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
     match problem {
-        FileProblem::Missing { searched, near: found } => {
+        FileProblem::Missing { searched, near } => {
             let message = if folder == "input" {
                 format!("no file `{name}`")
             } else {
                 format!("no file `{name}` among the {folder}")
             };
-            let names: Vec<_> = found.iter().map(String::as_str).collect();
             let folders: Vec<_> = searched.iter().map(|path| format!("`{}`", path.display())).collect();
-            let hint = match near(name, names.iter().copied()).or(names.first().copied()) {
+            let hint = match near.first() {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if folder != "input" && files.new_models != Path::new("") => {
                     let home = files.new_models.join(folder);
