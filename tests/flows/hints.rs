@@ -147,6 +147,14 @@ fn paths_are_printed_in_the_order_of_the_file() {
     assert_eq!(saved, wanted.iter().map(|path| format!("\"again/{path}\"")).collect::<Vec<_>>());
 }
 
+#[test]
+fn a_path_cannot_talk_to_the_terminal() {
+    let place = Place::new(&[("a.yaml", &PLAIN.replace("out/teapot.png", "\"out/\\e[31mred\""))]);
+    let said = place.flow(&["check", "a.yaml"]);
+    assert!(said.code == 2 && said.err.contains("has a control character in it"), "{}", said.err);
+    assert!(!said.err.contains('\u{1b}'), "{:?}", said.err);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_workflow_comes_through_a_pipe_whole() {

@@ -94,11 +94,21 @@ impl Draft<'_> {
         Resolved::Broken
     }
 
+    /// Says of defaults that name another input that they stand as they are.
+    pub(super) fn plain_defaults(&mut self) {
+        for (input, decl) in &self.workflow.inputs {
+            let Some(Literal::Text(text)) = &decl.default else { continue };
+            let mut names = text.split('$').skip(1).map(|after| word(after.trim_start_matches('{')));
+            let Some(name) = names.find(|name| self.workflow.inputs.contains_key(*name)) else { continue };
+            let message = format!("`${name}` in the default of `{input}` is just letters");
+            let hint = format!("write `${{{name}}}` in the input of a node, where it has a value");
+            let place = decl.default_span.clone().or_else(|| Some(decl.span.clone()));
+            self.problems.push(Diagnostic::warning("dollar", message).at(place).hint(hint));
+        }
+    }
+
     fn warn_of_dollar(&mut self, at: At, text: &str) {
-        let mut names = text
-            .split('$')
-            .skip(1)
-            .map(|after| after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default());
+        let mut names = text.split('$').skip(1).map(word);
         let Some(name) = names.find(|name| self.workflow.inputs.contains_key(*name)) else { return };
         let message = format!("`${name}` inside a text is just letters");
         let hint = format!("write `${{{name}}}` for the value of the input, `$$` for a dollar");
@@ -196,6 +206,11 @@ impl Draft<'_> {
         let Some((producer, output)) = resolve(self) else { return Resolved::Broken };
         self.typed(at, producer, output, kind.linkable())
     }
+}
+
+/// The letters of a name that a text begins with.
+fn word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
 /// Text typed on a command line, as the input wants it.

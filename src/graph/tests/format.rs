@@ -191,7 +191,7 @@ fn a_value_is_set_and_nothing_beside_it_changes() {
         ("t.type", "y", "{ type: x }", "{ type: y }"),
         ("s.cfg", "7.5", "width: 64 } }", "width: 64 }, cfg: 7.5 }"),
         ("s.latent.height", "128", "width: 64 }", "width: 64, height: 128 }"),
-        ("t.clip", "base.clip", "type: CLIPTextEncode\n", "type: CLIPTextEncode\n    clip: base.clip\n"),
+        ("t.clip", "base.clip", "{ type: x }\n", "{ type: x }\n    clip: base.clip\n"),
         ("t.when", "$x", "{ type: x }", "{ type: x, when: $x }"),
     ] {
         assert_eq!(change(name, value), SET.replace(old, new), "{name}");

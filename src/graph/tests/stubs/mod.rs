@@ -130,6 +130,13 @@ impl Node for EmptyLatentImage {
         let _ = (self.width, self.height);
         Ok(Latent)
     }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        if known.number("width").is_some_and(|width| width % 8.0 != 0.0) {
+            known.warn("width", "it is no multiple of 8");
+        }
+        Ok(Vec::new())
+    }
 }
 
 /// How samples are drawn.
