@@ -233,7 +233,7 @@ impl Files {
                     .chain([folder])
                     .map(|name| root.join(name))
                     // A folder of loose files may keep a `config.json` in a sub-folder of that name.
-                    .filter(|path| listing(path, 4).iter().any(|name| has_model_ending(name))),
+                    .filter(|path| listing(path, 4).iter().any(has_model_ending)),
             );
             if folders.len() == before {
                 folders.push(root.clone());

@@ -13,6 +13,14 @@ use crate::{Constant, Diagnostic, Diagnostics, Files, Literal, Plan};
 /// The inputs that say where a sink writes.
 const PLACES: [&str; 2] = ["path", "filename_prefix"];
 
+/// The file that a sink's `path` means, in one spelling: `out/a`, `./out//a.png` and `out\\a.png` are one.
+pub(crate) fn written(path: &str) -> String {
+    let portable = path.replace('\\', "/");
+    let parts = portable.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let plain = parts.collect::<Vec<_>>().join("/");
+    plain.strip_suffix(".png").map(str::to_owned).unwrap_or(plain)
+}
+
 /// What file systems take as a name.
 const LONGEST: usize = 255;
 

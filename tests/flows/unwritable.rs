@@ -174,6 +174,11 @@ fn two_nodes_that_write_one_file_are_refused() {
     let said = place.flow(&["run", "a.yaml", "--json"]);
     assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}", said.err);
     assert!(said.err.contains("error[same-file]: `save` and `too` would both write"), "{}", said.err);
+    for same in ["./out//deep/a.png", "out/deep/./a"] {
+        place.write("b.yaml", &twice.replace("\"out\\\\deep/a\"", same));
+        let said = place.flow(&["check", "b.yaml"]);
+        assert!(said.err.contains("error[same-file]"), "{same}: {}", said.err);
+    }
     let apart = place.path("a.yaml");
     fs::write(&apart, twice.replace("path: \"out", "when: false, path: \"out")).unwrap();
     place.flow(&["run", "a.yaml"]).fine();

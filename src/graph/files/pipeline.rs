@@ -22,7 +22,7 @@ impl Files {
                     None => continue,
                 };
                 // One without weights is only the description of a checkpoint beside it.
-                if listing(&path.join("unet"), 0).iter().any(|name| has_model_ending(name)) {
+                if listing(&path.join("unet"), 0).iter().any(has_model_ending) {
                     found.push((name, path));
                 }
             }

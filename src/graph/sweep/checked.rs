@@ -12,6 +12,7 @@ use crate::{
     check::{Found, check_among},
     diag::Severity,
     key,
+    outputs::written,
 };
 
 /// A sweep of which every run can be planned, with what it was checked against.
@@ -265,7 +266,7 @@ impl Paths {
                 continue;
             }
             let Some(Constant::Literal(Literal::Text(path))) = job.args.get("path") else { continue };
-            let plain = path.strip_suffix(".png").unwrap_or(path).replace('\\', "/");
+            let plain = written(path);
             let (first, other) = *self.written.entry(plain.clone()).or_insert((run, signature));
             if first == run || other == signature || !self.told.insert(plain) {
                 continue;
