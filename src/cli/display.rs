@@ -162,7 +162,8 @@ impl Display {
                 if !self.runs.is_empty() {
                     object["runs"] = std::mem::take(&mut self.runs).into();
                 }
-                return emit(&object);
+                emit(&object);
+                return;
             }
             Mode::Text => self.times(total, status),
             Mode::Quiet => {}
@@ -263,10 +264,12 @@ fn json_line(event: &Event<'_>, run: &Map<String, Value>) {
     emit(&object);
 }
 
-/// Writes one JSON line to stdout.
-pub fn emit(object: &Value) {
-    // A reader that has gone wants no more events; the run still writes its files.
-    let _ = writeln!(io::stdout().lock(), "{object}");
+/// Writes one JSON line to stdout; says whether somebody reads it.
+///
+/// A reader that has gone wants no more events; a run still writes its files.
+pub fn emit(object: &Value) -> bool {
+    let written = writeln!(io::stdout().lock(), "{object}");
+    !written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// One bar for each running node, on stderr.

@@ -260,9 +260,10 @@ impl View for Screen {
         }
     }
 
-    fn waiting(&mut self, files: usize) {
+    fn waiting(&mut self, files: usize) -> bool {
         self.content.waiting = Some(waiting_line(files));
         self.paint();
+        true
     }
 }
 

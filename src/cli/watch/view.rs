@@ -43,8 +43,8 @@ pub trait View {
     fn ran(&mut self, ending: Ending, outputs: &[(String, Value)]);
     /// All runs have ended, after `total`.
     fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)], failed: &Diagnostics);
-    /// Nothing is to be done until one of `files` files changes.
-    fn waiting(&mut self, files: usize);
+    /// Nothing is to be done until one of `files` files changes; says whether anybody is there to see what comes then.
+    fn waiting(&mut self, files: usize) -> bool;
 }
 
 /// One of many runs.
@@ -73,7 +73,9 @@ impl Lines {
 impl View for Lines {
     fn changed(&mut self, files: &[PathBuf]) {
         match self.mode {
-            Mode::Json => emit(&json!({ "event": "changed", "files": files })),
+            Mode::Json => {
+                emit(&json!({ "event": "changed", "files": files }));
+            }
             Mode::Text => note(changed_line(files)),
             Mode::Quiet => {}
         }
@@ -81,7 +83,9 @@ impl View for Lines {
 
     fn planned(&mut self, warnings: &Diagnostics, took: Duration) {
         match self.mode {
-            Mode::Json => emit(&json!({ "event": "planned", "seconds": took.as_secs_f64() })),
+            Mode::Json => {
+                emit(&json!({ "event": "planned", "seconds": took.as_secs_f64() }));
+            }
             Mode::Text => show(warnings),
             Mode::Quiet => {}
         }
@@ -131,12 +135,13 @@ impl View for Lines {
         let _ = io::stdout().flush();
     }
 
-    fn waiting(&mut self, files: usize) {
+    fn waiting(&mut self, files: usize) -> bool {
         match self.mode {
-            Mode::Json => emit(&json!({ "event": "waiting" })),
+            Mode::Json => return emit(&json!({ "event": "waiting" })),
             Mode::Text => note(waiting_line(files)),
             Mode::Quiet => {}
         }
+        true
     }
 }
 
