@@ -4,7 +4,7 @@ use flow_diffusion::guidance;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
-    model_file::check_context,
+    model_file::{check_context, passed_on},
     ports::{Conditioning, Guider, Model},
     sampler::prompt,
 };
@@ -29,6 +29,6 @@ impl Node for BasicGuider {
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         check_context(known, "conditioning", "model")?;
-        Ok(vec![])
+        Ok(vec![passed_on(known, "conditioning")])
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::joined,
     model_file::check_context,
     ports::{Conditioning, Guider, Model},
     sampler::cfg_guider,
@@ -34,6 +35,6 @@ impl Node for CFGGuider {
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         check_context(known, "positive", "model")?;
         check_context(known, "negative", "model")?;
-        Ok(vec![])
+        Ok(vec![joined(known, "positive", "negative")])
     }
 }

@@ -2,10 +2,7 @@ use std::sync::Arc;
 
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{
-    model_file::{check_context, passed_on},
-    ports::Conditioning,
-};
+use crate::{extent::joined, model_file::check_context, ports::Conditioning};
 
 /// Follows two prompts at once: the sampler takes the mean of what each asks for.
 #[derive(Inputs)]
@@ -26,6 +23,6 @@ impl Node for ConditioningCombine {
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         check_context(known, "conditioning_2", "conditioning_1")?;
-        Ok(vec![passed_on(known, "conditioning_1")])
+        Ok(vec![joined(known, "conditioning_1", "conditioning_2")])
     }
 }

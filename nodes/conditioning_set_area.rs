@@ -3,7 +3,11 @@ use std::sync::Arc;
 use flow_diffusion::conditioning::{Area, Rect};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{model_file::passed_on, ports::Conditioning};
+use crate::{
+    extent::{placed, warn_of_rest},
+    model_file::passed_on,
+    ports::Conditioning,
+};
 
 /// Follows a prompt on a rectangle of the picture alone, which is all the model sees of it; its edges fade over up to 64
 /// pixels. Where rectangles and other prompts meet they are mixed by strength; join them with ConditioningCombine.
@@ -39,6 +43,8 @@ impl Node for ConditioningSetArea {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "conditioning")])
+        warn_of_rest(known, &["width", "height", "x", "y"]);
+        let number = |input| known.number(input).map(|number| number as usize);
+        Ok(vec![placed(passed_on(known, "conditioning"), number("x").zip(number("y")))])
     }
 }

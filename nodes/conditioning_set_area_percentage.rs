@@ -3,7 +3,7 @@ use std::sync::Arc;
 use flow_diffusion::conditioning::Area;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{model_file::passed_on, ports::Conditioning};
+use crate::{extent::placed, model_file::passed_on, ports::Conditioning};
 
 /// Follows a prompt on a rectangle of the picture alone, given in shares of its sizes: see ConditioningSetArea.
 #[derive(Inputs)]
@@ -37,6 +37,14 @@ impl Node for ConditioningSetAreaPercentage {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "conditioning")])
+        for input in ["x", "y"] {
+            if known.number(input).is_some_and(|share| share >= 1.0) {
+                let message = "an area that begins at 1 is outside the picture";
+                return Err(
+                    NodeError::on(input, message).hint("0 is the left and the upper side, 0.5 the middle")
+                );
+            }
+        }
+        Ok(vec![placed(passed_on(known, "conditioning"), None)])
     }
 }

@@ -4,6 +4,7 @@ use flow_diffusion::{conditioning::RegionMask, inpaint::NoiseMask};
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::placed,
     model_file::passed_on,
     ports::{Conditioning, Mask},
 };
@@ -44,7 +45,9 @@ impl Node for ConditioningSetMask {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "conditioning")])
+        let facts = passed_on(known, "conditioning");
+        // The bounds of the mask take the place of an area.
+        Ok(vec![if known.text("set_cond_area") == Some("mask bounds") { placed(facts, None) } else { facts }])
     }
 }
 

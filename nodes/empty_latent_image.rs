@@ -1,7 +1,11 @@
 use candle_core::{DType, Device, Tensor};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{picture::check_size, ports::Latent};
+use crate::{
+    extent::{sized, warn_of_rest},
+    picture::check_size,
+    ports::Latent,
+};
 
 /// An empty latent: where text-to-image starts, and what gives the picture its size.
 #[derive(Inputs)]
@@ -29,11 +33,11 @@ impl Node for EmptyLatentImage {
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         let number = |input| known.number(input).map(|number| number as usize);
-        if let (Some(width), Some(height), Some(batch)) =
-            (number("width"), number("height"), number("batch_size"))
-        {
+        let (width, height) = (number("width"), number("height"));
+        if let (Some(width), Some(height), Some(batch)) = (width, height, number("batch_size")) {
             check_size(batch, height, width).map_err(|error| error.at("width"))?;
         }
-        Ok(vec![Facts::none().int("latent_channels", 4)])
+        warn_of_rest(known, &["width", "height"]);
+        Ok(vec![sized(Facts::none().int("latent_channels", 4), width, height)])
     }
 }

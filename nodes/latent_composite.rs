@@ -3,6 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::warn_of_rest,
     latents::{check_channels, from_block, to_block},
     model_file::passed_on,
     ports::Latent,
@@ -62,6 +63,7 @@ impl Node for LatentComposite {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        warn_of_rest(known, &["x", "y", "feather"]);
         Ok(vec![passed_on(known, "samples_to")])
     }
 }

@@ -2,7 +2,11 @@ use std::sync::Arc;
 
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{model_file::passed_on, ports::Latent};
+use crate::{
+    extent::{sized, warn_of_rest},
+    model_file::passed_on,
+    ports::Latent,
+};
 
 /// Cuts a part out of latents.
 #[derive(Inputs)]
@@ -39,6 +43,8 @@ impl Node for LatentCrop {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "samples")])
+        warn_of_rest(known, &["width", "height", "x", "y"]);
+        // What is cut off at the sides is known only with the latent.
+        Ok(vec![sized(passed_on(known, "samples"), None, None)])
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{model_file::passed_on, ports::Latent};
+use crate::{extent::sized, model_file::passed_on, ports::Latent};
 
 /// A turn.
 #[derive(Choice, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,6 @@ impl Node for LatentRotate {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "samples")])
+        Ok(vec![sized(passed_on(known, "samples"), None, None)])
     }
 }

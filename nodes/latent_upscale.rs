@@ -3,6 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::{sized, warn_of_rest},
     image_scale::Crop,
     latents::resized,
     model_file::passed_on,
@@ -54,6 +55,10 @@ impl Node for LatentUpscale {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "samples")])
+        warn_of_rest(known, &["width", "height"]);
+        let side = |input| known.number(input).map(|side| side as usize).filter(|side| *side > 0);
+        let least = |side: usize| side.max(64);
+        let (width, height) = (side("width").map(least), side("height").map(least));
+        Ok(vec![sized(passed_on(known, "samples"), width, height)])
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::sized,
     latents::resized,
     model_file::passed_on,
     picture::{check_size, resize::LatentMethod},
@@ -37,6 +38,6 @@ impl Node for LatentUpscaleBy {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "samples")])
+        Ok(vec![sized(passed_on(known, "samples"), None, None)])
     }
 }

@@ -38,6 +38,7 @@ mod embeddings;
 mod empty_image;
 mod empty_latent_image;
 mod exponential_scheduler;
+mod extent;
 mod feather_mask;
 mod flip_sigmas;
 mod grow_mask;

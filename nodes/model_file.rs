@@ -16,7 +16,7 @@ use flow_diffusion::{
     model::Model,
     vae::VaeSource,
 };
-use flow_graph::{Context, Facts, File, Known, NodeError};
+use flow_graph::{Context, Facts, File, Known, NodeError, files::has_model_ending};
 
 /// Opens a model file; when it is of another kind, the hint says which node takes it.
 ///
@@ -262,7 +262,7 @@ fn with_neighbour(error: NodeError, facts: &Facts, fits: impl Fn(&Path) -> bool)
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
+        .filter(|path| has_model_ending(path))
         .collect();
     files.sort();
     match files.iter().find(|path| fits(path)) {

@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use flow_diffusion as diffusion;
-use flow_graph::{Bytes, Context, Hash, NodeError, Port, Shared};
+use flow_graph::{Bytes, Context, Hash, NodeError, Port, Shared, collect::Joined};
 
 use self::stored::{Reader, Writer};
 pub use self::{
@@ -73,7 +73,7 @@ impl Port for Image {
     const STORED: bool = true;
     const JOINED: bool = true;
 
-    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError> {
+    fn join(items: &[Joined<Self>]) -> Result<Self, NodeError> {
         joined::images(items)
     }
 
@@ -141,7 +141,7 @@ impl Port for Mask {
     const STORED: bool = true;
     const JOINED: bool = true;
 
-    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError> {
+    fn join(items: &[Joined<Self>]) -> Result<Self, NodeError> {
         joined::masks(items)
     }
 
@@ -194,7 +194,7 @@ impl Port for Latent {
     const STORED: bool = true;
     const JOINED: bool = true;
 
-    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError> {
+    fn join(items: &[Joined<Self>]) -> Result<Self, NodeError> {
         joined::latents(items)
     }
 

@@ -114,7 +114,7 @@ fn unwritten(input: &'static str, name: &str, error: &io::Error) -> NodeError {
 /// Refuses, before anything runs, a name that no output folder could hold.
 ///
 /// # Errors
-/// When it is absolute, leads upwards or is empty.
+/// When it is absolute, leads upwards, is empty, or holds what a terminal would take for a command.
 pub fn check_name(input: &'static str, name: &str) -> Result<(), NodeError> {
     let portable = name.replace('\\', "/");
     let path = Path::new(&portable);
@@ -123,6 +123,10 @@ pub fn check_name(input: &'static str, name: &str) -> Result<(), NodeError> {
         let message = format!("`{name}` leads out of the output folder");
         return Err(NodeError::on(input, message)
             .hint("name a path below the output folder; another folder is chosen with --out"));
+    }
+    if portable.contains(char::is_control) {
+        let message = format!("`{}` has a control character in it", name.escape_debug());
+        return Err(NodeError::on(input, message));
     }
     if path.file_name().is_none() || portable.ends_with('/') {
         return Err(NodeError::on(input, format!("`{name}` names no file")));

@@ -15,6 +15,7 @@ use flow_diffusion::{
 use flow_graph::{Choice, Context, Facts, Known, NodeError, Progress};
 
 use crate::{
+    extent::check_areas,
     model_file::{check_context, passed_on},
     ports::{Conditioning, Latent},
 };
@@ -158,9 +159,10 @@ pub(crate) fn prompt(
 /// What can be said of a sampling before it runs.
 ///
 /// # Errors
-/// When a prompt was encoded for another family of models.
+/// When a prompt was encoded for another family of models, or is for a part of the picture that there is not.
 pub(crate) fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
     check_context(known, "positive", "model")?;
     check_context(known, "negative", "model")?;
+    check_areas(known, &["positive", "negative"], "latent_image")?;
     Ok(vec![passed_on(known, "latent_image")])
 }

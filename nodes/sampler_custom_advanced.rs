@@ -3,6 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::check_areas,
     model_file::passed_on,
     ports::{Guider, Latent, Noise, Sampler, Sigmas},
     sampler::Task,
@@ -44,6 +45,7 @@ impl Node for SamplerCustomAdvanced {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        check_areas(known, &["guider"], "latent_image")?;
         let latent = passed_on(known, "latent_image");
         Ok(vec![latent.clone(), latent])
     }

@@ -3,42 +3,49 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use flow_graph::NodeError;
+use flow_graph::{NodeError, collect::Joined};
 
 use super::{Image, Latent, Mask};
+use crate::picture::check_size;
 
 /// All pictures one after the other.
-pub(super) fn images(items: &[Arc<Image>]) -> Result<Image, NodeError> {
-    let (height, width) = same_size("pictures", items.iter().map(|item| (item.height, item.width)))?;
-    let frames = items.iter().map(|item| item.frames).sum();
-    let rgb: Vec<f32> = items.iter().flat_map(|item| item.rgb.iter().copied()).collect();
+pub(super) fn images(items: &[Joined<Image>]) -> Result<Image, NodeError> {
+    let sizes = items.iter().map(|Joined { value, .. }| [value.frames, value.height, value.width]);
+    let [frames, height, width] = same_size("pictures", items, sizes.collect(), 1)?;
+    let rgb: Vec<f32> = items.iter().flat_map(|item| item.value.rgb.iter().copied()).collect();
     Ok(Image::new(frames, height, width, rgb))
 }
 
 /// All masks one after the other.
-pub(super) fn masks(items: &[Arc<Mask>]) -> Result<Mask, NodeError> {
-    let (height, width) = same_size("masks", items.iter().map(|item| (item.height, item.width)))?;
-    let frames = items.iter().map(|item| item.frames).sum();
-    let values: Vec<f32> = items.iter().flat_map(|item| item.values.iter().copied()).collect();
+pub(super) fn masks(items: &[Joined<Mask>]) -> Result<Mask, NodeError> {
+    let sizes = items.iter().map(|Joined { value, .. }| [value.frames, value.height, value.width]);
+    let [frames, height, width] = same_size("masks", items, sizes.collect(), 1)?;
+    let values: Vec<f32> = items.iter().flat_map(|item| item.value.values.iter().copied()).collect();
     Ok(Mask::new(frames, height, width, values))
 }
 
 /// All latents one after the other, with their noise masks where they have some.
-pub(super) fn latents(items: &[Arc<Latent>]) -> Result<Latent, NodeError> {
-    let sizes = items.iter().map(|item| item.samples.dims4().map(|(_, _, height, width)| (height, width)));
-    same_size("latents", sizes.collect::<Result<Vec<_>, _>>()?.into_iter())?;
-    let samples: Vec<_> = items.iter().map(|item| &item.samples).collect();
+pub(super) fn latents(items: &[Joined<Latent>]) -> Result<Latent, NodeError> {
+    let size = |Joined { value, .. }: &Joined<Latent>| {
+        let (frames, _, height, width) = value.samples.dims4()?;
+        Ok([frames, height, width])
+    };
+    same_size("latents", items, items.iter().map(size).collect::<candle_core::Result<_>>()?, 8)?;
+    let samples: Vec<_> = items.iter().map(|item| &item.value.samples).collect();
     let samples = Tensor::cat(&samples, 0)?;
-    let numbered = items.iter().any(|item| item.batch_index.is_some());
-    let numbers = items.iter().map(|item| item.numbers()).collect::<Result<Vec<_>, _>>()?;
+    let numbered = items.iter().any(|item| item.value.batch_index.is_some());
+    let numbers = items.iter().map(|item| item.value.numbers()).collect::<Result<Vec<_>, _>>()?;
     let batch_index = numbered.then(|| numbers.concat().into());
-    let noise_masks: Vec<_> = items.iter().filter_map(|item| frames_of(item)).collect();
+    let of_frames = |Joined { item, value }: &Joined<Latent>| {
+        Some(Joined { item: item.clone(), value: frames_of(value)? })
+    };
+    let noise_masks: Vec<_> = items.iter().filter_map(of_frames).collect();
     if noise_masks.is_empty() {
         return Ok(Latent { samples, noise_mask: None, batch_index });
     }
-    if noise_masks.len() < items.len() {
-        let message = format!("{} of {} latents have a noise mask", noise_masks.len(), items.len());
-        return Err(NodeError::on("items", message).hint("give all of them one, or none"));
+    if let Some(without) = items.iter().find(|item| item.value.noise_mask.is_none()) {
+        let message = format!("`{}` gave no noise mask, `{}` did", without.item, noise_masks[0].item);
+        return Err(NodeError::on("items", message).hint("give all latents one, or none"));
     }
     Ok(Latent { samples, noise_mask: Some(Arc::new(masks(&noise_masks)?)), batch_index })
 }
@@ -53,21 +60,28 @@ fn frames_of(latent: &Latent) -> Option<Arc<Mask>> {
     Some(Arc::new(Mask::new(frames, mask.height, mask.width, values)))
 }
 
-fn same_size(
+/// The frames of all items together with the height and width that they share, each in cells of `cell` pixels.
+///
+/// # Errors
+/// When two items differ in size, or all of them are more than a picture may have.
+fn same_size<P>(
     what: &str,
-    mut sizes: impl Iterator<Item = (usize, usize)>,
-) -> Result<(usize, usize), NodeError> {
-    let Some((height, width)) = sizes.next() else {
+    items: &[Joined<P>],
+    sizes: Vec<[usize; 3]>,
+    cell: usize,
+) -> Result<[usize; 3], NodeError> {
+    let Some(&[_, height, width]) = sizes.first() else {
         return Err(NodeError::on("items", format!("there are no {what} to collect")));
     };
-    match sizes.enumerate().find(|(_, size)| *size != (height, width)) {
-        None => Ok((height, width)),
-        Some((after, (other_height, other_width))) => {
-            let message = format!(
-                "the first of the {what} is {width}×{height}, number {} is {other_width}×{other_height}",
-                after + 2
-            );
-            Err(NodeError::on("items", message).hint("bring all items to one size before `collect`"))
-        }
+    let other = items.iter().zip(&sizes).find(|(_, [_, high, wide])| [*high, *wide] != [height, width]);
+    if let Some((other, [_, high, wide])) = other {
+        let message =
+            format!("`{}` gave {width}×{height}, `{}` gave {wide}×{high}", items[0].item, other.item);
+        let hint = format!("bring all {what} to one size before `collect`");
+        return Err(NodeError::on("items", message).hint(hint));
     }
+    let frames = sizes.iter().fold(0, |sum: usize, [frames, ..]| sum.saturating_add(*frames));
+    check_size(frames, height * cell, width * cell)
+        .map_err(|error| error.at("items").hint("collect fewer items, or make them smaller"))?;
+    Ok([frames, height, width])
 }

@@ -1,6 +1,7 @@
 //! `flow check`: everything that is wrong with a workflow, before anything is loaded.
 
 use anyhow::Result;
+use flow_graph::sweep::{Counts, Jobs};
 use serde_json::json;
 
 use crate::{
@@ -33,7 +34,7 @@ impl Check {
                 Err(problems) => Err(problems),
                 Ok(checked) => {
                     let pinned = self.load.pinned(checked.whole())?;
-                    pinned.map(|_| (checked.warnings().clone(), sweep.len(), checked.jobs()))
+                    pinned.map(|_| (checked.warnings().clone(), sweep.counts(), checked.jobs()))
                 }
             },
         };
@@ -46,9 +47,17 @@ impl Check {
             output::print(&format!("{:#}\n", json!({ "ok": ok, "problems": problems })))?;
         } else {
             show(problems);
-            if let Ok((_, runs, nodes)) = found {
+            if let Ok((_, Counts { runs, joins }, Jobs { run, join })) = found {
                 let runs = if runs == 1 { String::new() } else { format!(" in each of {runs} runs") };
-                output::print(&format!("{}: ok, {nodes} nodes to run{runs}\n", self.load.file.display()))?;
+                let joins = match joins {
+                    0 => String::new(),
+                    1 => format!(", then {join} that join them"),
+                    joins => format!(", then {join} in each of {joins} joins"),
+                };
+                output::print(&format!(
+                    "{}: ok, {run} nodes to run{runs}{joins}\n",
+                    self.load.file.display()
+                ))?;
             }
         }
         Ok(if ok { Ending::Done } else { Ending::Refused })

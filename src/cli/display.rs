@@ -8,6 +8,7 @@ use std::{
 };
 
 use flow_engine::{Event, What};
+use flow_graph::{Plan, sweep::Place};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -31,8 +32,10 @@ pub struct Display {
     /// Nodes that ran, in order of their end: id, type, time.
     ran: Vec<(String, &'static str, Duration)>,
     cached: Vec<String>,
-    /// Files written, in order.
-    saved: Vec<PathBuf>,
+    /// Files written, in the order they were.
+    saved: Vec<Saved>,
+    /// The nodes of this run, each with its place in the workflow.
+    places: HashMap<String, usize>,
     /// What every event of this run of a sweep says of it.
     run: Map<String, Value>,
     /// The runs of a sweep that have ended.
@@ -41,11 +44,26 @@ pub struct Display {
     summary: Option<String>,
 }
 
+/// A file that was written.
+struct Saved {
+    /// The run of a sweep that wrote it, from 0.
+    run: usize,
+    /// The place of its node in the workflow.
+    place: usize,
+    path: PathBuf,
+}
+
 impl Display {
     /// A display on the process's streams.
     pub fn new(mode: Mode) -> Self {
         let bars = (mode == Mode::Text && io::stderr().is_terminal()).then(Bars::default);
         Self { bars, ..Self::plain(mode) }
+    }
+
+    /// Says what is run now, for the order of what it writes.
+    pub fn follow(&mut self, plan: &Plan) {
+        let places = plan.graph().node_indices().map(|job| (plan.job(job).id.to_string(), job.index()));
+        self.places = places.collect();
     }
 
     /// A display without bars.
@@ -56,23 +74,26 @@ impl Display {
             ran: Vec::new(),
             cached: Vec::new(),
             saved: Vec::new(),
+            places: HashMap::new(),
             run: Map::new(),
             runs: Vec::new(),
             summary: None,
         }
     }
 
-    /// Says which run of a sweep begins: its number, of how many, and its values for a person and as data.
-    pub fn begin(&mut self, number: usize, of: usize, label: &str, values: Map<String, Value>) {
-        self.run = Map::from_iter([("run".to_owned(), json!(number)), ("values".to_owned(), values.into())]);
+    /// Says which run of a sweep begins: which it is, and its values for a person and as data.
+    pub fn begin(&mut self, place: Place, label: &str, values: Map<String, Value>) {
+        let kind = if place.joins { "join" } else { "run" };
+        let number = (kind.to_owned(), json!(place.number));
+        self.run = Map::from_iter([number, ("values".to_owned(), values.into())]);
         match self.mode {
             Mode::Json => {
-                let mut object = json!({ "event": "run", "of": of });
+                let mut object = json!({ "event": kind, "of": place.of });
                 tag(&mut object, &self.run);
                 emit(&object);
             }
             Mode::Text => {
-                let line = format!("{number} of {of}: {label}");
+                let line = format!("{place}: {label}");
                 match &self.bars {
                     // Cannot fail in a way that concerns the run.
                     Some(bars) => drop(bars.all.println(line)),
@@ -110,7 +131,11 @@ impl Display {
         match event.what {
             What::Finished { elapsed, .. } => self.ran.push((event.node.to_owned(), event.kind, elapsed)),
             What::Cached => self.cached.push(event.node.to_owned()),
-            What::Saved { path } => self.saved.push(path.to_owned()),
+            What::Saved { path } => {
+                // What no node writes, such as a contact sheet, comes last.
+                let place = self.places.get(event.node).copied().unwrap_or(usize::MAX);
+                self.saved.push(Saved { run: self.runs.len(), place, path: path.to_owned() });
+            }
             _ => {}
         }
     }
@@ -119,6 +144,8 @@ impl Display {
     /// and where the files are.
     pub fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)]) {
         self.bars = None;
+        // Nodes that run side by side end in any order.
+        self.saved.sort_by_key(|saved| (saved.run, saved.place));
         let status = status(ending);
         match self.mode {
             Mode::Json => {
@@ -129,13 +156,14 @@ impl Display {
                     "seconds": total.as_secs_f64(),
                     "ran": self.ran.len(),
                     "cached": self.cached.len(),
-                    "saved": self.saved,
+                    "saved": self.saved.iter().map(|saved| &saved.path).collect::<Vec<_>>(),
                     "outputs": outputs,
                 });
                 if !self.runs.is_empty() {
                     object["runs"] = std::mem::take(&mut self.runs).into();
                 }
-                return emit(&object);
+                emit(&object);
+                return;
             }
             Mode::Text => self.times(total, status),
             Mode::Quiet => {}
@@ -146,7 +174,7 @@ impl Display {
             // A reader that has gone is no reason to fail a run that is done.
             let _ = writeln!(stdout, "{name}: {shown}");
         }
-        for path in &self.saved {
+        for Saved { path, .. } in &self.saved {
             let _ = writeln!(stdout, "{}", path.display());
         }
     }
@@ -236,10 +264,12 @@ fn json_line(event: &Event<'_>, run: &Map<String, Value>) {
     emit(&object);
 }
 
-/// Writes one JSON line to stdout.
-pub fn emit(object: &Value) {
-    // A reader that has gone wants no more events; the run still writes its files.
-    let _ = writeln!(io::stdout().lock(), "{object}");
+/// Writes one JSON line to stdout; says whether somebody reads it.
+///
+/// A reader that has gone wants no more events; a run still writes its files.
+pub fn emit(object: &Value) -> bool {
+    let written = writeln!(io::stdout().lock(), "{object}");
+    !written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// One bar for each running node, on stderr.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use flow_graph::{Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, sweep::Asked};
 use serde_json::{Value, json};
 
@@ -59,8 +59,6 @@ pub struct Loaded {
     pub files: Arc<Files>,
     /// What can be run; its warnings are in it.
     pub plan: Result<Plan, Diagnostics>,
-    /// How many runs the workflow asks for; the plan is of the first.
-    pub runs: usize,
 }
 
 /// `NAME=VALUE` of a command line.
@@ -79,9 +77,8 @@ impl Load {
     /// When a file cannot be read; what is wrong in it is in [`Loaded::plan`].
     pub fn load(&self, out: Option<&Path>, wanted: &[String]) -> Result<Loaded> {
         let Opened { files, registry, overrides, sweep } = self.open(out)?;
-        let runs = sweep.as_ref().map_or(1, Sweep::len);
         let plan = sweep.and_then(|sweep| check(&sweep.workflow(0), &registry, &files, &overrides, wanted));
-        Ok(Loaded { files, plan: self.pinned(plan)?, runs })
+        Ok(Loaded { files, plan: self.pinned(plan)? })
     }
 
     /// The plan, if its model files are those that the workflow and, with `--locked`, its lock file name.
@@ -149,7 +146,9 @@ fn text(path: &Path) -> Result<String> {
         read.context("cannot read a workflow from standard input")?;
         return Ok(text);
     }
-    match recipe::carried(path)? {
+    // A pipe can be read once only, and brings a text.
+    let once = fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
+    match if once { None } else { recipe::carried(path)? } {
         Some(text) => Ok(text),
         None => read(path),
     }
@@ -165,10 +164,13 @@ pub fn read(path: &Path) -> Result<String> {
     if meta.is_dir() {
         bail!("`{shown}` is a folder; name a file in it");
     }
-    if meta.len() > MAX_BYTES {
-        bail!("`{shown}` has {} MB, more than a workflow may have", meta.len() >> 20);
-    }
-    let bytes = fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let large = || format!("`{shown}` has more than {} MB, which no workflow has", MAX_BYTES >> 20);
+    ensure!(meta.len() <= MAX_BYTES, large());
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
+    // A pipe or a device does not say how much it has.
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read `{shown}`"))?;
+    ensure!(bytes.len() as u64 <= MAX_BYTES, large());
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         Err(_) => bail!("`{shown}` is no text in UTF-8; a workflow is YAML, or ComfyUI's JSON"),

@@ -85,7 +85,7 @@ const LONG: u64 = 1 << 30;
 fn whole(path: &Path) -> io::Result<Hash> {
     static KNOWN: LazyLock<Mutex<HashMap<PathBuf, (Stamp, Hash)>>> = LazyLock::new(Mutex::default);
     if path.is_dir() {
-        return all_of(path);
+        return all_of(path, true);
     }
     let stamp = Stamp::of(path)?;
     let known = KNOWN.lock().ok().and_then(|known| known.get(path).copied());
@@ -103,14 +103,20 @@ fn whole(path: &Path) -> io::Result<Hash> {
 }
 
 /// The hash of the files of a pipeline: those in its folder and in the folders of its parts.
-fn all_of(folder: &Path) -> io::Result<Hash> {
+fn all_of(folder: &Path, parts: bool) -> io::Result<Hash> {
     let mut paths: Vec<_> =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     paths.sort();
     let mut hash = Hash::builder();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        hash = hash.part(name).part(whole(&path)?.as_bytes());
+        let content = match path.is_dir() {
+            false => whole(&path)?,
+            true if parts => all_of(&path, false)?,
+            // No pipeline is that deep, a link that leads back is.
+            true => continue,
+        };
+        hash = hash.part(name).part(content.as_bytes());
     }
     Ok(hash.finish())
 }

@@ -9,12 +9,11 @@ use std::{
 
 use anyhow::Result;
 use flow_diffusion::{Error, Header, Size, kind};
+use flow_graph::files::has_model_ending;
 use serde_json::{Value, json};
 
 use crate::{Ending, output, pull::catalogue::Catalogue, roots::Roots};
 
-/// Endings of files that hold weights.
-const ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
 /// Folders looked into below a root, as a workflow's names are.
 const DEPTH: usize = 5;
 
@@ -114,7 +113,7 @@ fn walk(root: &Path, below: &str, depth: usize, names: &mut Vec<String>) {
             if depth > 1 && !file.starts_with('.') {
                 walk(root, &name, depth - 1, names);
             }
-        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known)) {
+        } else if has_model_ending(&path) {
             names.push(name);
         }
     }
@@ -188,7 +187,7 @@ pub fn to_text(folders: &[Folder]) -> String {
     for folder in folders {
         let _ = writeln!(text, "{}", folder.path.display());
         if folder.files.is_empty() {
-            text.push_str("  no model files\n");
+            text.push_str("  no model files; they go into `checkpoints`, `loras`, `controlnet`, … here, and `flow pull --list` shows what can be fetched\n");
         }
         for ModelFile { name, bytes, catalogue, about } in &folder.files {
             let size = Size(*bytes).to_string();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
-use flow_graph::{InputSpec, Lane, NodeDef, Registry, Socket, spec::ValueKind};
+use flow_graph::{InputSpec, Lane, NodeDef, Registry, Socket, comfy::classes::unsupported, spec::ValueKind};
 use serde_json::{Value, json};
 
 use crate::{Ending, output, runtime};
@@ -48,8 +48,11 @@ fn named<'r>(registry: &'r Registry, name: &str) -> Option<&'r NodeDef> {
 fn unknown(registry: &Registry, name: &str) -> String {
     let like = registry.names().filter(|known| known.to_lowercase().contains(&name.to_lowercase()));
     let like = like.take(5).map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
-    let hint =
-        if like.is_empty() { "`flow nodes` lists them".to_owned() } else { format!("there is {like}") };
+    let hint = if like.is_empty() || unsupported(name).is_some() {
+        registry.instead_of(name)
+    } else {
+        format!("there is {like}")
+    };
     format!("unknown node type `{name}`; {hint}")
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
-use png::{Decoder, Limits};
+use png::{
+    Decoder, Limits,
+    text_metadata::{ITXtChunk, ZTXtChunk},
+};
 use serde_json::Value;
 
 use crate::runtime::Precision;
@@ -28,7 +31,9 @@ const OTHERS: [(&[u8], &str); 3] = [(b"\xff\xd8\xff", "JPEG"), (b"RIFF", "WebP")
 /// Whether a file is one that can carry a workflow.
 pub fn is_picture(path: &Path) -> bool {
     let mut start = [0; 8];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+    // What is taken out of a pipe is gone for whoever reads it.
+    path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == *b"\x89PNG\r\n\x1a\n"
 }
 
@@ -101,38 +106,43 @@ fn texts(file: File, names: &[&str]) -> Result<Vec<(String, String)>> {
 }
 
 fn collect(info: &png::Info<'_>, names: &[&str]) -> Vec<(String, String)> {
+    let plain =
+        info.uncompressed_latin1_text.iter().map(|chunk| (&chunk.keyword, Packed::Plain(&chunk.text)));
+    let latin = info.compressed_latin1_text.iter().map(|chunk| (&chunk.keyword, Packed::Latin(chunk)));
+    let utf8 = info.utf8_text.iter().map(|chunk| (&chunk.keyword, Packed::Utf8(chunk)));
     // The first of each name alone: a file of many chunks does not unpack into much more than one.
     let mut found: Vec<(String, String)> = Vec::new();
-    let wanted = |found: &[(String, String)], keyword: &str| {
-        names.contains(&keyword) && !found.iter().any(|(known, _)| known == keyword)
-    };
-    for chunk in &info.uncompressed_latin1_text {
-        if !wanted(&found, &chunk.keyword) {
-            continue;
-        }
-        found.push((chunk.keyword.clone(), chunk.text.clone()));
-    }
-    for chunk in &info.compressed_latin1_text {
-        if !wanted(&found, &chunk.keyword) {
-            continue;
-        }
-        let mut chunk = chunk.clone();
-        if chunk.decompress_text_with_limit(MAX_TEXT).is_ok()
-            && let Ok(text) = chunk.get_text()
-        {
-            found.push((chunk.keyword, text));
-        }
-    }
-    for chunk in &info.utf8_text {
-        if !wanted(&found, &chunk.keyword) {
-            continue;
-        }
-        let mut chunk = chunk.clone();
-        if chunk.decompress_text_with_limit(MAX_TEXT).is_ok()
-            && let Ok(text) = chunk.get_text()
-        {
-            found.push((chunk.keyword, text));
+    for (keyword, text) in plain.chain(latin).chain(utf8) {
+        let known = found.iter().any(|(known, _)| known == keyword);
+        if names.contains(&keyword.as_str()) && !known {
+            found.extend(text.unpacked().map(|text| (keyword.clone(), text)));
         }
     }
     found
+}
+
+/// A text as a PNG holds it.
+enum Packed<'a> {
+    Plain(&'a String),
+    Latin(&'a ZTXtChunk),
+    Utf8(&'a ITXtChunk),
+}
+
+impl Packed<'_> {
+    /// The text, if it is not longer than [`MAX_TEXT`].
+    fn unpacked(&self) -> Option<String> {
+        match *self {
+            Self::Plain(text) => Some(text.clone()),
+            Self::Latin(chunk) => {
+                let mut chunk = chunk.clone();
+                chunk.decompress_text_with_limit(MAX_TEXT).ok()?;
+                chunk.get_text().ok()
+            }
+            Self::Utf8(chunk) => {
+                let mut chunk = chunk.clone();
+                chunk.decompress_text_with_limit(MAX_TEXT).ok()?;
+                chunk.get_text().ok()
+            }
+        }
+    }
 }

@@ -43,7 +43,9 @@ impl Roots {
         let near = if recipe::is_picture(workflow) { folders(&here) } else { Vec::new() };
         let inputs = iter::once(own).chain(self.input.iter().cloned()).chain([here]).chain(near);
         let output = out.map(Path::to_owned).unwrap_or_default();
-        Ok(Files::new(distinct(inputs), self.model_roots(workflow), output))
+        let mut files = Files::new(distinct(inputs), self.model_roots(workflow), output);
+        files.new_models = self.new_models(workflow);
+        Ok(files)
     }
 
     /// The folder that new models go to: the first one named here, in FLOW_MODELS or near the workflow, else a new

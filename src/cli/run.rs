@@ -81,6 +81,7 @@ impl Run {
         }
         let session = Session::new(&self.compute.like(&self.load.file), clock.clone())?;
         let mut display = Display::new(self.mode());
+        display.follow(&plan);
         drawn(&plan, &mut |event| display.event(event));
         let result = session.run(&plan, &files, &cancel, &mut |event| display.event(event));
         let (outputs, failures, ending) = match result {

@@ -2,7 +2,11 @@
 
 use anyhow::Result;
 use flow_engine::{Clock, Event, Outputs, RunError, What};
-use flow_graph::{CancelToken, Collected, Constant, Diagnostics, Plan, Sweep, sweep::Checked};
+use flow_graph::{
+    CancelToken, Collected, Constant, Diagnostics, Plan, Sweep,
+    collect::Given,
+    sweep::{Checked, Counts},
+};
 use serde_json::{Map, Value as Json};
 
 use crate::{
@@ -34,7 +38,7 @@ impl Run {
         let mut collected = Collected::default();
         for run in 0..sweep.len() {
             let values: Map<String, Json> = sweep.values(run).into_iter().collect();
-            display.begin(run + 1, sweep.len(), &sweep.label(run), values);
+            display.begin(sweep.place(run), &sweep.label(run), values);
             let plan = match checked.plan(run, &collected) {
                 Ok(plan) => plan,
                 Err(broken) => {
@@ -44,6 +48,7 @@ impl Run {
                     continue;
                 }
             };
+            display.follow(&plan);
             let mut on = |event: Event<'_>| display.event(event);
             drawn(&plan, &mut on);
             left_out(sweep, run, &plan, &collected, &mut on);
@@ -56,10 +61,9 @@ impl Run {
             if sweep.is_joined(run) {
                 collected = Collected::default();
             }
-            collect(run, &plan, &outputs, &mut collected);
-            let mark = format!("-{}", run + 1);
+            collect(sweep, run, &plan, &outputs, &mut collected);
             let mut on = |event: Event<'_>| display.event(event);
-            let reported = results(&self.wanted, &mark, &plan, &outputs, files, &mut on)?;
+            let reported = results(&self.wanted, &sweep.mark(run), &plan, &outputs, files, &mut on)?;
             display.ended(ended, &reported);
             if ended == Ending::Failed {
                 failed.push(run);
@@ -89,11 +93,12 @@ impl Run {
 }
 
 /// Keeps what an item gives to the run that joins all.
-pub(crate) fn collect(run: usize, plan: &Plan, outputs: &Outputs, collected: &mut Collected) {
+pub(crate) fn collect(sweep: &Sweep, run: usize, plan: &Plan, outputs: &Outputs, collected: &mut Collected) {
     for (node, output) in plan.collected() {
         let values = outputs.targets.iter().find(|(job, _)| *job == output.job);
         if let Some(value) = values.and_then(|(_, values)| values.get(output.index)) {
-            collected.add(node, run, value.clone());
+            let item = sweep.item_label(run).into();
+            collected.add(node, run, Given { item, id: value.id(), value: Some(value.clone()) });
         }
     }
 }
@@ -118,11 +123,21 @@ pub(crate) fn left_out(
 
 fn summary(sweep: &Sweep, failed: &[usize]) -> String {
     const SHOWN: usize = 10;
-    let all = sweep.len();
+    let Counts { runs, joins } = sweep.counts();
     if failed.is_empty() {
-        return format!("{all} runs");
+        return sweep.counts().to_string();
+    }
+    let joined = failed.iter().filter(|run| sweep.is_joined(**run)).count();
+    let mut parts = Vec::new();
+    if failed.len() > joined {
+        parts.push(format!("{} of {runs} runs", failed.len() - joined));
+    }
+    match (joined, joins) {
+        (0, _) => {}
+        (_, 1) => parts.push("the join".to_owned()),
+        _ => parts.push(format!("{joined} of {joins} joins")),
     }
     let labels: Vec<_> = failed.iter().take(SHOWN).map(|run| sweep.label(*run)).collect();
     let more = if failed.len() > SHOWN { ", …" } else { "" };
-    format!("{} of {all} runs failed: {}{more}", failed.len(), labels.join(", "))
+    format!("{} failed: {}{more}", parts.join(" and "), labels.join(", "))
 }

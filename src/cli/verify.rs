@@ -71,7 +71,7 @@ impl Verify {
                 }
             });
             match result {
-                Ok(outputs) => collect(run, &plan, &outputs, &mut collected),
+                Ok(outputs) => collect(checked.sweep(), run, &plan, &outputs, &mut collected),
                 Err(RunError::Cancelled) => return Ok(Ending::Stopped),
                 Err(RunError::Failed { failures, .. }) => {
                     let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));

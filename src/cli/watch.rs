@@ -122,6 +122,8 @@ struct Watching<'scope, 'env> {
     /// What the last runs did.
     done: Arc<Mutex<Done>>,
     stopping: bool,
+    /// Whoever read the events has gone.
+    left: bool,
 }
 
 impl Watch {
@@ -164,6 +166,7 @@ impl Watch {
                 turn: 0,
                 done: Arc::default(),
                 stopping: false,
+                left: false,
             };
             watching.go(&inbox)
         })
@@ -189,7 +192,7 @@ impl Watching<'_, '_> {
         // Known before they are read, so that a save during the first plan is found.
         self.sources.follow(self.command.load.own_files());
         self.plan();
-        loop {
+        while !self.left {
             match self.next_message(inbox) {
                 None => self.look(),
                 Some(Message::Touched(paths, touch)) => {
@@ -221,11 +224,12 @@ impl Watching<'_, '_> {
                     }
                     match self.next.take() {
                         Some(next) => self.start(next),
-                        None => self.view.waiting(self.sources.len()),
+                        None => self.rest(),
                     }
                 }
             }
         }
+        Ok(Ending::Done)
     }
 
     /// The next message, or `None` when it is time to look at the files.
@@ -315,7 +319,7 @@ impl Watching<'_, '_> {
 
     fn rest(&mut self) {
         if self.running.is_none() {
-            self.view.waiting(self.sources.len());
+            self.left = !self.view.waiting(self.sources.len());
         }
     }
 

@@ -1,7 +1,7 @@
 //! `flow why`: the chain of causes behind one node.
 
 use anyhow::Result;
-use flow_engine::Fate;
+use flow_engine::{Clock, Fate};
 use petgraph::graph::NodeIndex;
 use serde_json::{Value, json};
 
@@ -9,8 +9,8 @@ use crate::{
     Ending,
     load::{Load, show},
     output,
-    plan::Ahead,
-    session::Compute,
+    plan::ahead::Ahead,
+    session::{Compute, Session},
 };
 
 /// Says why a node would run or not, back to what has changed
@@ -51,7 +51,8 @@ impl Why {
         // An output goes by the node behind it.
         let output = plan.outputs().get(&self.node).map(|output| output.job);
         let job = named(plan).or(output).unwrap_or_else(|| plan.targets()[0]);
-        let ahead = Ahead::look(&self.compute.like(&self.load.file), plan, &loaded.files)?;
+        let session = Session::new(&self.compute.like(&self.load.file), Clock::monotonic())?;
+        let ahead = Ahead::look(&session, plan, &loaded.files);
         let chain = Chain::of(&ahead, job);
         output::print(&if self.json {
             format!("{:#}\n", json!({ "chain": chain.json }))

@@ -42,8 +42,9 @@ pub struct DiskCache {
     limit: u64,
     /// Something was written since the last sweep.
     grown: AtomicBool,
-    /// Names temporary files apart.
+    /// What went wrong, until it is told.
     trouble: Mutex<Option<String>>,
+    /// Something went wrong: nothing more is written.
     broken: AtomicBool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flow_graph::{Context, Hash, NodeError, Plan};
+use flow_graph::{CacheMode, Context, Hash, NodeError, Plan, PlanOutput, Value};
 use petgraph::{Direction, graph::NodeIndex, visit::EdgeRef};
 
 use crate::{
@@ -63,6 +63,9 @@ pub struct Forecast {
     pub fates: Vec<Fate>,
     /// What is known of keys and links.
     pub trace: Trace,
+    /// The identities of what the plan gives to nodes that join items, in the order of [`Plan::collected`]; `None` where
+    /// it must run first.
+    pub collected: Vec<Option<Hash>>,
 }
 
 /// How many jobs [`Fate::After`] names.
@@ -105,7 +108,22 @@ impl Engine {
             };
             fates[job.index()] = fate;
         }
-        Forecast { fates, trace: resolver.finish() }
+        let collected = plan.collected().iter();
+        let collected = collected.map(|(_, output)| self.identity(&resolver, plan, output)).collect();
+        Forecast { fates, trace: resolver.finish(), collected }
+    }
+
+    /// The identity of a job's output, where it is known before the job runs.
+    fn identity(&self, resolver: &Resolver<'_>, plan: &Plan, output: &PlanOutput) -> Option<Hash> {
+        let (job, key) = (plan.job(output.job), resolver.key(output.job)?);
+        if let Some(values) = resolver.values(output.job) {
+            return Some(values.get(output.index)?.id());
+        }
+        if !job.def.outputs[output.index].content {
+            return Some(Value::made_by(&key, output.index));
+        }
+        let disk = self.disk.as_ref().filter(|_| job.cache == CacheMode::Disk)?;
+        disk.find(&key, job.def.outputs.len())?.ids.get(output.index).copied()
     }
 
     fn is_recorded(&self, key: Option<Hash>, outputs: usize) -> bool {

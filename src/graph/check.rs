@@ -57,6 +57,7 @@ pub(crate) fn check_among(
     let settings = Settings::resolve(workflow, overrides, &mut problems);
     let mut draft = draft::Draft::new(workflow, registry, files, &settings, problems);
     draft.found = std::mem::take(found);
+    draft.plain_defaults();
     draft.conditions();
     draft.fill_all();
     draft.seeds();

@@ -10,14 +10,34 @@ use crate::{
 /// The one input of a node that joins.
 pub(crate) const ITEMS: &str = "items";
 
+/// What one item gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// The item for a person: `photos/a.png`.
+    pub item: Arc<str>,
+    /// The identity of the value.
+    pub id: Hash,
+    /// The value; absent where a plan is only looked at.
+    pub value: Option<Value>,
+}
+
+/// What one item gave, for [`Port::join`].
+#[derive(Clone, Debug)]
+pub struct Joined<P> {
+    /// The item for a person: `photos/a.png`.
+    pub item: Arc<str>,
+    /// The value.
+    pub value: Arc<P>,
+}
+
 /// What the items gave so far, by the node that joins it.
 #[derive(Clone, Debug, Default)]
-pub struct Collected(BTreeMap<NodeId, Vec<(usize, Value)>>);
+pub struct Collected(BTreeMap<NodeId, Vec<(usize, Given)>>);
 
 impl Collected {
     /// Adds what the item of a run gave; runs come in their order.
-    pub fn add(&mut self, collect: &NodeId, run: usize, value: Value) {
-        self.0.entry(collect.clone()).or_default().push((run, value));
+    pub fn add(&mut self, collect: &NodeId, run: usize, given: Given) {
+        self.0.entry(collect.clone()).or_default().push((run, given));
     }
 
     /// Whether the item of a run gave something to a node.
@@ -26,8 +46,8 @@ impl Collected {
     }
 
     /// What is there for a node.
-    pub(crate) fn items(&self, collect: &NodeId) -> Arc<[Value]> {
-        self.0.get(collect).into_iter().flatten().map(|(_, value)| value.clone()).collect()
+    pub(crate) fn items(&self, collect: &NodeId) -> Arc<[Given]> {
+        self.0.get(collect).into_iter().flatten().map(|(_, given)| given.clone()).collect()
     }
 }
 
@@ -59,13 +79,13 @@ pub(crate) fn node<P: Port>() -> NodeDef {
 }
 
 fn joined<P: Port>(mut args: Args, _cx: &Context, key: Hash) -> Result<Vec<Value>, NodeError> {
-    let items: Arc<[Value]> = match args.remove(ITEMS) {
+    let items: Arc<[Given]> = match args.remove(ITEMS) {
         Some(Arg::Items(items)) => items,
-        // One item stands for all where a plan is only looked at.
-        Some(Arg::Value(value)) => Arc::new([value]),
         _ => Arc::new([]),
     };
-    let items = items.iter().map(Value::get::<P>).collect::<Option<Vec<_>>>();
+    let joined =
+        |given: &Given| Some(Joined { item: given.item.clone(), value: given.value.as_ref()?.get()? });
+    let items = items.iter().map(joined).collect::<Option<Vec<Joined<P>>>>();
     let items = items.filter(|items| !items.is_empty());
     let items = items.ok_or_else(|| NodeError::on(ITEMS, "no item gave anything to collect"))?;
     Ok(vec![Value::new(P::join(&items)?, key, 0)])

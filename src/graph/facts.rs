@@ -3,7 +3,7 @@
 //! A loader states facts of its outputs (`context` = 768, `vision_hidden` = 1280, …); a node that joins two models
 //! compares them and refuses a wrong pair while no weight has been touched.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{cell::RefCell, collections::BTreeMap, fmt, path::PathBuf};
 
 use crate::{File, Literal};
 
@@ -49,6 +49,12 @@ impl Facts {
         self
     }
 
+    /// The same without one of them.
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.remove(name);
+        self
+    }
+
     /// A size or count, if known.
     pub fn get_int(&self, name: &str) -> Option<i64> {
         match self.0.get(name)? {
@@ -74,12 +80,18 @@ pub struct Known {
     pub(crate) facts: BTreeMap<&'static str, Facts>,
     pub(crate) models: BTreeMap<&'static str, Vec<(String, PathBuf)>>,
     pub(crate) mentioned: Vec<File>,
+    pub(crate) warnings: RefCell<Vec<(&'static str, String)>>,
 }
 
 impl Known {
     /// The literal of an input, defaults included.
     pub fn literal(&self, input: &str) -> Option<&Literal> {
         self.literals.get(input)
+    }
+
+    /// Says of an input what is worth knowing though it stops nothing: a warning at its line of the file.
+    pub fn warn(&self, input: &'static str, message: impl Into<String>) {
+        self.warnings.borrow_mut().push((input, message.into()));
     }
 
     /// The number an input holds.

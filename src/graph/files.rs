@@ -1,10 +1,10 @@
 //! Where files are found and written: declared roots only, nothing outside them.
 
+mod alike;
 mod pipeline;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    ffi::OsString,
     fs,
     io::{self, Read},
     path::{Component, Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
     time::SystemTime,
 };
 
+use self::alike::{is_result, near, same_kind};
 use crate::{Hash, Stamp};
 
 /// A file that was found.
@@ -49,15 +50,20 @@ pub struct Files {
     pub model_roots: Vec<PathBuf>,
     /// Where results are written.
     pub output_root: PathBuf,
+    /// The folder that new models go to; empty where nobody said.
+    pub new_models: PathBuf,
     hashes: Mutex<HashMap<PathBuf, (Stamp, Hash)>>,
     looked_at: Mutex<BTreeSet<PathBuf>>,
 }
 
+/// Names that a hint can use.
+const SHOWN: usize = 3;
+
 /// Content is hashed whole up to this size; larger files (weights) by length, time and header.
 const HASH_WHOLE: u64 = 16 << 20;
 
-/// Endings tried when a model is named without one.
-const MODEL_ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
+/// Endings of files that hold weights; tried when a model is named without one.
+pub const MODEL_ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
 
 /// Endings that pictures go by.
 pub(crate) const PICTURE_ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
@@ -119,8 +125,12 @@ impl Files {
             return Err(FileProblem::Outside { roots: self.input_roots.clone() });
         }
         let names = self.input_roots.iter().flat_map(|root| listing(root, 2));
-        let names = names.filter(|name| same_kind(wanted, name));
-        Err(FileProblem::Missing { searched: self.input_roots.clone(), near: near(wanted, names) })
+        let mut near = near(wanted, names.filter(|name| same_kind(wanted, name)));
+        let made = |name: &String| self.input_roots.iter().any(|root| is_result(&root.join(name)));
+        // What somebody took or drew is meant before what a run has made of it.
+        near.sort_by_cached_key(made);
+        near.truncate(SHOWN);
+        Err(FileProblem::Missing { searched: self.input_roots.clone(), near })
     }
 
     /// The input files that a pattern (`photos/*.png`) or a folder of pictures means, sorted; `None` when the text is neither.
@@ -176,7 +186,10 @@ impl Files {
             };
         }
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        Err(FileProblem::Missing { searched: vec![folder.to_owned()], near: near(name, listing(folder, 1)) })
+        Err(FileProblem::Missing {
+            searched: vec![folder.to_owned()],
+            near: few(near(name, listing(folder, 1))),
+        })
     }
 
     fn find_model(&self, folder: &str, wanted: &str) -> Result<PathBuf, FileProblem> {
@@ -198,7 +211,7 @@ impl Files {
             None if folder == "checkpoints" || folder == "diffusers" => self.find_pipeline(folder, wanted),
             None => Err(FileProblem::Missing {
                 searched: self.model_folders(folder),
-                near: near(wanted, listed.into_iter().map(|(name, _)| name)),
+                near: few(near(wanted, listed.into_iter().map(|(name, _)| name))),
             }),
         }
     }
@@ -220,7 +233,7 @@ impl Files {
                     .chain([folder])
                     .map(|name| root.join(name))
                     // A folder of loose files may keep a `config.json` in a sub-folder of that name.
-                    .filter(|path| listing(path, 4).iter().any(|name| has_model_ending(name))),
+                    .filter(|path| listing(path, 4).iter().any(has_model_ending)),
             );
             if folders.len() == before {
                 folders.push(root.clone());
@@ -248,25 +261,28 @@ impl Files {
     /// When it would leave the output root, or the folder cannot be made.
     pub fn output(&self, relative: &str) -> io::Result<PathBuf> {
         let relative = relative.replace('\\', "/");
-        let path = Path::new(&relative);
-        if leads_out(path) {
-            let root = self.output_root.display();
-            let message = format!(
-                "`{relative}` leads out of the output folder `{root}`; name a path below it, or choose another with --out"
-            );
+        // Before anything is made.
+        if let Some(out) = self.leads_out(&relative) {
+            let message = format!("`{relative}` {out}; name a path below it, or choose another with --out");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let full = self.output_root.join(path);
-        let parent = full.parent().unwrap_or(&self.output_root);
-        fs::create_dir_all(&self.output_root)?;
-        // Before anything is made: the folder that is there already may be a link.
-        let there = parent.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists());
-        if there.is_none_or(|there| !is_inside(there, &self.output_root)) {
-            let message = format!("`{relative}` leads out of the output folder through a link");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        fs::create_dir_all(parent)?;
+        let full = self.output_root.join(&relative);
+        fs::create_dir_all(full.parent().unwrap_or(&self.output_root))?;
         Ok(full)
+    }
+
+    /// How a path, with `/`, leads out of the folder for results: completes "`x` …".
+    pub(crate) fn leads_out(&self, relative: &str) -> Option<String> {
+        let root = if self.output_root.as_os_str().is_empty() { Path::new(".") } else { &self.output_root };
+        if leads_out(Path::new(relative)) {
+            return Some(format!("leads out of the output folder `{}`", root.display()));
+        }
+        let full = root.join(relative);
+        let mut folders = full.parent().unwrap_or(root).ancestors();
+        let there = folders.find(|folder| folder.as_os_str().is_empty() || folder.exists());
+        // The folder that is there already may be a link; in a root that is none yet there is nothing.
+        let linked = root.exists() && there.is_none_or(|there| !is_inside(there, root));
+        linked.then(|| format!("leads out of the output folder `{}` through a link", root.display()))
     }
 
     /// The identity of a file's content: blake3 of the whole up to 16 MiB, above that of length, time and the first MiB
@@ -304,6 +320,12 @@ impl Files {
         }
         Ok(hash)
     }
+}
+
+/// The first of these names.
+fn few(mut names: Vec<String>) -> Vec<String> {
+    names.truncate(SHOWN);
+    names
 }
 
 fn leads_out(path: &Path) -> bool {
@@ -351,23 +373,13 @@ fn fits(name: &str, pattern: &str) -> bool {
     fitting[pattern.len()]
 }
 
-fn has_model_ending(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|ending| MODEL_ENDINGS.iter().any(|known| ending == *known))
+/// Whether a file goes by one of the [`MODEL_ENDINGS`].
+pub fn has_model_ending(path: impl AsRef<Path>) -> bool {
+    path.as_ref().extension().is_some_and(|ending| MODEL_ENDINGS.iter().any(|known| ending == *known))
 }
 
 fn without_ending(name: &str) -> &str {
     if has_model_ending(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name }
-}
-
-/// Whether a name may be a slip for another: a picture is not mistaken for a workflow.
-fn same_kind(wanted: &str, name: &str) -> bool {
-    let ending = |name: &str| Path::new(name).extension().map(|ending| ending.to_ascii_lowercase());
-    let picture = |ending: &OsString| PICTURE_ENDINGS.iter().any(|known| ending == known);
-    match (ending(wanted), ending(name)) {
-        (Some(a), Some(b)) => a == b || (picture(&a) && picture(&b)),
-        (Some(_), None) => false,
-        (None, other) => other.is_none_or(|ending| picture(&ending)),
-    }
 }
 
 /// Files below `root` as names with `/`, sorted, at most `depth` folders down.
@@ -403,18 +415,6 @@ fn folders(root: &Path, depth: usize) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-fn near(wanted: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
-    let tail = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
-    let own = tail(wanted);
-    let mut scored: Vec<_> = names
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(&own, &tail(&name)), name))
-        .filter(|(score, _)| *score > 0.7)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    scored.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]

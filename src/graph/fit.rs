@@ -1,6 +1,11 @@
 //! A literal and the input it should fill.
 
-use crate::{Diagnostic, Literal, near::did_you_mean, spec::ValueKind};
+use std::fmt::Display;
+
+use crate::{Diagnostic, Literal, near::did_you_mean, spec::ValueKind, yaml};
+
+/// A whole float below this is an `i128`; above, it is out of every range there is.
+const WIDEST: f64 = 1e38;
 
 /// Why a literal does not fill an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +52,13 @@ pub(crate) fn fit(kind: &ValueKind, value: Literal) -> Result<Literal, Misfit> {
         (ValueKind::Int { min, max }, Literal::Int(i)) => {
             in_range(i, i < *min, i > *max, *min, *max).map(|()| Literal::Int(i))
         }
-        (ValueKind::Int { .. }, Literal::Float(x)) if x.fract() == 0.0 && x.abs() < 1e18 => {
-            fit(kind, Literal::Int(x as i128))
+        (ValueKind::Int { min, max }, Literal::Float(x)) if x.fract() == 0.0 && x.abs() < WIDEST => {
+            let whole = fit(kind, Literal::Int(x as i128));
+            // Shown as it was written: 1e30, not the float next to it.
+            whole.or_else(|misfit| in_range(x, x < *min as f64, x > *max as f64, *min, *max).and(Err(misfit)))
+        }
+        (ValueKind::Int { min, max }, Literal::Float(x)) if x.abs() >= WIDEST => {
+            in_range(x, x < 0.0, x > 0.0, *min, *max).map(|()| Literal::Float(x))
         }
         (ValueKind::Float { .. }, Literal::Int(i)) => fit(kind, Literal::Float(i as f64)),
         // Infinity is no setting, even where the range is open.
@@ -71,7 +81,7 @@ pub(crate) fn fit(kind: &ValueKind, value: Literal) -> Result<Literal, Misfit> {
     }
 }
 
-fn in_range<T: std::fmt::Display>(x: T, low: bool, high: bool, min: T, max: T) -> Result<(), Misfit> {
+fn in_range<T: Display, B: Display>(x: T, low: bool, high: bool, min: B, max: B) -> Result<(), Misfit> {
     if low {
         return Err(Misfit::new(
             "value-too-small",
@@ -106,7 +116,10 @@ fn wrong_type(kind: &ValueKind, value: &Literal) -> Misfit {
             (ValueKind::Int { .. } | ValueKind::Float { .. }, text)
                 if text.parse().is_ok_and(f64::is_finite) =>
             {
-                Some(format!("remove the quotes: {text}"))
+                Some(match yaml::scalar(text) {
+                    Literal::Text(_) => format!("write {}", text.parse::<f64>().unwrap_or_default()),
+                    number => format!("remove the quotes: {number}"),
+                })
             }
             (ValueKind::Int { .. }, "random") => Some(
                 "only an input declared as a seed can be: `seed: { type: seed, default: random }`".to_owned(),
@@ -148,6 +161,15 @@ mod tests {
         assert_eq!(id(&int, true.into()), "wrong-type");
         assert_eq!(id(&int, 0.into()), "value-too-small");
         assert_eq!(id(&int, u64::MAX.into()), "value-too-big");
+        assert_eq!(
+            fit(&ValueKind::Int { min: 0, max: 1 << 64 }, 1e18.into()),
+            Ok(Literal::Int(10i128.pow(18)))
+        );
+        assert_eq!(id(&int, 1e30.into()), "value-too-big");
+        assert_eq!(id(&int, f64::MIN.into()), "value-too-small");
+        let octal = fit(&int, "007".into()).unwrap_err();
+        assert_eq!(octal.hint.as_deref(), Some("write 7"));
+        assert_eq!(fit(&int, "20".into()).unwrap_err().hint.as_deref(), Some("remove the quotes: 20"));
         let nan = fit(&float, f64::NAN.into()).unwrap_err();
         assert_eq!((nan.id, &*nan.message), ("wrong-type", "wants a finite number, found `NaN`, a number"));
         assert_eq!(

@@ -4,6 +4,7 @@
 //! a step does not understand stays as a person wrote it.
 
 mod indent;
+mod insert;
 mod lines;
 mod order;
 mod set;

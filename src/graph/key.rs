@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Hash, Literal, NodeDef, Value,
+    Hash, Literal, NodeDef,
+    collect::Given,
     spec::{Socket, ValueKind},
 };
 
@@ -41,8 +42,8 @@ pub fn key(def: &NodeDef, parts: &BTreeMap<&'static str, Part>, salt: &Hash) -> 
 }
 
 /// The identity of several values in their order.
-pub(crate) fn of_items(items: &[Value]) -> Hash {
-    items.iter().fold(Hash::builder().part("items"), |hash, item| hash.part(item.id().as_bytes())).finish()
+pub(crate) fn of_items(items: &[Given]) -> Hash {
+    items.iter().fold(Hash::builder().part("items"), |hash, item| hash.part(item.id.as_bytes())).finish()
 }
 
 /// A literal as canonical JSON. Numbers of a FLOAT input compare as the f32 the node gets: `1`, `1.0` and `1.00000001`

@@ -4,6 +4,7 @@ use std::{any::Any, collections::BTreeMap, error::Error, fmt, sync::Arc};
 
 use crate::{
     Cancelled, Context, Facts, File, Hash, InputSpec, Known, Lane, Literal, OutputSpec, Port, Value,
+    collect::Given,
     spec::{Socket, ValueKind},
 };
 
@@ -86,7 +87,7 @@ pub enum Arg {
     /// A file that was found.
     File(File),
     /// What the items of an `each` gave, for the node that joins them.
-    Items(Arc<[Value]>),
+    Items(Arc<[Given]>),
 }
 
 /// The arguments of one run, by input name.

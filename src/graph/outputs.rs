@@ -13,6 +13,17 @@ use crate::{Constant, Diagnostic, Diagnostics, Files, Literal, Plan};
 /// The inputs that say where a sink writes.
 const PLACES: [&str; 2] = ["path", "filename_prefix"];
 
+/// The file that a sink's `path` means, in one spelling: `out/a`, `./out//a.png` and `out\\a.png` are one.
+pub(crate) fn written(path: &str) -> String {
+    let portable = path.replace('\\', "/");
+    let parts = portable.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let plain = parts.collect::<Vec<_>>().join("/");
+    plain.strip_suffix(".png").map(str::to_owned).unwrap_or(plain)
+}
+
+/// What file systems take as a name.
+const LONGEST: usize = 255;
+
 /// What became of trying each folder once.
 #[derive(Debug, Default)]
 pub struct Tried(HashMap<PathBuf, Option<String>>);
@@ -44,6 +55,12 @@ impl Tried {
     pub fn unwritable(&mut self, files: &Files, name: &str) -> Option<String> {
         // What stands for a number or a name is known later only; the folder before it is known now.
         let name = name.replace('\\', "/");
+        if let Some(out) = files.leads_out(&name) {
+            return Some(format!("it {out}"));
+        }
+        if name.split('/').any(|part| part.len() > LONGEST) {
+            return Some(format!("a part of it is longer than {LONGEST} bytes"));
+        }
         let known = name.split('%').next().unwrap_or_default();
         let full = files.output_root.join(known);
         let folder = full.parent().unwrap_or(&files.output_root);

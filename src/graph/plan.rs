@@ -10,8 +10,9 @@ use petgraph::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Value, Workflow,
+    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Workflow,
     check::Settings,
+    collect::Given,
     diag::Span,
     inputs::Overrides,
     key,
@@ -70,7 +71,7 @@ pub enum Constant {
     /// A file that was found.
     File(File),
     /// What the items of an `each` gave.
-    Items(Arc<[Value]>),
+    Items(Arc<[Given]>),
 }
 
 impl From<Constant> for Arg {
@@ -195,7 +196,7 @@ impl Plan {
         self.origin.as_ref().map(|origin| origin.workflow.source.name.as_str())
     }
 
-    /// Whether it is of the first run of its workflow, which is the one that is planned when one is asked for.
+    /// Whether it is of the first run of its workflow, or the first that joins items: what is remembered of them all.
     pub fn is_first(&self) -> bool {
         self.origin.as_ref().is_none_or(|origin| origin.workflow.run == 0)
     }

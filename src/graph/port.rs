@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use crate::{Context, Hash, NodeError};
+use crate::{Context, Hash, NodeError, collect::Joined};
 
 /// How much memory a value holds, for the cache budgets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub trait Port: Send + Sync + 'static {
     /// Several values as one, in their order: what `collect` gives of the items of an `each`.
     ///
     /// # Errors
-    /// When they do not fit together; always, for a type that does not say [`Port::JOINED`].
-    fn join(items: &[Arc<Self>]) -> Result<Self, NodeError>
+    /// When they do not fit together or are too many to hold, on `items`; always, for a type that does not say [`Port::JOINED`].
+    fn join(items: &[Joined<Self>]) -> Result<Self, NodeError>
     where
         Self: Sized,
     {

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Context, Facts, Hash, InputSpec, Known, Lane, Node, NodeError, OutputSpec, Value,
+    comfy::classes,
+    near::near,
     node::{Args, Mention, Outputs},
 };
 
@@ -114,6 +116,15 @@ impl Registry {
     /// All names and aliases, for near matches.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.defs.keys().chain(self.aliases.keys()).copied()
+    }
+
+    /// What to do where a type of this name is wanted and there is none: why a class of ComfyUI's is none here, or the name
+    /// that was meant.
+    pub fn instead_of(&self, name: &str) -> String {
+        classes::hint(name).unwrap_or_else(|| match near(name, self.names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`flow nodes` lists the node types".to_owned(),
+        })
     }
 
     /// The node type that loads models of a folder.

@@ -2,6 +2,7 @@
 
 mod checked;
 mod items;
+mod place;
 mod sheet;
 
 use std::{
@@ -9,8 +10,6 @@ use std::{
     path::Path,
     sync::Arc,
 };
-
-use serde_json::Value as Json;
 
 use crate::{
     Collected, Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
@@ -21,7 +20,8 @@ use crate::{
     yaml,
 };
 
-pub use checked::Checked;
+pub use checked::{Checked, Jobs};
+pub use place::{Counts, Place};
 pub use sheet::{Cell, Sheet};
 
 /// Runs one file may ask for: beyond this it is a mistake.
@@ -293,7 +293,7 @@ impl std::fmt::Display for GivenValue {
 }
 
 impl Sweep {
-    /// How many runs.
+    /// How many runs, those that join others included.
     #[expect(clippy::len_without_is_empty, reason = "there is at least one")]
     pub fn len(&self) -> usize {
         self.combinations.len() * self.per_combination()
@@ -362,31 +362,8 @@ impl Sweep {
             workflow.step = self.workflow.step.saturating_add((run / self.per_combination()) as u64);
         }
         workflow.part = part;
-        workflow.run = run;
+        workflow.run = self.place(run).number - 1;
         workflow
-    }
-
-    /// What is particular to one run: keys and values, in order.
-    ///
-    /// # Panics
-    /// When there is no such run.
-    pub fn values(&self, run: usize) -> Vec<(String, Json)> {
-        let pairs = self.combination(run).iter();
-        let pairs = pairs.map(|given| (given.key.value.clone(), given.value.literal().to_json()));
-        let item = self.item(run).map(|item| ("each".to_owned(), item.to_json()));
-        let joined = self.is_joined(run).then(|| ("collect".to_owned(), self.items_before(run).len().into()));
-        pairs.chain(item).chain(joined).collect()
-    }
-
-    /// The same for a person: `look=0.3 outline=0.5`.
-    ///
-    /// # Panics
-    /// When there is no such run.
-    pub fn label(&self, run: usize) -> String {
-        let pairs = self.combination(run).iter().map(|given| format!("{}={}", given.key.value, given.value));
-        let item = self.item(run).map(Items::label);
-        let joined = self.is_joined(run).then(|| format!("all {} items", self.items_before(run).len()));
-        pairs.chain(item).chain(joined).collect::<Vec<_>>().join(" ")
     }
 }
 

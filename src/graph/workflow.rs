@@ -47,7 +47,7 @@ pub struct Workflow {
     pub(crate) item: Option<Items>,
     /// Which part of the nodes runs.
     pub(crate) part: Part,
-    /// Which run of a sweep this is, from 0.
+    /// Which run of a sweep this is, or which of those that join items, from 0.
     pub(crate) run: usize,
     /// How many steps a `seed_mode: increment` takes in this run.
     pub(crate) step: u64,

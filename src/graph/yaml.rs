@@ -65,7 +65,12 @@ pub(crate) fn scalar(text: &str) -> Literal {
     } else {
         None
     };
-    value.and_then(literal).unwrap_or_else(|| text.into())
+    value.and_then(literal).or_else(|| large(text)).unwrap_or_else(|| text.into())
+}
+
+/// A whole number that serde_yaml has no type for; what is wrong with it is said as of a number.
+fn large(text: &str) -> Option<Literal> {
+    spans::beyond(text.trim()).then(|| text.trim().parse().ok().map(Literal::Int))?
 }
 
 /// A list of scalars in YAML's flow style, `[a, "b, c"]`; `None` when the text is none.

@@ -50,9 +50,17 @@ fn what_comes_after_collect_runs_once_on_all_items() {
     assert_eq!(written.iter().filter(|name| name.contains("all")).count(), 3, "{written:?}");
     let runs = said.done()["runs"].as_array().unwrap().clone();
     assert_eq!(runs.len(), 4);
-    assert_eq!(runs[3]["values"], json!({ "collect": 3 }));
+    assert_eq!((&runs[3]["values"], &runs[3]["join"]), (&json!({ "collect": 3 }), &json!(1)));
+    assert_eq!((&runs[2]["run"], &runs[3]["run"]), (&json!(3), &serde_json::Value::Null));
+    let checked = place.flow(&["check", "a.yaml"]).fine();
+    assert_eq!(checked.out, "a.yaml: ok, 3 nodes to run in each of 3 runs, then 3 that join them\n");
     let text = place.flow(&["run", "a.yaml"]).fine();
-    assert!(text.err.contains("4 of 4: all 3 items"), "{}", text.err);
+    assert!(text.err.contains("3 of 3: photos/c.png"), "{}", text.err);
+    assert!(
+        text.err.contains("joining: all 3 items") && text.err.contains("; 3 runs and 1 join"),
+        "{}",
+        text.err
+    );
 }
 
 #[test]
@@ -118,12 +126,13 @@ fn when_every_item_fails_there_is_nothing_to_collect() {
 }
 
 #[test]
-fn items_of_several_sizes_are_refused_with_both() {
+fn items_of_several_sizes_are_refused_by_name() {
     let place = place(JOINED);
     place.picture("photos/b.png", (16, 24), [0; 3]);
     let said = place.flow(&["run", "a.yaml"]);
     assert_eq!(said.code, 1);
-    assert!(said.err.contains("the first of the pictures is 32×24, number 2 is 16×24"), "{}", said.err);
+    assert!(said.err.contains("`photos/a.png` gave 32×24, `photos/b.png` gave 16×24"), "{}", said.err);
+    assert!(said.err.contains("the join failed: all 3 items"), "{}", said.err);
     assert!(said.err.contains("a.yaml:8:"), "it points at the line of the collect: {}", said.err);
 }
 
@@ -154,6 +163,7 @@ fn only_what_a_wanted_node_needs_runs() {
     let place = place(JOINED);
     let said = place.flow(&["run", "a.yaml", "dark", "--json"]).fine();
     assert_eq!((said.started("edges"), said.started("single"), said.started("dark")), (3, 0, 1));
+    assert!(place.path("dark.png").exists() && !place.path("dark-4.png").exists());
     let items = place.flow(&["run", "a.yaml", "single", "--json"]).fine();
     assert_eq!((items.started("single"), items.started("dark.image"), items.started("save")), (3, 0, 0));
 }

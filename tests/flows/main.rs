@@ -6,9 +6,11 @@
 mod collect;
 mod execution;
 mod groups;
+mod hints;
 mod modes;
 #[path = "../nameless/mod.rs"]
 mod nameless;
 mod place;
+mod plan;
 #[cfg(unix)]
 mod unwritable;

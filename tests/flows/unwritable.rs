@@ -146,6 +146,27 @@ fn a_picture_of_a_named_node_needs_its_folder_too() {
 }
 
 #[test]
+fn a_link_out_of_the_output_folder_is_found_before_anything_runs() {
+    let place = Place::new(&[("a.yaml", EDGES), ("elsewhere/keep", "")]);
+    fs::create_dir(place.path("out")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", place.path("out/deep")).unwrap();
+    place.flow(&["run", "a.yaml"]).fine();
+    fs::remove_file(place.path("out/deep")).unwrap();
+    std::os::unix::fs::symlink(std::env::temp_dir(), place.path("out/deep")).unwrap();
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}{}", said.out, said.err);
+    assert!(said.err.contains("leads out of the output folder `.` through a link"), "{}", said.err);
+}
+
+#[test]
+fn a_name_that_no_file_has_is_found_before_anything_runs() {
+    let place = Place::new(&[("a.yaml", &EDGES.replace("deep/a.png", &"x".repeat(300)))]);
+    let said = place.flow(&["run", "a.yaml", "--json"]);
+    assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}", said.err);
+    assert!(said.err.contains("is longer than 255 bytes"), "{}", said.err);
+}
+
+#[test]
 fn two_nodes_that_write_one_file_are_refused() {
     let twice = format!("{EDGES}  too: {{ type: SaveImage, images: photo, path: out\\\\deep/a }}\n");
     let twice = twice.replace("out\\\\deep/a }", "\"out\\\\deep/a\" }");
@@ -153,6 +174,11 @@ fn two_nodes_that_write_one_file_are_refused() {
     let said = place.flow(&["run", "a.yaml", "--json"]);
     assert_eq!((said.code, said.count("started", "photo")), (2, 0), "{}", said.err);
     assert!(said.err.contains("error[same-file]: `save` and `too` would both write"), "{}", said.err);
+    for same in ["./out//deep/a.png", "out/deep/./a"] {
+        place.write("b.yaml", &twice.replace("\"out\\\\deep/a\"", same));
+        let said = place.flow(&["check", "b.yaml"]);
+        assert!(said.err.contains("error[same-file]"), "{same}: {}", said.err);
+    }
     let apart = place.path("a.yaml");
     fs::write(&apart, twice.replace("path: \"out", "when: false, path: \"out")).unwrap();
     place.flow(&["run", "a.yaml"]).fine();

@@ -247,6 +247,26 @@ fn in_a_pipe_each_change_is_a_line() {
 }
 
 #[test]
+fn a_watch_whose_reader_has_gone_ends_with_the_run() {
+    let dir = folder(EDGES);
+    let mut child = command(dir.path(), &["--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("planned"), "{first}");
+    let start = std::time::Instant::now();
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if start.elapsed() > PATIENCE => break None,
+            None => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    };
+    let _ = child.kill();
+    assert_eq!(ended.map(|status| status.code()), Some(Some(0)));
+    assert!(dir.path().join("out/edges.png").is_file(), "what was begun is done");
+}
+
+#[test]
 fn a_wrong_command_line_is_refused_at_once() {
     let dir = folder(EDGES);
     for arguments in [&["--input", "nowhere"][..], &["--device", "tpu"], &["--set", "high"]] {

@@ -57,7 +57,7 @@ impl Made {
             let part = match constant {
                 Constant::Literal(literal) => Part::Literal(literal.to_json()),
                 Constant::Items(items) => {
-                    Part::Literal(items.iter().map(|item| item.id().to_string()).collect::<Vec<_>>().into())
+                    Part::Literal(items.iter().map(|item| item.id.to_string()).collect::<Vec<_>>().into())
                 }
                 Constant::File(file) => {
                     let content = files.hash(&file.path).map(|hash| hash.to_string());
@@ -152,7 +152,7 @@ pub fn remember(
     place: &str,
     failed: &[NodeIndex],
 ) -> io::Result<()> {
-    // What is planned is the first run: the others would make it look changed.
+    // One of all runs: the others would make it look changed.
     let known = plan.is_first() && plan.order().len() <= MAX_NODES;
     let Some(workflow) = plan.workflow().filter(|_| known) else { return Ok(()) };
     let before = Record::read(folder, workflow);

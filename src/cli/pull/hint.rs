@@ -11,6 +11,11 @@ pub fn with_fetching(problems: &Diagnostics) -> Diagnostics {
         if let Some(fetching) = fetching(problem) {
             let hint = problem.hint.take().map_or_else(String::new, |hint| format!("; {hint}"));
             problem.hint = Some(format!("{fetching}{hint}"));
+        } else if let (Some(_), Some(hint)) = (&problem.missing, &mut problem.hint)
+            && hint.starts_with("put it into")
+        {
+            // Nothing there looks like it, and it is none that is known.
+            hint.push_str("; `flow pull --list` shows what can be fetched");
         }
     }
     problems

@@ -204,8 +204,7 @@ impl View for Screen {
             Row { node: job.id.to_string(), kind: job.def.kind, state: State::Waiting }
         };
         self.content.rows = plan.order().iter().map(row).collect();
-        self.content.waiting =
-            which.map(|which| format!("{} of {}: {}", which.number, which.of, which.label));
+        self.content.waiting = which.map(|which| format!("{}: {}", which.place, which.label));
         self.paint();
     }
 
@@ -261,9 +260,10 @@ impl View for Screen {
         }
     }
 
-    fn waiting(&mut self, files: usize) {
+    fn waiting(&mut self, files: usize) -> bool {
         self.content.waiting = Some(waiting_line(files));
         self.paint();
+        true
     }
 }
 

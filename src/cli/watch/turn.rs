@@ -85,8 +85,7 @@ impl Turn<'_> {
                 }
             };
             let which = (!sweep.is_plain()).then(|| Which {
-                number: run + 1,
-                of: sweep.len(),
+                place: sweep.place(run),
                 label: sweep.label(run),
                 values: sweep.values(run).into_iter().collect(),
             });
@@ -110,8 +109,7 @@ impl Turn<'_> {
                     let mut on = |event: Event<'_>| self.event(event);
                     drawn(&plan, &mut on);
                     left_out(sweep, run, &plan, &collected, &mut on);
-                    let mark = if sweep.is_plain() { String::new() } else { format!("-{}", run + 1) };
-                    let mut ran = self.one(&plan, files, &mark, &mut ended.failed);
+                    let mut ran = self.one(&plan, files, &sweep.mark(run), &mut ended.failed);
                     ran.kept.picture = sheets.picture(&plan, &ran.outputs);
                     written.extend(ran.kept.saved.iter().cloned());
                     ran
@@ -120,7 +118,7 @@ impl Turn<'_> {
             if sweep.is_joined(run) {
                 collected = Collected::default();
             }
-            collect(run, &plan, &ran.outputs, &mut collected);
+            collect(sweep, run, &plan, &ran.outputs, &mut collected);
             if let Some(path) = checked.sheet_path(run).filter(|_| ran.ending != Ending::Stopped) {
                 sheets.put(run, path, ran.kept.picture.clone());
             }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use flow_engine::Event;
-use flow_graph::{Diagnostics, Plan};
+use flow_graph::{Diagnostics, Plan, sweep::Place};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -43,16 +43,14 @@ pub trait View {
     fn ran(&mut self, ending: Ending, outputs: &[(String, Value)]);
     /// All runs have ended, after `total`.
     fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)], failed: &Diagnostics);
-    /// Nothing is to be done until one of `files` files changes.
-    fn waiting(&mut self, files: usize);
+    /// Nothing is to be done until one of `files` files changes; says whether anybody is there to see what comes then.
+    fn waiting(&mut self, files: usize) -> bool;
 }
 
 /// One of many runs.
 pub struct Which {
-    /// From 1.
-    pub number: usize,
-    /// How many there are.
-    pub of: usize,
+    /// Its number among the others.
+    pub place: Place,
     /// What is particular to it, for a person.
     pub label: String,
     /// The same as data.
@@ -75,7 +73,9 @@ impl Lines {
 impl View for Lines {
     fn changed(&mut self, files: &[PathBuf]) {
         match self.mode {
-            Mode::Json => emit(&json!({ "event": "changed", "files": files })),
+            Mode::Json => {
+                emit(&json!({ "event": "changed", "files": files }));
+            }
             Mode::Text => note(changed_line(files)),
             Mode::Quiet => {}
         }
@@ -83,7 +83,9 @@ impl View for Lines {
 
     fn planned(&mut self, warnings: &Diagnostics, took: Duration) {
         match self.mode {
-            Mode::Json => emit(&json!({ "event": "planned", "seconds": took.as_secs_f64() })),
+            Mode::Json => {
+                emit(&json!({ "event": "planned", "seconds": took.as_secs_f64() }));
+            }
             Mode::Text => show(warnings),
             Mode::Quiet => {}
         }
@@ -111,10 +113,11 @@ impl View for Lines {
         self.display = Display::plain(self.mode);
     }
 
-    fn run(&mut self, _plan: &Plan, which: Option<&Which>) {
+    fn run(&mut self, plan: &Plan, which: Option<&Which>) {
         if let Some(which) = which {
-            self.display.begin(which.number, which.of, &which.label, which.values.clone());
+            self.display.begin(which.place, &which.label, which.values.clone());
         }
+        self.display.follow(plan);
     }
 
     fn ran(&mut self, ending: Ending, outputs: &[(String, Value)]) {
@@ -132,12 +135,13 @@ impl View for Lines {
         let _ = io::stdout().flush();
     }
 
-    fn waiting(&mut self, files: usize) {
+    fn waiting(&mut self, files: usize) -> bool {
         match self.mode {
-            Mode::Json => emit(&json!({ "event": "waiting" })),
+            Mode::Json => return emit(&json!({ "event": "waiting" })),
             Mode::Text => note(waiting_line(files)),
             Mode::Quiet => {}
         }
+        true
     }
 }
 

@@ -110,12 +110,7 @@ impl<'a> Draft<'a> {
             let def = registry.get(&raw.kind.value).cloned();
             if def.is_none() {
                 let message = format!("unknown node type `{}`", raw.kind.value);
-                let hint = crate::comfy::classes::hint(&raw.kind.value).unwrap_or_else(|| {
-                    near(&raw.kind.value, registry.names()).map_or_else(
-                        || "`flow nodes` lists the node types".to_owned(),
-                        |name| format!("did you mean `{name}`?"),
-                    )
-                });
+                let hint = registry.instead_of(&raw.kind.value);
                 let problem = Diagnostic::error("unknown-node", message).at(raw.kind.span.clone());
                 draft.problems.push(problem.hint(hint).node(&**id));
             }

@@ -109,16 +109,21 @@ impl Draft<'_> {
             }
             known.models = def.searches.iter().map(|folder| (*folder, self.files.models(folder))).collect();
             known.mentioned = draftee.mentioned.iter().map(|(_, file)| file.clone()).collect();
-            match (def.infer)(&known) {
+            let place = |input: Option<&str>| {
+                let at = input.and_then(|input| draftee.input_spans.iter().find(|(name, _)| *name == input));
+                at.map(|(_, span)| span).or(draftee.span.as_ref()).cloned()
+            };
+            let inferred = (def.infer)(&known);
+            for (input, message) in known.warnings.take() {
+                let problem = Diagnostic::warning("adjusted", format!("`{}`: {message}", draftee.id));
+                self.problems.push(problem.at(place(Some(input))).node(&*draftee.id));
+            }
+            match inferred {
                 Ok(outputs) => facts[node] = Some(outputs),
                 Err(error) => {
-                    let place = error
-                        .input
-                        .and_then(|input| draftee.input_spans.iter().find(|(name, _)| *name == input));
-                    let place = place.map(|(_, span)| span).or(draftee.span.as_ref()).cloned();
-                    let problem =
-                        Diagnostic::error("mismatch", format!("`{}`: {error}", draftee.id)).at(place);
-                    self.problems.push(problem.hint(error.hint).node(&*draftee.id));
+                    let problem = Diagnostic::error("mismatch", format!("`{}`: {error}", draftee.id));
+                    let problem = problem.at(place(error.input)).hint(error.hint);
+                    self.problems.push(problem.node(&*draftee.id));
                 }
             }
         }

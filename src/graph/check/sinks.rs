@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use crate::{Constant, Diagnostic, Literal, check::draft::Draft};
+use crate::{Constant, Diagnostic, Literal, check::draft::Draft, outputs::written};
 
 impl Draft<'_> {
     /// Reports sinks of one run that write the same path; which of them came last nobody could say.
@@ -15,8 +15,7 @@ impl Draft<'_> {
                 continue;
             };
             let path = path.clone();
-            let plain = path.strip_suffix(".png").unwrap_or(&path).replace('\\', "/");
-            let other = match first.entry(plain) {
+            let other = match first.entry(written(&path)) {
                 Entry::Vacant(none) => {
                     none.insert(node);
                     continue;

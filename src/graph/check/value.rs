@@ -1,7 +1,9 @@
 //! Literals, names and expressions in the inputs that take values.
 
+use std::path::Path;
+
 use crate::{
-    Constant, Diagnostic, File, Literal,
+    Constant, Diagnostic, File, Files, Literal,
     check::{
         draft::{At, Draft, Resolved},
         place::inside,
@@ -11,7 +13,6 @@ use crate::{
     expr::{self, ExprError, Template},
     files::FileProblem,
     fit::fit,
-    near::near,
     spec::ValueKind,
     workflow::{Dialect, Raw},
     yaml,
@@ -93,11 +94,21 @@ impl Draft<'_> {
         Resolved::Broken
     }
 
+    /// Says of defaults that name another input that they stand as they are.
+    pub(super) fn plain_defaults(&mut self) {
+        for (input, decl) in &self.workflow.inputs {
+            let Some(Literal::Text(text)) = &decl.default else { continue };
+            let mut names = text.split('$').skip(1).map(|after| word(after.trim_start_matches('{')));
+            let Some(name) = names.find(|name| self.workflow.inputs.contains_key(*name)) else { continue };
+            let message = format!("`${name}` in the default of `{input}` is just letters");
+            let hint = format!("write `${{{name}}}` in the input of a node, where it has a value");
+            let place = decl.default_span.clone().or_else(|| Some(decl.span.clone()));
+            self.problems.push(Diagnostic::warning("dollar", message).at(place).hint(hint));
+        }
+    }
+
     fn warn_of_dollar(&mut self, at: At, text: &str) {
-        let mut names = text
-            .split('$')
-            .skip(1)
-            .map(|after| after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default());
+        let mut names = text.split('$').skip(1).map(word);
         let Some(name) = names.find(|name| self.workflow.inputs.contains_key(*name)) else { return };
         let message = format!("`${name}` inside a text is just letters");
         let hint = format!("write `${{{name}}}` for the value of the input, `$$` for a dollar");
@@ -161,7 +172,7 @@ impl Draft<'_> {
     pub(super) fn file(&mut self, at: At, folder: &'static str, name: &str, alias: Option<&str>) -> Resolved {
         let problem = match self.find(folder, name) {
             Ok(file) => return Resolved::Constant(Constant::File(file)),
-            Err(problem) => file_problem(folder, name, &problem),
+            Err(problem) => file_problem(self.files, folder, name, &problem),
         };
         let set = alias.and_then(|alias| self.scope.settings.models.get(alias)).map(|file| &file.span);
         let place = set.or_else(|| Some(&self.workflow.models.get(alias?)?.file.span)).cloned();
@@ -197,6 +208,11 @@ impl Draft<'_> {
     }
 }
 
+/// The letters of a name that a text begins with.
+fn word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+}
+
 /// Text typed on a command line, as the input wants it.
 fn read(kind: &ValueKind, text: &str) -> Literal {
     match kind {
@@ -223,18 +239,22 @@ fn for_socket(kind: &ValueKind, value: Literal) -> Literal {
     }
 }
 
-fn file_problem(folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
+fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
     match problem {
-        FileProblem::Missing { searched, near: found } => {
+        FileProblem::Missing { searched, near } => {
             let message = if folder == "input" {
                 format!("no file `{name}`")
             } else {
                 format!("no file `{name}` among the {folder}")
             };
-            let names: Vec<_> = found.iter().map(String::as_str).collect();
             let folders: Vec<_> = searched.iter().map(|path| format!("`{}`", path.display())).collect();
-            let hint = match near(name, names.iter().copied()).or(names.first().copied()) {
+            let hint = match near.first() {
                 Some(near) => format!("did you mean `{near}`?"),
+                None if folder != "input" && files.new_models != Path::new("") => {
+                    let home = files.new_models.join(folder);
+                    let searched = if folders.is_empty() { String::new() } else { "; searched ".to_owned() };
+                    format!("put it into `{}`{searched}{}", home.display(), folders.join(", "))
+                }
                 None if folders.is_empty() => "no folder was given to search; use --models or --input".into(),
                 None => format!("searched {}", folders.join(", ")),
             };

@@ -2,6 +2,7 @@
 
 /// Every diagnostic id with one line on what it means, in the order of the alphabet; `docs/errors.md` lists the same.
 pub const IDS: &[(&str, &str)] = &[
+    ("adjusted", "warning: a node takes another value than the one given, such as a size it can make"),
     ("ambiguous-output", "a reference names a node of which several outputs fit; say which"),
     ("cycle", "nodes need each other's results; the path is in the message"),
     ("documents", "a file holds several YAML documents; a workflow is one"),

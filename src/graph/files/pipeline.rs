@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{FileProblem, Files, has_model_ending, listing, near};
+use super::{FileProblem, Files, few, has_model_ending, listing, near};
 
 /// What makes a folder a pipeline in diffusers' layout.
 const PIPELINE: &str = "model_index.json";
@@ -22,7 +22,7 @@ impl Files {
                     None => continue,
                 };
                 // One without weights is only the description of a checkpoint beside it.
-                if listing(&path.join("unet"), 0).iter().any(|name| has_model_ending(name)) {
+                if listing(&path.join("unet"), 0).iter().any(has_model_ending) {
                     found.push((name, path));
                 }
             }
@@ -33,7 +33,10 @@ impl Files {
             Some((_, path)) => Ok(path.clone()),
             None => {
                 let names = self.models(folder).into_iter().chain(found).map(|(name, _)| name);
-                Err(FileProblem::Missing { searched: self.model_folders(folder), near: near(wanted, names) })
+                Err(FileProblem::Missing {
+                    searched: self.model_folders(folder),
+                    near: few(near(wanted, names)),
+                })
             }
         }
     }

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use super::{insert::insert, is_flow};
 use crate::{
     Diagnostic, Diagnostics, Literal, comfy,
     diag::{Source, Span},
     near::did_you_mean,
     tree::{Shape, Tree},
+    workflow::RESERVED,
     yaml,
 };
 
 /// The text with another value for an input (`seed`), an input of a node (`sample.steps`, also of one written in place), or
-/// the file of a model (`models.base`). A text stays a text, whatever the new value looks like.
+/// the file of a model (`models.base`). A text stays a text, whatever the new value looks like. An input of a node that is
+/// not given yet, or the default of one that has none, is written after the others; whether there is such an input is for
+/// the check to say.
 ///
 /// # Errors
-/// When the text is no YAML, when nothing of this name has a value in it, or when the value is not on one line.
+/// When the text is no YAML, when there is no such input, node or model in it, or when the value is not on one line.
 pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Diagnostics> {
     let source = Arc::new(Source { name: file.to_owned(), text: text.to_owned() });
     let refuse = |problem: Diagnostic| Diagnostics(vec![problem]);
@@ -27,33 +31,55 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
     let Some(tree) = yaml::parse(&source, &mut problems).filter(|_| !problems.has_errors()) else {
         return Err(problems);
     };
-    let (around, old) = find(&tree, name)?;
-    let place = Span { source: source.clone(), range: old.range.clone() };
-    let one_line = |message: &str| {
-        let problem = Diagnostic::error("unsupported", format!("`{name}` {message}")).at(place.clone());
+    let one_line = |place: &Tree, message: &str| {
+        let place = Span { source: source.clone(), range: place.range.clone() };
+        let problem = Diagnostic::error("unsupported", format!("`{name}` {message}")).at(place);
         refuse(problem.hint("change it in an editor".to_owned()))
     };
-    let new = match &old.value {
-        Shape::Scalar(Literal::Text(_)) => Literal::Text(value.to_owned()),
-        Shape::Scalar(_) => yaml::scalar(value),
-        _ => return Err(one_line("has no plain value")),
+    let (changed, new) = match find(&tree, name)? {
+        Found::Value { around, value: old } => {
+            let new = match &old.value {
+                Shape::Scalar(Literal::Text(_)) => Literal::Text(value.to_owned()),
+                Shape::Scalar(_) => yaml::scalar(value),
+                _ => return Err(one_line(old, "has no plain value")),
+            };
+            if text[old.range.clone()].contains('\n') {
+                return Err(one_line(old, "is not written on one line"));
+            }
+            let mut changed = text.to_owned();
+            changed.replace_range(old.range.clone(), &yaml::inline(&new, is_flow(text, around)));
+            (changed, new)
+        }
+        Found::Place { around, key } => {
+            let new = yaml::scalar(value);
+            let changed = insert(text, around, key, &new);
+            (changed.ok_or_else(|| one_line(around, "has no line of its own to be written on"))?, new)
+        }
     };
-    let flow = text[around.range.clone()].starts_with('{');
-    let mut changed = text.to_owned();
-    changed.replace_range(old.range.clone(), &yaml::inline(&new, flow));
     // A block's sign is outside its range, an alias stands for a value elsewhere: then this reads as something else.
     let mut problems = Diagnostics::default();
     let source = Arc::new(Source { name: file.to_owned(), text: changed.clone() });
     let read = yaml::parse(&source, &mut problems).filter(|_| !problems.has_errors());
-    let is_new = |tree: &Tree| find(tree, name).is_ok_and(|(_, tree)| tree.literal() == Some(new.clone()));
+    let is_new = |tree: &Tree| match find(tree, name) {
+        Ok(Found::Value { value, .. }) => value.literal() == Some(new.clone()),
+        _ => false,
+    };
     match read.filter(is_new) {
-        Some(_) if !text[old.range.clone()].contains('\n') => Ok(changed),
-        _ => Err(one_line("is not written on one line")),
+        Some(_) => Ok(changed),
+        None => Err(one_line(&tree, "is not written on one line")),
     }
 }
 
-/// The value of a name and the map it is in.
-fn find<'t>(tree: &'t Tree, name: &str) -> Result<(&'t Tree, &'t Tree), Diagnostics> {
+/// Where the value of a name is, or belongs.
+enum Found<'t> {
+    /// The value and the map it is in.
+    Value { around: &'t Tree, value: &'t Tree },
+    /// A map that has no such key yet.
+    Place { around: &'t Tree, key: &'t str },
+}
+
+/// The value of a name, or its place.
+fn find<'t>(tree: &'t Tree, name: &'t str) -> Result<Found<'t>, Diagnostics> {
     let unknown = |message: String, hint| {
         Err(Diagnostics(vec![Diagnostic::error("unknown-override", message).hint(hint)]))
     };
@@ -64,9 +90,9 @@ fn find<'t>(tree: &'t Tree, name: &str) -> Result<(&'t Tree, &'t Tree), Diagnost
     let inputs = tree.get("inputs");
     if let (Some(inputs), Some(input)) = (inputs, inputs.and_then(|inputs| inputs.get(name))) {
         return match (input.map(), input.get("default")) {
-            (None, _) => Ok((inputs, input)),
-            (Some(_), Some(default)) => Ok((input, default)),
-            (Some(_), None) => unknown(format!("input `{name}` has no `default` to set"), None),
+            (None, _) => Ok(Found::Value { around: inputs, value: input }),
+            (Some(_), Some(default)) => Ok(Found::Value { around: input, value: default }),
+            (Some(_), None) => Ok(Found::Place { around: input, key: "default" }),
         };
     }
     let Some((head, tail)) = name.split_once('.') else {
@@ -77,7 +103,7 @@ fn find<'t>(tree: &'t Tree, name: &str) -> Result<(&'t Tree, &'t Tree), Diagnost
         let models = tree.get("models");
         let model = models.and_then(|models| models.get(tail));
         return match model.and_then(|model| Some((model, model.get("file")?))) {
-            Some(found) => Ok(found),
+            Some((around, value)) => Ok(Found::Value { around, value }),
             None => {
                 let message = format!("there is no model alias `{tail}`");
                 unknown(message, did_you_mean(tail, &keys(models), "aliases"))
@@ -91,15 +117,21 @@ fn find<'t>(tree: &'t Tree, name: &str) -> Result<(&'t Tree, &'t Tree), Diagnost
     };
     let mut parts = tail.split('.').peekable();
     while let Some(part) = parts.next() {
-        let within = around.get("with").filter(|with| with.get(part).is_some()).unwrap_or(around);
-        let Some(value) = within.get(part) else {
-            let message = format!("`{part}` of `{name}` is not in the file");
-            return unknown(message, did_you_mean(part, &keys(Some(within)), "it says"));
-        };
-        if parts.peek().is_none() {
-            return Ok((within, value));
+        let with = around.get("with").filter(|with| with.map().is_some());
+        let within = with.filter(|with| with.get(part).is_some()).unwrap_or(around);
+        match (within.get(part), parts.peek()) {
+            (Some(value), None) => return Ok(Found::Value { around: within, value }),
+            (Some(value), Some(_)) => around = value,
+            // An input that is not given yet; whether the node has it, the check says.
+            (None, None) if around.map().is_some() => {
+                let reserved = RESERVED.contains(&part);
+                return Ok(Found::Place { around: with.filter(|_| reserved).unwrap_or(around), key: part });
+            }
+            (None, _) => {
+                let message = format!("`{part}` of `{name}` is not in the file");
+                return unknown(message, did_you_mean(part, &keys(Some(within)), "it says"));
+            }
         }
-        around = value;
     }
     unknown(format!("`{name}` names no input of `{head}`"), None)
 }

@@ -12,6 +12,7 @@ use crate::{
     check::{Found, check_among},
     diag::Severity,
     key,
+    outputs::written,
 };
 
 /// A sweep of which every run can be planned, with what it was checked against.
@@ -28,7 +29,16 @@ pub struct Checked {
     /// The sheet each run's picture goes on.
     sheets: Vec<Option<String>>,
     warnings: Diagnostics,
-    jobs: usize,
+    jobs: Jobs,
+}
+
+/// How many nodes run at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Jobs {
+    /// In one run.
+    pub run: usize,
+    /// In one that joins items.
+    pub join: usize,
 }
 
 impl Sweep {
@@ -72,7 +82,7 @@ impl Sweep {
             served: Vec::new(),
             sheets: Vec::new(),
             warnings: self.notes.clone(),
-            jobs: 0,
+            jobs: Jobs::default(),
         };
         for run in 0..self.len() {
             let plan = match checked.planned(run, &Collected::default(), &mut found) {
@@ -88,7 +98,8 @@ impl Sweep {
             checked.sound.entry(run / self.per_combination()).or_insert(run);
             seen(&plan);
             tally.add(run, plan.warnings().clone());
-            checked.jobs = checked.jobs.max(plan.order().len());
+            let jobs = if self.is_joined(run) { &mut checked.jobs.join } else { &mut checked.jobs.run };
+            *jobs = (*jobs).max(plan.order().len());
             checked.served.push(paths.sinks(self, run, &plan));
             if self.matrix.grid.is_some() && wanted.is_empty() {
                 match paths.sheet(self, run, &plan) {
@@ -134,8 +145,8 @@ impl Checked {
         &self.warnings
     }
 
-    /// Nodes of the largest run.
-    pub fn jobs(&self) -> usize {
+    /// How many nodes the largest run and the largest join have.
+    pub fn jobs(&self) -> Jobs {
         self.jobs
     }
 
@@ -255,12 +266,12 @@ impl Paths {
                 continue;
             }
             let Some(Constant::Literal(Literal::Text(path))) = job.args.get("path") else { continue };
-            let plain = path.strip_suffix(".png").unwrap_or(path).replace('\\', "/");
+            let plain = written(path);
             let (first, other) = *self.written.entry(plain.clone()).or_insert((run, signature));
             if first == run || other == signature || !self.told.insert(plain) {
                 continue;
             }
-            let message = format!("runs {} and {} would both write `{path}`", first + 1, run + 1);
+            let message = format!("{} would both write `{path}`", sweep.both(first, run));
             let place = job.input_span("path").or(job.span.as_ref()).cloned();
             let problem = Diagnostic::error("same-file", message).at(place).node(&*job.id);
             self.clashes.push(problem.hint(sweep.tell_apart(first, run, "the path")));
@@ -287,7 +298,7 @@ impl Paths {
         if let Some(cell) = sweep.cell(run) {
             let first = *self.cells.entry((path.clone(), cell)).or_insert(run);
             if first != run && self.told.insert(format!("grid {path}")) {
-                let message = format!("runs {} and {} belong into one cell of `{path}`", first + 1, run + 1);
+                let message = format!("{} belong into one cell of `{path}`", sweep.both(first, run));
                 let problem = Diagnostic::error("same-file", message).at(grid.save.span.clone());
                 self.clashes.push(problem.hint(sweep.tell_apart(first, run, "`save`")));
             }

@@ -189,9 +189,27 @@ fn a_value_is_set_and_nothing_beside_it_changes() {
         ("s.steps", "$steps", "steps: 20", "steps: $steps"),
         ("s.latent.width", "128", "width: 64", "width: 128"),
         ("t.type", "y", "{ type: x }", "{ type: y }"),
+        ("s.cfg", "7.5", "width: 64 } }", "width: 64 }, cfg: 7.5 }"),
+        ("s.latent.height", "128", "width: 64 }", "width: 64, height: 128 }"),
+        ("t.clip", "base.clip", "{ type: x }\n", "{ type: x }\n    clip: base.clip\n"),
+        ("t.when", "$x", "{ type: x }", "{ type: x, when: $x }"),
     ] {
         assert_eq!(change(name, value), SET.replace(old, new), "{name}");
     }
+}
+
+#[test]
+fn an_input_that_is_not_given_yet_is_written_in_the_manner_of_the_others() {
+    let change = |text: &str, name: &str| set("w.yaml", text, name, "a, b").unwrap();
+    let windows = "inputs:\r\n  x:\r\n    type: string  # why\r\n    about: y\r\n";
+    assert_eq!(change(windows, "x"), windows.to_owned() + "    default: a, b\r\n");
+    assert_eq!(change("nodes:\n  a:\n    type: B", "a.c"), "nodes:\n  a:\n    type: B\n    c: a, b");
+    let commented = "nodes:\n  a: { type: B,  # one\n    d: 1 }  # two\n";
+    assert_eq!(change(commented, "a.c"), commented.replace("d: 1", "d: 1, c: \"a, b\""));
+    let nested = "nodes:\n  a:\n    type: B\n    latent:\n      type: C\n";
+    assert_eq!(change(nested, "a.c"), nested.replace("type: B\n", "type: B\n    c: a, b\n"));
+    let lines = "nodes:\n  a:\n    type:\n      B\n";
+    assert!(set("w.yaml", lines, "a.c", "1").is_err());
 }
 
 #[test]
@@ -200,7 +218,8 @@ fn what_cannot_be_set_is_refused() {
         ("sed", "`sed` is no input of this workflow"),
         ("models.bas", "there is no model alias `bas`"),
         ("u.steps", "there is no node `u`"),
-        ("s.stps", "`stps` of `s.stps` is not in the file"),
+        ("s.stps.x", "`stps` of `s.stps.x` is not in the file"),
+        ("s.steps.x", "`x` of `s.steps.x` is not in the file"),
         ("s.latent", "`s.latent` has no plain value"),
         ("t.text", "`t.text` is not written on one line"),
     ] {

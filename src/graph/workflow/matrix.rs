@@ -256,7 +256,9 @@ fn range(text: &str) -> Result<Option<Vec<Literal>>, String> {
     let decimals = |value: &Literal| value.to_string().split_once('.').map_or(0, |(_, digits)| digits.len());
     let decimals = parsed.iter().map(decimals).max().unwrap_or(0).min(12);
     let value = |i: usize| match &parsed {
-        [Literal::Int(a), _, Literal::Int(by)] if whole => Literal::Int(a + by * i as i128),
+        [Literal::Int(a), _, Literal::Int(by)] if whole => {
+            Literal::Int(by.saturating_mul(i as i128).saturating_add(*a))
+        }
         // What a person would have written: 0.3, not 0.30000000000000004.
         _ => {
             let value = a + by * i as f64;

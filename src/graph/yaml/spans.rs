@@ -7,7 +7,7 @@ use std::{
     ops::Range,
 };
 
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::{Event, Parser, ScalarStyle};
 
 use crate::tree::{MAX_DEPTH, Spans};
 
@@ -111,9 +111,16 @@ impl<'s> Reader<'s> {
 
     fn event(&mut self, event: Event<'_>, range: Range<usize>) -> Result<(), Fault> {
         match event {
-            Event::Scalar(value, _, anchor, tag) => {
+            Event::Scalar(value, style, anchor, tag) => {
                 self.no_tag(tag.is_some(), &range)?;
                 let range = self.trimmed(range);
+                if style == ScalarStyle::Plain && beyond(&value) {
+                    let mut large = fault("value-too-big", "no number here is that large", range.clone());
+                    large.hint = Some(
+                        "whole numbers go from -9223372036854775808 to 18446744073709551615; quote a text of digits",
+                    );
+                    self.faults.push(large);
+                }
                 if self.awaits_key() {
                     self.key(&value, range)
                 } else {
@@ -242,6 +249,30 @@ impl<'s> Reader<'s> {
         let inside = &self.text[range.clone()];
         range.start..range.start + inside.trim_end().len()
     }
+}
+
+/// Whether a plain scalar is a whole number that no INT holds, where serde_yaml would stop without saying why.
+pub(super) fn beyond(text: &str) -> bool {
+    let (sign, digits) = match text.as_bytes().first() {
+        Some(b'-') => ("-", &text[1..]),
+        Some(b'+') => ("", &text[1..]),
+        _ => ("", text),
+    };
+    let (radix, digits) = match digits.get(..2) {
+        Some("0x") => (16, &digits[2..]),
+        Some("0o") => (8, &digits[2..]),
+        Some("0b") => (2, &digits[2..]),
+        // `007` is no number, nor is what is longer than any.
+        _ if digits.starts_with(['0', '-', '+']) || digits.len() > 39 => return false,
+        _ => (10, digits),
+    };
+    let number = || i128::from_str_radix(&format!("{sign}{digits}"), radix).ok();
+    !digits.starts_with(['-', '+'])
+        && match u128::from_str_radix(digits, radix) {
+            Ok(large) if sign.is_empty() => large > u128::from(u64::MAX),
+            Ok(_) => number().is_some_and(|number| number < i128::from(i64::MIN)),
+            Err(_) => false,
+        }
 }
 
 /// Values in a tree, and its levels.

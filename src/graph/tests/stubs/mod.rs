@@ -17,7 +17,7 @@ macro_rules! ports {
                 Bytes::host(1)
             }
 
-            fn join(_items: &[Arc<Self>]) -> Result<Self, NodeError> {
+            fn join(_items: &[flow_graph::collect::Joined<Self>]) -> Result<Self, NodeError> {
                 Ok(Self)
             }
         }
@@ -129,6 +129,13 @@ impl Node for EmptyLatentImage {
     fn run(self, _cx: &Context) -> Result<Self::Output, NodeError> {
         let _ = (self.width, self.height);
         Ok(Latent)
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        if known.number("width").is_some_and(|width| width % 8.0 != 0.0) {
+            known.warn("width", "it is no multiple of 8");
+        }
+        Ok(Vec::new())
     }
 }
 

@@ -1,0 +1,181 @@
+//! A look ahead at one plan.
+
+use std::{collections::HashSet, sync::Arc};
+
+use flow_engine::{Fate, Forecast};
+use flow_graph::{CacheMode, Files, Hash, NodeId, Plan};
+use petgraph::graph::NodeIndex;
+use serde_json::{Value, json};
+
+use super::reason::{Reason, reasons};
+use crate::{cache::record::Record, session::Session};
+
+/// A look ahead at a plan, beside what the last run was.
+pub struct Ahead<'a> {
+    session: &'a Session,
+    /// The plan.
+    pub plan: &'a Plan,
+    files: &'a Arc<Files>,
+    forecast: Forecast,
+    record: Record,
+    /// Jobs that need what items give, which is not known.
+    waiting: HashSet<NodeIndex>,
+}
+
+impl<'a> Ahead<'a> {
+    /// Looks ahead.
+    pub fn look(session: &'a Session, plan: &'a Plan, files: &'a Arc<Files>) -> Self {
+        let forecast = session.forecast(plan, files);
+        let record = session.record(plan);
+        Self { session, plan, files, forecast, record, waiting: HashSet::new() }
+    }
+
+    /// The same, where what the nodes `awaited` join is not there before the items have run.
+    pub fn awaiting(mut self, awaited: &HashSet<NodeId>) -> Self {
+        for &job in self.plan.order() {
+            let sources: Vec<_> =
+                self.plan.inputs(job).map(|(from, _)| from).filter(|from| self.waits(*from)).collect();
+            if awaited.contains(&self.plan.job(job).id) || !sources.is_empty() {
+                self.waiting.insert(job);
+                self.forecast.fates[job.index()] = Fate::After(sources);
+            }
+        }
+        self
+    }
+
+    /// Whether a job needs what the items give, which is not known.
+    pub fn waits(&self, job: NodeIndex) -> bool {
+        self.waiting.contains(&job)
+    }
+
+    /// The identities of what is joined later, in the order of [`Plan::collected`].
+    pub fn collected(&self) -> &[Option<Hash>] {
+        &self.forecast.collected
+    }
+
+    /// What each job would compute, as far as that can be said.
+    pub fn signatures(&self) -> Vec<Option<Hash>> {
+        self.plan.signatures(self.files)
+    }
+
+    /// What would happen to a job.
+    pub fn fate(&self, job: NodeIndex) -> &Fate {
+        &self.forecast.fates[job.index()]
+    }
+
+    /// Why a job is not what it was.
+    pub fn reasons(&self, job: NodeIndex) -> Vec<Reason> {
+        let now = self.session.made(self.plan, &self.forecast, self.files, job);
+        let node = self.plan.job(job);
+        let found = reasons(&now, self.record.get(&node.id).as_ref());
+        let &Fate::Run { recorded } = self.fate(job) else { return found };
+        if !found.is_empty() {
+            return found;
+        }
+        let consumers = self.plan.graph().neighbors(job).filter(|job| self.is_told(*job));
+        let needed = self.list(&consumers.collect::<Vec<_>>());
+        let kept = node.def.outputs.iter().any(|output| output.stored);
+        vec![Reason::text(match (node.def.is_sink(), kept, recorded) {
+            (true, ..) => "for its effect, every time".to_owned(),
+            _ if node.cache == CacheMode::Off => "`cache: off`, every time".to_owned(),
+            (_, false, _) => format!("never kept; needed by {needed}"),
+            (_, _, true) => format!("quicker made than read; needed by {needed}"),
+            _ => "result no longer kept".to_owned(),
+        })]
+    }
+
+    /// What would happen to a job, in words.
+    pub fn words(&self, job: NodeIndex) -> String {
+        match self.fate(job) {
+            Fate::Aside => "cannot run".to_owned(),
+            Fate::Found => "hit".to_owned(),
+            Fate::Unneeded => "not needed".to_owned(),
+            Fate::Run { .. } => "run".to_owned(),
+            Fate::After(jobs) if jobs.is_empty() => "depends on what the items give".to_owned(),
+            Fate::After(jobs) => format!("depends on {}", self.list(jobs)),
+            Fate::Failed(error) => format!("fails: {error}"),
+        }
+    }
+
+    /// Whether the reasons of a job say something of a run.
+    fn is_told(&self, job: NodeIndex) -> bool {
+        matches!(self.fate(job), Fate::Run { .. } | Fate::After(_))
+    }
+
+    fn list(&self, jobs: &[NodeIndex]) -> String {
+        // Two links to one job are one need.
+        let mut seen = HashSet::new();
+        let jobs = jobs.iter().filter(|job| seen.insert(**job));
+        jobs.map(|job| format!("`{}`", self.plan.job(*job).id)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// All jobs as JSON.
+    pub fn nodes(&self) -> Vec<Value> {
+        self.plan.order().iter().map(|job| self.json(*job)).collect()
+    }
+
+    /// A line for each job, and the sums.
+    pub fn table(&self) -> String {
+        let wide = |of: &dyn Fn(&flow_graph::Job) -> usize| {
+            self.plan.order().iter().map(|job| of(self.plan.job(*job))).max().unwrap_or(0)
+        };
+        let (ids, kinds) = (wide(&|job| job.id.chars().count()), wide(&|job| job.def.kind.len()));
+        let mut text = String::new();
+        let mut counts = [0; 4];
+        for &job in self.plan.order() {
+            let node = self.plan.job(job);
+            counts[self.sort(job)] += 1;
+            text += &format!("{:ids$}  {:kinds$}  {}\n", &*node.id, node.def.kind, self.explained(job));
+        }
+        text + &sums(counts) + "\n"
+    }
+
+    /// What would happen to a job and why, in words.
+    pub fn explained(&self, job: NodeIndex) -> String {
+        let words = self.words(job);
+        let reasons = if self.is_told(job) { self.reasons(job) } else { Vec::new() };
+        let reasons: Vec<_> = reasons.into_iter().map(|reason| reason.text).collect();
+        if reasons.is_empty() { words } else { format!("{words}: {}", reasons.join(", ")) }
+    }
+
+    /// Which of the [`sums`] a job belongs to.
+    pub fn sort(&self, job: NodeIndex) -> usize {
+        match self.fate(job) {
+            Fate::Run { .. } => 0,
+            Fate::After(_) => 1,
+            Fate::Found => 2,
+            Fate::Unneeded | Fate::Aside | Fate::Failed(_) => 3,
+        }
+    }
+
+    /// A job as JSON.
+    pub fn json(&self, job: NodeIndex) -> Value {
+        let node = self.plan.job(job);
+        let fate = match self.fate(job) {
+            Fate::Aside => "cannot-run",
+            Fate::Found => "hit",
+            Fate::Unneeded => "not-needed",
+            Fate::Run { .. } => "run",
+            Fate::After(_) => "depends",
+            Fate::Failed(_) => "fails",
+        };
+        let mut object = json!({
+            "node": &*node.id,
+            "type": node.def.kind,
+            "fate": fate,
+            "key": self.forecast.trace.key(job).map(|key| key.to_string()),
+        });
+        if let Fate::After(jobs) = self.fate(job) {
+            object["after"] = jobs.iter().map(|job| self.plan.job(*job).id.to_string()).collect();
+        }
+        if self.is_told(job) {
+            object["why"] = self.reasons(job).into_iter().map(|reason| reason.text).collect();
+        }
+        object
+    }
+}
+
+/// How many jobs would run, run after those, are known, and are not needed.
+pub fn sums([run, after, found, other]: [usize; 4]) -> String {
+    format!("{run} to run, {after} depend on them, {found} known, {other} not needed")
+}

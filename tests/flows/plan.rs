@@ -1,0 +1,101 @@
+//! `flow plan` of a file with many runs: all of them, each shared node once, and what joins the items.
+
+use serde_json::{Value, json};
+
+use crate::place::Place;
+
+const SWEEP: &str = "\
+flow: 1
+inputs: { high: 200 }
+nodes:
+  photo: { type: LoadImage, image: product_teapot.png }
+  edges: { type: CannyDetect, image: photo, low: 100, high: $high }
+  save: { type: SaveImage, images: edges, path: \"out/${high}.png\" }
+matrix: { high: [150, 200, 250] }
+";
+
+const JOINED: &str = "\
+flow: 1
+inputs: { photos: { type: list, default: photos } }
+nodes:
+  ckpt: { type: LoadCheckpoint, file: tiny-sd }
+  photo: { type: LoadImage, each: $photos, image: $each }
+  code: { type: VAEEncode, pixels: photo, vae: ckpt }
+  back: { type: VAEDecode, samples: { collect: code }, vae: ckpt }
+  save: { type: SaveImage, images: back, path: out/all.png }
+";
+
+fn line<'t>(text: &'t str, node: &str) -> &'t str {
+    text.lines().find(|line| line.split_whitespace().next() == Some(node)).unwrap_or_default()
+}
+
+fn sums(place: &Place) -> Value {
+    let said = place.flow(&["plan", "a.yaml", "--json"]).fine();
+    serde_json::from_str::<Value>(&said.out).unwrap()["sums"].clone()
+}
+
+fn photos(place: &Place) {
+    place.picture("photos/a.png", (32, 32), [255, 0, 0]);
+    place.picture("photos/b.png", (32, 32), [0, 255, 0]);
+    // The same picture as the first.
+    place.picture("photos/c.png", (32, 32), [255, 0, 0]);
+}
+
+#[test]
+fn a_sweep_is_planned_whole_and_shared_nodes_count_once() {
+    let place = Place::new(&[("a.yaml", SWEEP)]);
+    let said = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(line(&said.out, "photo").ends_with("run: never ran; once for 3 runs"), "{}", said.out);
+    assert!(line(&said.out, "edges").ends_with("3 after others"), "{}", said.out);
+    assert_eq!(said.out.lines().last().unwrap(), "3 runs: 1 to run, 6 depend on them, 0 known, 0 not needed");
+    place.flow(&["run", "a.yaml", "--set", "high=200"]).fine();
+    // Whether a small picture is kept or read again is a question of time.
+    let sums = |place: &Place| {
+        let sums = sums(place);
+        let [run, depends, hit, other] =
+            ["run", "depends", "hit", "not-needed"].map(|name| sums[name].as_u64().unwrap());
+        [run + hit + other, depends]
+    };
+    assert_eq!(sums(&place), [5, 2], "the picture, all edges, and what saves the known ones");
+    place.flow(&["run", "a.yaml"]).fine();
+    assert_eq!(sums(&place), [7, 0]);
+}
+
+#[test]
+fn what_joins_items_waits_for_them_and_is_known_once_it_has_run() {
+    let place = Place::new(&[("a.yaml", JOINED)]);
+    photos(&place);
+    let said = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(line(&said.out, "back.samples").contains("depends on what the items give"), "{}", said.out);
+    assert!(line(&said.out, "back").contains("depends on `back.samples`"), "{}", said.out);
+    assert!(said.out.contains("3 runs and 1 join: "), "{}", said.out);
+    let before = place.flow(&["plan", "a.yaml", "--json"]).fine();
+    let before: Value = serde_json::from_str(&before.out).unwrap();
+    assert_eq!((&before["runs"][2]["run"], &before["runs"][3]["join"]), (&json!(3), &json!(1)));
+    place.flow(&["run", "a.yaml"]).fine();
+    let said = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(line(&said.out, "back").ends_with("hit"), "{}", said.out);
+    let ran = place.flow(&["run", "a.yaml", "--json"]).fine();
+    assert_eq!((ran.started("code"), ran.started("back")), (0, 0), "as planned: {}", ran.out);
+    // One more item: it, and what joins all of them.
+    place.picture("photos/d.png", (32, 32), [0, 0, 255]);
+    let said = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(line(&said.out, "back.samples").contains("depends on what the items give"), "{}", said.out);
+    let ran = place.flow(&["run", "a.yaml", "--json"]).fine();
+    assert_eq!((ran.started("code"), ran.started("back")), (1, 1), "{}", ran.out);
+}
+
+#[test]
+fn a_need_is_named_once_however_many_links_it_has() {
+    let text = "\
+flow: 1
+nodes:
+  latent: { type: EmptyLatentImage, width: 64, height: 64 }
+  both: { type: LatentBlend, samples1: latent, samples2: latent, blend_factor: 0.5 }
+outputs: { latent: both }
+";
+    let place = Place::new(&[("a.yaml", text)]);
+    place.flow(&["run", "a.yaml"]).fine();
+    let said = place.flow(&["plan", "a.yaml", "--set", "both.blend_factor=0.25"]).fine();
+    assert!(line(&said.out, "latent").ends_with("needed by `both`"), "{}", said.out);
+}
