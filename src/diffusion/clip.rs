@@ -83,9 +83,12 @@ impl Tower {
     /// # Errors
     /// If a tensor is missing, has another shape, or does not fit into memory.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ClipText>> {
-        let recipe = Recipe::new(&self.header, self.reading.part, DType::F32, &rt.device).with(&self.overlay);
-        let bytes = self.header.parameters(self.keys.prefix()) * DType::F32.size_in_bytes() as u64;
-        rt.store.lease(&recipe, bytes, || ClipText::new(&self.config, self.builder(&rt.device)?))
+        let parameters = self.header.parameters(self.keys.prefix());
+        let dtype = rt.encoder_dtype(parameters);
+        let recipe = Recipe::new(&self.header, self.reading.part, dtype, &rt.device).with(&self.overlay);
+        rt.store.lease(&recipe, parameters * dtype.size_in_bytes() as u64, || {
+            ClipText::new(&self.config, self.builder(&rt.device)?.to_dtype(dtype))
+        })
     }
 
     /// The weights that a LoRA may change, by transformers' names, whatever the file has.

@@ -8,7 +8,7 @@ use crate::clip_encoder::{Activation, EPS, Encoder, EncoderConfig};
 use crate::embedding::Vector;
 use crate::header::Header;
 use crate::keys::{TextKeys, TextNaming};
-use crate::ops::{LayerNorm, Linear};
+use crate::ops::{self, LayerNorm, Linear};
 use crate::{Error, Result};
 
 /// The sizes of a text tower.
@@ -116,7 +116,7 @@ impl ClipText {
     /// If a tensor is missing or has another shape.
     pub fn new(cfg: &ClipTextConfig, vb: VarBuilder) -> Result<Self> {
         let (width, model) = (cfg.encoder.width, vb.pp("text_model"));
-        let tables = model.pp("embeddings");
+        let tables = model.pp("embeddings").to_dtype(ops::activations(&vb));
         let project = |outputs| Linear::load_no_bias(&vb.pp("text_projection"), width, outputs);
         Ok(Self {
             token_embedding: tables.get((cfg.vocabulary, width), "token_embedding.weight")?,

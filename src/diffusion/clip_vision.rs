@@ -128,7 +128,7 @@ impl ClipVision {
     /// If a tensor is missing or has another shape.
     pub fn new(cfg: &ClipVisionConfig, vb: VarBuilder) -> Result<Self> {
         let (width, tower) = (cfg.encoder.width, vb.pp("vision_model"));
-        let tables = tower.pp("embeddings");
+        let tables = tower.pp("embeddings").to_dtype(ops::activations(&vb));
         let patches = tables.get((width, 3, cfg.patch, cfg.patch), "patch_embedding.weight")?;
         Ok(Self {
             class_embedding: tables.get(width, "class_embedding")?,
@@ -207,10 +207,11 @@ impl ClipVisionSource {
     /// # Errors
     /// If a tensor is missing, has another shape, or does not fit into memory.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ClipVision>> {
-        let recipe = Recipe::new(&self.header, "clip_vision", DType::F32, &rt.device);
         let parameters = self.header.parameters(PREFIX) + self.header.parameters(PROJECTION);
-        rt.store.lease(&recipe, parameters * DType::F32.size_in_bytes() as u64, || {
-            let vb = var_builder(&self.header, str::to_owned, DType::F32, &rt.device)?;
+        let dtype = rt.encoder_dtype(parameters);
+        let recipe = Recipe::new(&self.header, "clip_vision", dtype, &rt.device);
+        rt.store.lease(&recipe, parameters * dtype.size_in_bytes() as u64, || {
+            let vb = var_builder(&self.header, str::to_owned, dtype, &rt.device)?;
             ClipVision::new(&self.config, vb)
         })
     }

@@ -29,6 +29,13 @@ impl Runtime {
         if self.device.is_cpu() && self.dtype == DType::BF16 { DType::F32 } else { self.dtype }
     }
 
+    /// What an encoder of texts or pictures with so many parameters computes in: f32, since it runs once and all that follows
+    /// hangs on it; but where bf16 is a form of weights only, one that would take gigabytes holds them so.
+    pub fn encoder_dtype(&self, parameters: u64) -> DType {
+        let large = parameters > 400_000_000;
+        if large && self.device.is_cpu() && self.dtype == DType::BF16 { DType::BF16 } else { DType::F32 }
+    }
+
     /// The same runtime, whose budget is also that of `others`.
     #[must_use]
     pub fn beside(self, others: Others) -> Self {
