@@ -128,6 +128,7 @@ mod polyexponential_scheduler;
 mod porter_duff_image_composite;
 mod prep_image_for_clip_vision;
 mod preview_image;
+mod previewer;
 mod random_noise;
 mod repeat_image_batch;
 mod repeat_latent_batch;

@@ -17,6 +17,7 @@ use flow_graph::{Choice, Context, Facts, Known, NodeError, Progress};
 use crate::{
     model_file::{check_context, passed_on},
     ports::{Conditioning, Latent},
+    previewer::Previewer,
 };
 
 /// Kinds of noise, in the words of files.
@@ -91,9 +92,10 @@ impl Task<'_> {
         let model = Box::new(move |x: &Tensor, at| rt.retried(&what, || guided.guess(x, at)));
         let mut sampling = Sampling::new(model, &settings, &latent, mask.as_ref())?;
         cx.check()?;
+        let mut previewer = Previewer::new(cx, &runtime, format.rgb);
         for step in sampling.by_ref() {
             let step = step?;
-            let preview = Some(format.rgb.picture(&step.denoised)?);
+            let preview = previewer.as_mut().and_then(|previewer| previewer.picture(&step.denoised));
             cx.progress_with(Progress { done: step.index + 1, total: step.total, preview })?;
         }
         let (samples, denoised) = sampling.finish()?;

@@ -52,6 +52,7 @@ pub struct Session {
     engine: Engine,
     runtime: Arc<Runtime>,
     kept: Option<Kept>,
+    previews: bool,
 }
 
 /// What is kept between processes.
@@ -78,7 +79,12 @@ impl Session {
         }
         let others = beside_weights(engine.kept(), device.is_cpu());
         let runtime = Arc::new(Runtime::new(device, dtype, budgets.weights).beside(others));
-        Ok(Self { engine, runtime, kept })
+        Ok(Self { engine, runtime, kept, previews: false })
+    }
+
+    /// The same, whose work in progress is looked at.
+    pub fn with_previews(self, previews: bool) -> Self {
+        Self { previews, ..self }
     }
 
     /// Runs a plan over `files`.
@@ -135,7 +141,7 @@ impl Session {
     }
 
     fn context(&self, files: &Arc<Files>) -> Context {
-        Context::new(files.clone()).with_resource(self.runtime.clone())
+        Context::new(files.clone()).with_resource(self.runtime.clone()).with_previews(self.previews)
     }
 
     fn remember(&self, plan: &Plan, files: &Files, result: &Result<Outputs, RunError>) {

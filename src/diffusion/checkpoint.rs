@@ -6,7 +6,6 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use half::{bf16, f16};
 
-use crate::Result;
 use crate::clip::ClipSource;
 use crate::header::Dtype;
 use crate::keys::{self, TextKeys, TextNaming};
@@ -14,6 +13,7 @@ use crate::model::{Model, Prediction};
 use crate::save::Entry;
 use crate::vae::VaeSource;
 use crate::weights::var_builder;
+use crate::{Error, Result};
 
 /// The tensors of a checkpoint: the UNet and the text encoder with everything that is added to them, and the autoencoder.
 /// Numbers are rounded to the type that the file of each part has.
@@ -123,7 +123,13 @@ impl Fused {
 }
 
 fn autoencoder(vae: &VaeSource) -> Result<Vec<Entry<'static>>> {
-    let (header, keys, config) = (vae.header(), vae.keys(), vae.config());
+    let header = vae.header();
+    let Some((keys, config)) = vae.kl() else {
+        return Err(Error::file(
+            &header.path,
+            "a tiny autoencoder cannot be part of a checkpoint; link the model's VAE",
+        ));
+    };
     let ldm = keys::vae(config.channels.len(), config.layers_per_block).below("first_stage_model.");
     let own = keys.clone();
     let file = var_builder(header, move |name| own.file_name(name), DType::F32, &Device::Cpu)?;

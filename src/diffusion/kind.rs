@@ -7,6 +7,7 @@ use std::fmt;
 use crate::header::Header;
 use crate::ip_adapter::Variant;
 use crate::unet_config::UNetConfig;
+use crate::vae::{Half, TinyConfig};
 use crate::{Error, Result, lora};
 
 /// A part of a diffusion pipeline.
@@ -16,6 +17,8 @@ pub enum Part {
     UNet,
     /// An autoencoder.
     Vae,
+    /// A tiny autoencoder, or half of one.
+    TinyVae,
     /// A CLIP text encoder.
     ClipText,
     /// A CLIP vision encoder.
@@ -131,6 +134,15 @@ const SIGNS: &[(Part, &[&str])] = &[
         &["first_stage_model.decoder.conv_in.weight", "decoder.conv_in.weight", "vae.decoder.conv_in.weight"],
     ),
     (
+        Part::TinyVae,
+        &[
+            "decoder.layers.2.conv.0.weight",
+            "encoder.layers.1.conv.0.weight",
+            "1.conv.0.weight",
+            "3.conv.0.weight",
+        ],
+    ),
+    (
         Part::ClipText,
         &[
             "*text_model.encoder.layers.0.self_attn.q_proj.weight",
@@ -178,6 +190,11 @@ fn describe(header: &Header, parts: &[Part]) -> String {
     match parts {
         [Part::UNet] => format!("a UNet ({})", unet()),
         [Part::Vae] => "an autoencoder (VAE)".to_owned(),
+        [Part::TinyVae] => match TinyConfig::halves(header)[..] {
+            [Half::Encoder] => "the encoder of a tiny autoencoder (TAESD)".to_owned(),
+            [Half::Decoder] => "the decoder of a tiny autoencoder (TAESD)".to_owned(),
+            _ => "a tiny autoencoder (TAESD)".to_owned(),
+        },
         [Part::ClipText] => "a CLIP text encoder".to_owned(),
         [Part::ClipVision] => "a CLIP vision encoder".to_owned(),
         [Part::ClipText, Part::ClipVision] => "a CLIP model (text and vision)".to_owned(),
@@ -211,6 +228,7 @@ fn words(parts: &[Part]) -> String {
     let word = |part: &&Part| match part {
         Part::UNet => "UNet",
         Part::Vae => "VAE",
+        Part::TinyVae => "tiny VAE",
         Part::ClipText => "CLIP text",
         Part::ClipVision => "CLIP vision",
         Part::ControlNet => "ControlNet",
