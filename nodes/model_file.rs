@@ -43,6 +43,7 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
         Part::IpAdapter => (&["ipadapter_file"], "LoadIPAdapter"),
         Part::ControlNet | Part::T2iAdapter => (&["control_net_name"], "LoadControlNet"),
         Part::Upscaler => (&["model_name"], "LoadUpscaleModel"),
+        Part::Depth => (&["ckpt_name"], "DepthDetect"),
         Part::Lora => (&["lora_name"], "LoraLoader"),
         Part::UNet => (&["ckpt_name", "vae_name", "unet_name", "clip_name"], "LoadCheckpoint"),
         Part::Vae | Part::TinyVae => (&["vae_name"], "LoadVAE"),

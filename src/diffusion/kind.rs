@@ -35,6 +35,8 @@ pub enum Part {
     Embedding,
     /// An upscale model.
     Upscaler,
+    /// A depth model.
+    Depth,
     /// A transformer of a later family (SD3, FLUX, …), which is not supported.
     Transformer,
 }
@@ -112,6 +114,7 @@ const SIGNS: &[(Part, &[&str])] = &[
             "params_ema.body.1.weight",
         ],
     ),
+    (Part::Depth, &["neck.reassemble_stage.layers.0.projection.weight", "depth_head.projects.0.weight"]),
     (
         Part::Transformer,
         &[
@@ -212,6 +215,7 @@ fn describe(header: &Header, parts: &[Part]) -> String {
         },
         [Part::T2iAdapter] => "a T2I-Adapter".to_owned(),
         [Part::Upscaler] => "an upscale model".to_owned(),
+        [Part::Depth] => "a depth model (Depth Anything)".to_owned(),
         [Part::Embedding] => "a textual-inversion embedding".to_owned(),
         [Part::Transformer, ..] => {
             "a model of a later family than Stable Diffusion XL, which is not supported".to_owned()
@@ -236,6 +240,7 @@ fn words(parts: &[Part]) -> String {
         Part::Lora => "LoRA",
         Part::T2iAdapter => "T2I-Adapter",
         Part::Upscaler => "upscale model",
+        Part::Depth => "depth model",
         Part::Embedding => "embedding",
         Part::Transformer => "transformer",
     };
