@@ -12,6 +12,7 @@ mod pixels;
 mod product;
 mod rows;
 mod tiles;
+mod winograd;
 
 #[cfg(test)]
 mod tests;

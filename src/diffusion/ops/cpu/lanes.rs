@@ -19,6 +19,43 @@ pub(in crate::ops) fn wide<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// A function compiled for the widest vectors this processor has: for loops too large to be inlined into [`wide`].
+macro_rules! wide_fn {
+    ($(#[$about:meta])* fn $name:ident($($input:ident: $type:ty),* $(,)?) $body:block) => {
+        $(#[$about])*
+        fn $name($($input: $type),*) {
+            #[inline(always)]
+            fn any($($input: $type),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                /// # Safety
+                /// The processor has AVX-512F.
+                #[target_feature(enable = "avx512f")]
+                unsafe fn avx512($($input: $type),*) {
+                    any($($input),*)
+                }
+                /// # Safety
+                /// The processor has AVX2 and fused products.
+                #[target_feature(enable = "avx2,fma")]
+                unsafe fn avx2($($input: $type),*) {
+                    any($($input),*)
+                }
+                if super::avx512::has_f32() {
+                    // SAFETY: the processor has what is enabled.
+                    return unsafe { avx512($($input),*) };
+                }
+                if super::avx2::has_f32() {
+                    // SAFETY: the processor has what is enabled.
+                    return unsafe { avx2($($input),*) };
+                }
+            }
+            any($($input),*)
+        }
+    };
+}
+pub(super) use wide_fn;
+
 /// # Safety
 /// The processor has AVX-512F.
 #[cfg(target_arch = "x86_64")]

@@ -6,6 +6,8 @@ use super::{product::COLUMNS, tiles::Products};
 
 /// Words of a panel that stay in a core's second cache while rows stream past.
 const PANEL_WORDS: usize = 100_000;
+/// Blocks are whole multiples of so many words.
+const WHOLE: usize = 64;
 
 /// A matrix `[n, taps · k]`, packed: `[block of k][panel][tap][word of k][column]`.
 #[derive(Debug, Clone)]
@@ -26,7 +28,8 @@ impl Packed {
     pub fn new(products: Products, (n, taps, k): (usize, usize, usize), weight: &[f32]) -> Self {
         assert_eq!(weight.len(), n * taps * k, "a weight for each result, tap and value");
         let length = products.words(k);
-        let block = (PANEL_WORDS / (taps * COLUMNS)).clamp(1, length.max(1));
+        let block = PANEL_WORDS / (taps * COLUMNS);
+        let block = if block > WHOLE { block / WHOLE * WHOLE } else { block }.clamp(1, length.max(1));
         let panels = n.div_ceil(COLUMNS);
         let mut words = vec![0u32; length * taps * panels * COLUMNS];
         let mut rest = words.as_mut_slice();

@@ -9,6 +9,7 @@ use super::{
     packed::Packed,
     product::{COLUMNS, Product, Start},
     tiles::{Products, Shared, Tasks},
+    winograd,
 };
 
 /// Pixels of the result that one task takes at least.
@@ -43,10 +44,9 @@ impl Convolution<'_> {
         (side(self.height), side(self.width))
     }
 
-    /// `x` `[batch, source height, source width, k]` → `out` `[batch, height', width', n]`: nine shifted products (one for
-    /// each tap) over a copy with a border, without gathering what lies under the kernel.
+    /// `x` `[batch, source height, source width, k]` → `out` `[batch, height', width', n]`.
     pub fn run(&self, weight: &Packed, x: &[f32], out: &mut [f32]) {
-        let (k, n, length) = (weight.k, weight.n, weight.length());
+        let (k, n) = (weight.k, weight.n);
         let (rows, columns) = self.out();
         assert_eq!(weight.taps, self.size * self.size, "a tap for each place under the kernel");
         assert_eq!(x.len(), self.batch * self.source.0 * self.source.1 * k, "values of the pictures");
@@ -58,6 +58,16 @@ impl Convolution<'_> {
         if out.is_empty() {
             return;
         }
+        match winograd::wins(self, weight) {
+            true => winograd::run(self, weight, x, out),
+            false => self.shifted(weight, x, out),
+        }
+    }
+
+    /// By nine shifted products over a copy with a border (one for each tap), without gathering what lies under the kernel.
+    pub(super) fn shifted(&self, weight: &Packed, x: &[f32], out: &mut [f32]) {
+        let (k, n, length) = (weight.k, weight.n, weight.length());
+        let (rows, columns) = self.out();
         let (tall, wide) =
             (self.border.0 + self.height + self.border.1, self.border.0 + self.width + self.border.1);
         let a = self.bordered(weight.products, x, k, (tall, wide));
@@ -105,7 +115,14 @@ impl Convolution<'_> {
         }
     }
 
-    fn bordered(&self, products: Products, x: &[f32], k: usize, (tall, wide): (usize, usize)) -> Vec<u32> {
+    /// The pictures as words, with zeros around: `[batch, tall, wide, words of k]`.
+    pub(super) fn bordered(
+        &self,
+        products: Products,
+        x: &[f32],
+        k: usize,
+        (tall, wide): (usize, usize),
+    ) -> Vec<u32> {
         let length = products.words(k);
         let mut words = vec![0u32; self.batch * tall * wide * length];
         let (height, width) = self.source;

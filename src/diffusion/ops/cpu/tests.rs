@@ -9,6 +9,7 @@ use super::{
     product::{self, COLUMNS, Product, Start},
     rows::Linear,
     tiles::Products,
+    winograd,
 };
 use crate::noise::TorchRng;
 
@@ -98,6 +99,36 @@ proptest! {
         prop_assert!((sum - plain_sum).abs() <= 1e-6 * plain_sum);
         for (got, want) in got.iter().zip(&want) {
             prop_assert!((got - want).abs() <= 4e-7 * want.max(1e-30), "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn minimal_filtering_gives_what_shifted_products_give(
+        (batch, height, width, zoom) in (1usize..4, 1usize..14, 1usize..30, 1usize..3),
+        (k, n) in (prop::sample::select(vec![16usize, 64, 80, 336]), 1usize..70),
+        around in 0usize..4,
+    ) {
+        let (x, w) = (random(batch * height * width * k, 1), random(9 * n * k, 2));
+        let (bias, beside) = (random(batch * n, 3), random(batch * height * width * zoom * zoom * n, 4));
+        for products in BOTH {
+            let rounded: Vec<_> = w.iter().map(|w| factor(products, *w) as f32).collect();
+            let conv = Convolution {
+                batch,
+                source: (height, width),
+                height: height * zoom,
+                width: width * zoom,
+                size: 3,
+                stride: 1,
+                border: (1, 1),
+                bias: [None, Some(&bias[..n]), Some(&bias[..]), None][around],
+                norm: None,
+                beside: (around > 1).then_some(&beside[..]),
+            };
+            let (mut got, mut want) = (vec![f32::NAN; beside.len()], vec![f32::NAN; beside.len()]);
+            winograd::run(&conv, &Packed::new(products, (n, 9, k), &w), &x, &mut got);
+            conv.shifted(&Packed::new(Products::F32, (n, 9, k), &rounded), &x, &mut want);
+            let want: Vec<_> = want.into_iter().map(f64::from).collect();
+            prop_assert!(distance(&got, &want) < 1e-5, "{products:?}: {}", distance(&got, &want));
         }
     }
 
