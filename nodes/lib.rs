@@ -35,6 +35,7 @@ mod conditioning_zero_out;
 mod control_net_apply;
 mod crop_mask;
 mod depth_detect;
+mod differential_diffusion;
 mod diffusers_loader;
 mod disable_noise;
 mod dual_cfg_guider;
@@ -220,6 +221,7 @@ pub fn registry() -> Registry {
         .add::<control_net_apply::ControlNetApply>()
         .add::<crop_mask::CropMask>()
         .add::<depth_detect::DepthDetect>()
+        .add::<differential_diffusion::DifferentialDiffusion>()
         .add::<diffusers_loader::DiffusersLoader>()
         .add::<disable_noise::DisableNoise>()
         .add::<dual_cfg_guider::DualCFGGuider>()

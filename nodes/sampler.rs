@@ -91,6 +91,9 @@ impl Task<'_> {
         let what = format!("a step on {} latents of {}×{}", size[0], size[3], size[2]);
         let model = Box::new(move |x: &Tensor, at| rt.retried(&what, || guided.guess(x, at)));
         let mut sampling = Sampling::new(model, &settings, &latent, mask.as_ref())?;
+        if self.model.differential > 0.0 {
+            sampling = sampling.by_degrees(&self.model.schedule, self.model.differential);
+        }
         cx.check()?;
         let mut previewer = Previewer::new(cx, &runtime, format.rgb);
         for step in sampling.by_ref() {

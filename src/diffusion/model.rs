@@ -127,6 +127,8 @@ pub struct Model {
     pub guidance: Guidance,
     /// How its latents are scaled.
     pub latent: LatentFormat,
+    /// How much a noise mask says when a place is painted, instead of how much; 0 for not at all.
+    pub differential: f64,
 }
 
 impl Model {
@@ -152,6 +154,7 @@ impl Model {
             schedule: Schedule::default(),
             guidance: Guidance::default(),
             latent,
+            differential: 0.0,
         })
     }
 

@@ -340,7 +340,7 @@ struct Layers(Vec<Loaded>);
 
 #[derive(Debug)]
 enum Loaded {
-    Block([Conv2d; 3]),
+    Block(Box<[Conv2d; 3]>),
     Conv { conv: Conv2d, relu: bool },
     Down(Conv2d),
     Up(Conv2d),
@@ -357,7 +357,7 @@ impl Layers {
             Ok(match layer {
                 Layer::Block => {
                     let conv = |j: usize| Conv2d::load3x3(&at(i).pp("conv").pp(j), width, width, 1);
-                    Loaded::Block([conv(0)?, conv(2)?, conv(4)?])
+                    Loaded::Block(Box::new([conv(0)?, conv(2)?, conv(4)?]))
                 }
                 Layer::Conv { inputs, outputs, relu } => {
                     Loaded::Conv { conv: Conv2d::load3x3(&at(i), inputs, outputs, 1)?, relu }
@@ -380,7 +380,8 @@ impl Layers {
 impl Loaded {
     fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
         match self {
-            Self::Block([first, second, third]) => {
+            Self::Block(convs) => {
+                let [first, second, third] = &**convs;
                 let y = second.forward(&relu(&first.forward(x)?)?)?;
                 relu(&third.forward_with(&relu(&y)?, Around { beside: Some(x), ..Around::default() })?)
             }

@@ -105,7 +105,8 @@ fn what_makes_no_tiny_autoencoder_is_refused() {
         ]
     };
     let block = |i: usize| vec![(format!("encoder.layers.{i}.conv.0.weight"), conv(8, 8))];
-    let cases: [(Vec<Vec<(String, Vec<usize>)>>, &str); 4] = [
+    type Layers = Vec<(String, Vec<usize>)>;
+    let cases: [(Vec<Layers>, &str); 4] = [
         (vec![front(0), block(1)], "it does not begin and end with a convolution"),
         (
             vec![front(0), block(1), vec![("encoder.layers.2.weight".into(), vec![8])]],
