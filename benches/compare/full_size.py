@@ -1,11 +1,11 @@
-"""Whole pictures at SD1.5's full size: flow beside diffusers on the same made weights, and what flow needs in memory.
+"""Whole pictures at full size: flow beside diffusers on the same made weights, and what flow needs in memory.
 
-    python benches/compare/models.py MODELS sd15 ip_adapter vit_h controlnet
+    python benches/compare/models.py MODELS
     cargo build --release
-    python benches/compare/full_size.py MODELS [--precision f32]
+    python benches/compare/full_size.py MODELS [--precision f32] [--ram 5GiB] [--only text LoRA SDXL "look and outline"]
 
-Draws 256x256 with 4 steps of Euler's method: from a text, with IP-Adapter and ControlNet, and with a LoRA made here. diffusers
-runs the networks; text, guidance and sampling follow ComfyUI (sigmas, order, scale), as flow does. Needs torch, diffusers,
+Draws 256x256 with 4 steps of Euler's method: by SD1.5 from a text, with IP-Adapter and ControlNet, and with a LoRA made here; by SDXL
+from a text. diffusers runs the networks; text, guidance and sampling follow ComfyUI (sigmas, order, scale), as flow does. Needs torch, diffusers,
 transformers, safetensors and Pillow.
 """
 
@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 ROOT = pathlib.Path(__file__).parents[2]
-KEYS = ROOT / "tests/fixtures/keys"
+FIXTURES = ROOT / "tests/fixtures"
 TEXT, SEED, STEPS, CFG, SIDE = "a red apple on a blue background", 7, 4, 4.0, 256
 RANK, ALPHA, STRENGTH = 8, 4.0, 0.8
 
@@ -33,21 +33,31 @@ torch.set_grad_enabled(False)
 
 
 def names(list_file, part=None):
-    """The file's name by diffusers' name."""
+    """The file's name by diffusers' name; where it is a part of a tensor, with that part in brackets."""
     found, inside = {}, part is None
-    for line in (KEYS / list_file).read_text().splitlines():
+    for line in (FIXTURES / list_file).read_text().splitlines():
         if line.startswith("#"):
             inside = line == f"# {part}"
         elif inside:
             file, diffusers, _ = line.split("\t")
-            found[diffusers] = file
+            name, *turned = diffusers.split(" T")
+            found[name] = file + " T" * len(turned)
     return found
 
 
 def fill(module, path, keys):
     own = module.state_dict()
+    if not any(key in keys for key in own):
+        # transformers calls its text towers now one way, now the other.
+        keys = {key.removeprefix("text_model."): file for key, file in keys.items()}
     with safe_open(path, "pt") as file:
-        state = {key: file.get_tensor(keys[key]).float().reshape(own[key].shape) for key in own if key in keys}
+
+        def tensor(spec):
+            name, first, last = re.fullmatch(r"([^\[ ]+)(?:\[(\d+):(\d+)\])?(?: T)?", spec).groups()
+            return file.get_tensor(name)[int(first) : int(last)] if first else file.get_tensor(name)
+
+        state = {key: tensor(keys[key]).float() for key in own if key in keys}
+        state = {key: (t.T if keys[key].endswith(" T") else t).reshape(own[key].shape) for key, t in state.items()}
     missing = [key for key in own if key not in state and not key.endswith("position_ids")]
     assert not missing, missing
     module.load_state_dict(state, strict=False, assign=True)
@@ -61,23 +71,56 @@ def model(kind, path):
     with torch.device("meta"):
         match kind:
             case "unet":
-                made, keys = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8), names("sd15.tsv", kind)
+                made, keys = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8), names("keys/sd15.tsv", kind)
             case "vae":
                 sides = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
                 channels = (128, 256, 512, 512)
                 made = AutoencoderKL(
                     block_out_channels=channels, down_block_types=sides[0], up_block_types=sides[1], layers_per_block=2
                 )
-                keys = names("sd15.tsv", kind)
+                keys = names("keys/sd15.tsv", kind)
             case "controlnet":
                 made = ControlNetModel(cross_attention_dim=768, attention_head_dim=8)
-                keys = names("controlnet_sd15.tsv")
+                keys = names("keys/controlnet_sd15.tsv")
     if kind == "text_encoder":
         config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_dim=768)
-        made, keys = CLIPTextModel(config), names("sd15.tsv", kind)
-        if not any(key in keys for key in made.state_dict()):
-            keys = {key.removeprefix("text_model."): file for key, file in keys.items()}
+        made, keys = CLIPTextModel(config), names("keys/sd15.tsv", kind)
     return fill(made, path, keys)
+
+
+def sdxl(part, path):
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    if part == "unet":
+        with torch.device("meta"):
+            made = UNet2DConditionModel(
+                block_out_channels=(320, 640, 1280), layers_per_block=2, cross_attention_dim=2048,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), use_linear_projection=True,
+                addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+            )  # fmt: skip
+    elif part == "text_encoder":
+        made = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12))
+    else:
+        made = CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280,
+                hidden_act="gelu",
+            )
+        )  # fmt: skip
+    return fill(made, path, names("sdxl/keys.tsv", part))
+
+
+def sdxl_texts(path):
+    """Context and pooled text of [negative, positive]: states before the last layer of both towers, side by side."""
+    both = torch.cat([tokens(""), tokens(TEXT)])
+    narrow = sdxl("text_encoder", path)(both, output_hidden_states=True).hidden_states[-2]
+    # The second tower's texts are filled up with 0.
+    ended = both.eq(49407).cumsum(1) > 1
+    wide = sdxl("text_encoder_2", path)(both.masked_fill(ended, 0), output_hidden_states=True)
+    return torch.cat([narrow, wide.hidden_states[-2]], -1), wide.text_embeds
 
 
 def tokens(text):
@@ -110,7 +153,7 @@ def draw(unet, contexts, extra=lambda x, t: {}):
         denoised = [x - sigma * e[None] for e in eps]
         guess = denoised[0] + (denoised[1] - denoised[0]) * CFG
         x = x + (x - guess) / sigma * (sigmas[i + 1] - sigma)
-    return x / 0.18215
+    return x
 
 
 def lora(unet, path):
@@ -144,11 +187,12 @@ WORKFLOWS = {
         "held.positive",
         "held.negative",
     ),
+    "SDXL": ("", "ckpt", "pos", "neg"),
     "LoRA": ("\n  taught: { type: LoraLoaderModelOnly, model: ckpt, lora_name: made, strength_model: 0.8 }", "taught", "pos", "neg"),
 }
 
 
-def flow(folder, models, case, precision):
+def flow(folder, models, case, arguments):
     """The picture flow draws, and the most memory it used."""
     nodes, model, positive, negative = WORKFLOWS[case]
     file = lambda sub: next((models / sub).glob("*.safetensors")).name
@@ -156,7 +200,7 @@ def flow(folder, models, case, precision):
         nodes = nodes.replace(word, file(sub) if word in nodes else "")
     (folder / "case.yaml").write_text(f"""flow: 1
 nodes:
-  ckpt: {{ type: LoadCheckpoint, file: sd15.safetensors }}
+  ckpt: {{ type: LoadCheckpoint, file: {'sdxl' if case == 'SDXL' else 'sd15'}.safetensors }}
   pos:  {{ type: CLIPTextEncode, clip: ckpt, text: "{TEXT}" }}
   neg:  {{ type: CLIPTextEncode, clip: ckpt, text: "" }}{nodes}
   out:  {{ type: KSampler, model: {model}, positive: {positive}, negative: {negative}, seed: {SEED}, steps: {STEPS}, cfg: {CFG},
@@ -165,7 +209,8 @@ nodes:
   save: {{ type: SaveImage, images: img, path: made.png }}
 """)
     command = [ROOT / "target/release/flow", "run", "case.yaml", "-q", "--no-cache", "--models", models]
-    command += ["--precision", precision, "--out", folder]
+    command += ["--precision", arguments.precision, "--out", folder]
+    command += ["--ram", arguments.ram] if arguments.ram else []
     process, peak = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL), 0
     # What the system tells at the end counts this process too, which has just been copied.
     while process.poll() is None:
@@ -179,6 +224,12 @@ nodes:
 
 
 def reference(folder, models, case):
+    if case == "SDXL":
+        checkpoint = models / "checkpoints/sdxl.safetensors"
+        contexts, pooled = sdxl_texts(checkpoint)
+        more = {"text_embeds": pooled, "time_ids": torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]] * 2)}
+        latent = draw(sdxl("unet", checkpoint), contexts, lambda x, t: {"added_cond_kwargs": more})
+        return decoded(latent / 0.13025, checkpoint)
     checkpoint = models / "checkpoints/sd15.safetensors"
     clip = model("text_encoder", checkpoint)
     contexts = torch.cat([clip(tokens(text)).last_hidden_state for text in ["", TEXT]])
@@ -225,8 +276,12 @@ def reference(folder, models, case):
                 added_cond_kwargs={"image_embeds": [both]},
             )
 
-    latent = draw(unet, contexts, extra)
+    latent = draw(unet, contexts, extra) / 0.18215
     del unet
+    return decoded(latent, checkpoint)
+
+
+def decoded(latent, checkpoint):
     picture = model("vae", checkpoint).decode(latent).sample[0]
     picture = ((picture + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
     return np.floor(picture.astype(np.float64) * 255)
@@ -236,6 +291,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", type=pathlib.Path)
     parser.add_argument("--precision", default="f32")
+    parser.add_argument("--ram", help="what flow may keep of models and results")
     parser.add_argument("--only", nargs="*", default=list(WORKFLOWS))
     arguments = parser.parse_args()
     models = arguments.models.resolve()
@@ -247,7 +303,7 @@ def main():
         large("product_teapot_canny.png").save(folder / "edges.png")
         for case in arguments.only:
             want = reference(folder, models, case)
-            got, peak = flow(folder, models, case, arguments.precision)
+            got, peak = flow(folder, models, case, arguments)
             error = ((got - want) ** 2).mean()
             psnr = 10 * np.log10(255**2 / error) if error else float("inf")
             print(

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 use candle_core::DType;
-use flow_diffusion::Size;
+use flow_diffusion::{Size, runtime::card_memory};
 use serde_json::{Value, json};
 
 use crate::{
@@ -94,6 +94,7 @@ impl Doctor {
             "cpu": { "threads": threads, "features": machine::cpu_features() },
             "memory": {
                 "main": machine::main_memory(),
+                "card": card_memory(&device).map(|(free, total)| json!({ "free": free, "total": total })),
                 "budget": unlimited(budgets.weights),
                 "results": budgets.results.host + budgets.results.device,
             },
@@ -165,6 +166,9 @@ fn text(report: &Value, folders: &[Folder]) -> String {
         bytes("/memory/main").unwrap_or_else(unknown),
         bytes("/memory/results").unwrap_or_else(unknown)
     );
+    if let (Some(free), Some(total)) = (bytes("/memory/card/free"), bytes("/memory/card/total")) {
+        let _ = writeln!(text, "VRAM       {free} of {total} free");
+    }
     if let Some(cache) = report["cache"].as_str() {
         let _ = writeln!(text, "cache      {cache}");
     }

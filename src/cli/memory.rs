@@ -4,6 +4,7 @@ use std::{env, str::FromStr};
 
 use anyhow::{Result, anyhow, bail};
 use candle_core::Device;
+use flow_diffusion::runtime::card_memory;
 use flow_graph::Bytes;
 
 use crate::machine;
@@ -100,7 +101,7 @@ impl Memory {
             // Nothing lies on a device.
             return Ok(Budgets { results: Bytes { host: ram / RESULTS, device: 0 }, weights: ram });
         }
-        let vram = self.vram()?;
+        let vram = self.vram(device)?;
         Ok(Budgets { results: Bytes { host: ram, device: vram / RESULTS }, weights: vram })
     }
 
@@ -117,12 +118,14 @@ impl Memory {
     ///
     /// # Errors
     /// When FLOW_VRAM holds no amount, or a share is asked for and the size is not known.
-    fn vram(&self) -> Result<u64> {
+    fn vram(&self, device: &Device) -> Result<u64> {
         let asked = asked(self.vram, "FLOW_VRAM")?;
         if let Some(Amount::Bytes(bytes)) = asked {
             return Ok(bytes);
         }
-        match (asked, machine::gpu_memory()) {
+        // The card's own driver knows which one it is; nvidia-smi counts in an order of its own.
+        let total = card_memory(device).map(|(_, total)| total).or_else(machine::gpu_memory);
+        match (asked, total) {
             // What does not fit is found out when it is tried: then what is unused goes.
             (None, None) => Ok(u64::MAX),
             (asked, total) => asked.unwrap_or(VRAM).of("--vram", total),

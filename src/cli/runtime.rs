@@ -74,9 +74,11 @@ pub fn device(place: Place, precision: Precision) -> Result<(Device, DType)> {
 
 fn gpu(number: usize) -> Result<Device> {
     if !candle_core::utils::cuda_is_available() {
-        bail!("this flow was built without CUDA; use --device cpu, or build it with --features cuda");
+        bail!(
+            "this flow was built without CUDA; use --device cpu, or build it with --features cuda (docs/gpu.md)"
+        );
     }
-    Device::new_cuda(number).map_err(|error| anyhow::anyhow!("cannot use cuda:{number}: {error}"))
+    flow_diffusion::runtime::gpu(number).map_err(|error| anyhow::anyhow!("cannot use cuda:{number}: {error}"))
 }
 
 /// Names what results on this device in this number type depend on, for their keys.

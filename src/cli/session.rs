@@ -78,7 +78,10 @@ impl Session {
             engine = engine.with_disk(kept.disk.clone());
         }
         let others = beside_weights(engine.kept(), device.is_cpu());
-        let runtime = Arc::new(Runtime::new(device, dtype, budgets.weights).beside(others));
+        let runtime = Runtime::new(device, dtype, budgets.weights).beside(others);
+        // Off until somebody has seen it work on a card: docs/gpu.md.
+        let graphs = std::env::var_os("FLOW_CUDA_GRAPHS").is_some_and(|value| value == "1");
+        let runtime = Arc::new(runtime.with_graphs(graphs));
         Ok(Self { engine, runtime, kept, previews: false })
     }
 

@@ -77,6 +77,13 @@ pub trait AttnProcessor: Debug + Send + Sync {
     /// If shapes do not fit or the device fails.
     fn attend(&self, call: &Call, next: Next) -> Result<Tensor>;
 
+    /// Which of its ways it goes in this step, if in all steps that go one way it does the same with tensors of the same
+    /// shapes, keeps nothing of them, and sends the device nothing of its own: then such a call can be recorded and
+    /// repeated. `None` if it has to be asked every time.
+    fn way(&self, _step: &Step) -> Option<u64> {
+        None
+    }
+
     /// The tensors it keeps, for whoever counts memory.
     fn tensors(&self) -> Vec<&Tensor> {
         Vec::new()
@@ -144,6 +151,20 @@ impl Patches {
     /// The processors around the layer `name`, innermost first.
     pub fn of(&self, name: &str) -> &[Arc<dyn AttnProcessor>] {
         self.processors.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Which way each of them goes; `None` if one has to be asked every time.
+    pub fn ways(&self, step: &Step) -> Option<Vec<u64>> {
+        // Where the two ways meet, waves are brought to the device.
+        if !self.meetings.is_empty() {
+            return None;
+        }
+        self.all().map(|processor| processor.way(step)).collect()
+    }
+
+    /// Whether these are those very patches, and not only alike.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.processors, &other.processors) && self.meetings == other.meetings
     }
 
     /// All processors.

@@ -3,6 +3,7 @@
 mod net;
 mod perturbed;
 mod prompts;
+mod replay;
 mod self_attention;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use candle_core::Tensor;
 
 use self::net::{Net, Window, cycle};
 use self::prompts::Placed;
+use self::replay::{Given, Replay};
 use self::self_attention::Looks;
 use crate::attention::{Patches, Row, Step};
 use crate::concat::{Concat, Sees};
@@ -21,7 +23,7 @@ use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
 use crate::samplers::Guess;
 use crate::sampling::Moment;
-use crate::unet::{Residuals, UNet};
+use crate::unet::Residuals;
 use crate::{Error, Result, Runtime};
 
 /// Texts of more than this many times the length of the shortest are not batched with it.
@@ -32,7 +34,7 @@ const NOTHING: f64 = 1e-37;
 /// A model under guidance, with its weights leased. Whatever does not change from step to step is computed when it is
 /// made.
 pub struct Guided<'a> {
-    unet: Arc<UNet>,
+    unet: Replay,
     model: &'a Model,
     guider: &'a Guider,
     /// The model's patches, and with those of perturbed-attention guidance if it is asked for.
@@ -104,7 +106,7 @@ impl<'a> Guided<'a> {
         // That is told from the unguided guess.
         let uncond = uncond || looks.is_some();
         let mut guided = Self {
-            unet: model.unet.load(rt)?,
+            unet: Replay::new(model.unet.load(rt)?, rt),
             model,
             guider,
             patches,
@@ -354,8 +356,9 @@ impl<'a> Guided<'a> {
             Some(beside) => Tensor::cat(&[&input, beside], 1)?,
             None => input,
         };
-        let patches = patches.unwrap_or(&self.patches);
-        let output = self.unet.forward(&input, timestep, &context, y.as_ref(), residuals, patches, &step)?;
+        let (context, y, patches) = (&context, y.as_ref(), patches.unwrap_or(&self.patches));
+        let given = Given { input: &input, timestep, context, y, residuals, patches, step: &step };
+        let output = self.unet.forward(given)?;
         Ok(match prediction {
             Prediction::Epsilon => (x - (output * sigma)?)?,
             Prediction::X0 => output,

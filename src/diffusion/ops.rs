@@ -5,13 +5,23 @@
 //! where candle is slow on the CPU, a fast form that takes over for contiguous f32 without gradients. Tests hold
 //! each fast form to its plain one.
 //!
+//! On an NVIDIA card our own kernels take over where there is one for the shapes (`kernels` says what they are asked to
+//! do, `cuda` runs them); else candle's operations compute there too.
+//!
 //! On the CPU, bf16 is a form of *weights*: activations stay f32, products are taken of bf16 factors and summed in
 //! f32. So a model loaded in bf16 takes and gives f32 there ([`activations`]).
 
 mod attention;
 mod conv;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod elementwise;
+#[cfg_attr(
+    not(any(test, feature = "cuda")),
+    expect(dead_code, reason = "only a device reads what its kernels are asked to do")
+)]
+mod kernels;
 mod linear;
 mod norm;
 
@@ -22,6 +32,10 @@ use self::cpu::Products;
 
 pub use attention::{attention, attention_like};
 pub use conv::{Around, Conv2d, Padding};
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::graph::{Graph, remembering};
+#[cfg(feature = "cuda")]
+pub use cuda::{memory, open};
 pub use elementwise::{
     geglu, gelu_erf, join, leaky_relu, pixel_shuffle, pixel_unshuffle, quick_gelu, silu, upsample_nearest,
 };
@@ -33,6 +47,30 @@ fn fast(tensors: &[&Tensor]) -> bool {
     tensors
         .iter()
         .all(|t| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous() && !t.track_op())
+}
+
+/// Whether a device may have kernels of ours for these tensors.
+fn on_device(tensors: &[&Tensor]) -> bool {
+    #[cfg(feature = "cuda")]
+    return cuda::takes(tensors);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = tensors;
+        false
+    }
+}
+
+/// What our own kernels compute of these tensors on a device; `None` where there is no such device, or `program` has no
+/// kernel for the shapes.
+fn device(
+    tensors: &[&Tensor],
+    program: impl FnOnce() -> Option<kernels::Program>,
+) -> candle_core::Result<Option<Tensor>> {
+    let Some(program) = on_device(tensors).then(program).flatten() else { return Ok(None) };
+    #[cfg(feature = "cuda")]
+    return cuda::run(&program, tensors[0].device()).map(Some);
+    #[cfg(not(feature = "cuda"))]
+    candle_core::bail!("{program:?} has no device to run on")
 }
 
 /// The number type of activations in a model whose weights `vb` gives.

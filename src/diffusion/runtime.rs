@@ -14,12 +14,14 @@ pub struct Runtime {
     pub dtype: DType,
     /// The weights in use.
     pub store: WeightStore,
+    /// Whether a model's calls are recorded and repeated, on a device that can.
+    pub graphs: bool,
 }
 
 impl Runtime {
     /// A runtime that holds at most `budget` bytes of weights.
     pub fn new(device: Device, dtype: DType, budget: u64) -> Self {
-        Self { device, dtype, store: WeightStore::new(budget) }
+        Self { device, dtype, store: WeightStore::new(budget), graphs: false }
     }
 
     /// What networks compute in that are too small to gain from halves: f32 where bf16 is a form of weights only.
@@ -31,6 +33,12 @@ impl Runtime {
     #[must_use]
     pub fn beside(self, others: Others) -> Self {
         Self { store: self.store.beside(others), ..self }
+    }
+
+    /// The same runtime, recording and repeating the calls of models or not.
+    #[must_use]
+    pub fn with_graphs(self, graphs: bool) -> Self {
+        Self { graphs, ..self }
     }
 
     /// The CPU in f32, without a limit.
@@ -50,6 +58,28 @@ impl Runtime {
     /// way; results stay, since they cost more to make again than tiles do.
     pub fn make_room(&self, bytes: u64) -> bool {
         self.store.make_room(bytes) && (!self.device.is_cpu() || host_gives(bytes))
+    }
+}
+
+/// Opens graphics card number `number`, with one stream for all that is computed there.
+///
+/// # Errors
+/// If this build has no CUDA, or there is no such card.
+pub fn gpu(number: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    return Ok(crate::ops::open(number)?);
+    #[cfg(not(feature = "cuda"))]
+    Ok(Device::new_cuda(number)?)
+}
+
+/// Free and total memory of a graphics card in bytes, as its driver tells; `None` for the CPU.
+pub fn card_memory(device: &Device) -> Option<(u64, u64)> {
+    #[cfg(feature = "cuda")]
+    return crate::ops::memory(device).ok();
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        None
     }
 }
 
@@ -109,6 +139,12 @@ mod tests {
         let (work, calls) = failing(1, || Error::Mismatch("no".into()));
         assert!(Runtime::cpu().retried("it", work).is_err());
         assert_eq!(calls.get(), 1);
+    }
+
+    #[test]
+    fn the_cpu_has_no_card_memory() {
+        assert_eq!(card_memory(&Device::Cpu), None);
+        assert!(gpu(usize::MAX).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The UNet of Stable Diffusion 1.x, 2.x and XL (diffusers' `UNet2DConditionModel`).
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::attention::{Patches, Step};
@@ -128,10 +128,29 @@ impl UNet {
         step: &Step,
     ) -> Result<Tensor> {
         check_inputs(x, context, self.in_channels, self.context_dim, step)?;
+        let time = self.embed(timestep, y, x.device())?;
+        self.forward_at(x, &time, context, residuals, patches, step)
+    }
+
+    /// What the time, and of SDXL `y`, comes to for every block: `[B or 1, 4 · model channels]`.
+    pub(crate) fn embed(&self, timestep: f64, y: Option<&Tensor>, device: &Device) -> Result<Tensor> {
+        self.encoder.embed(timestep, y, self.dtype, device)
+    }
+
+    /// [`UNet::forward`] at an embedded time, of inputs that fit: on a device it reads and sends nothing but small
+    /// numbers that are the same for the same shapes.
+    pub(crate) fn forward_at(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        context: &Tensor,
+        residuals: Option<&Residuals>,
+        patches: &Patches,
+        step: &Step,
+    ) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
         let context = context.to_dtype(self.dtype)?;
-        let time = self.encoder.embed(timestep, y, self.dtype, x.device())?;
-        let pass = Pass { time: &time, context: &context, patches, step, latent: (height, width) };
+        let pass = Pass { time, context: &context, patches, step, latent: (height, width) };
         let x = ops::to_nhwc(&x.to_dtype(self.dtype)?)?;
         let features = residuals.map_or(&[][..], |residuals| &residuals.input);
         let (mut skips, mut h) = self.encoder.forward(&x, None, features, &pass)?;

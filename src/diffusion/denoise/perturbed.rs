@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::attention::{AttnProcessor, Call, Next, Patches};
+use crate::attention::{AttnProcessor, Call, Next, Patches, Step};
 use crate::unet_config::UNetConfig;
 use crate::{Result, attn_layers::attn_layers};
 
@@ -15,6 +15,10 @@ struct Identity;
 impl AttnProcessor for Identity {
     fn attend(&self, call: &Call, _next: Next) -> Result<Tensor> {
         call.attn.values(call.context)
+    }
+
+    fn way(&self, _step: &Step) -> Option<u64> {
+        Some(0)
     }
 }
 

@@ -91,6 +91,15 @@ impl AttnProcessor for IpAttn {
         Ok((text + image)?)
     }
 
+    fn way(&self, step: &Step) -> Option<u64> {
+        match (self.active(step), &self.mask) {
+            (false, _) => Some(0),
+            (true, None) => Some(1),
+            // A mask is made on the host for the shapes it meets.
+            (true, Some(_)) => None,
+        }
+    }
+
     fn tensors(&self) -> Vec<&Tensor> {
         vec![&self.k, &self.v]
     }

@@ -3,6 +3,7 @@ use candle_core::{D, DType, Result, Tensor};
 use super::{
     Linear,
     cpu::{self, Products},
+    kernels,
 };
 
 /// Scaled dot-product attention with heads side by side in the last dimension: `q` `[B, N, C]`, `k` and `v`
@@ -49,8 +50,36 @@ fn run(
         }
         return fast(q, k, v, heads, mask);
     }
+    if super::on_device(&[q, k, v]) {
+        return on_device(q, k, v, heads, mask);
+    }
     plain(q, k, v, heads, mask)
 }
+
+/// In tiles where there is a kernel; else with scores in memory, for as many queries at once as keep them small.
+fn on_device(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Option<&Tensor>) -> Result<Tensor> {
+    let ((batch, n, _), m) = (q.dims3()?, k.dim(1)?);
+    let mask = mask.map(|mask| mask.to_dtype(DType::F32)?.broadcast_as((batch, heads, n, m))).transpose()?;
+    let mask = mask.as_ref();
+    if let Some(y) = super::device(&[q, k, v], || kernels::attention(q, k, v, heads, mask))? {
+        return Ok(y);
+    }
+    let block = (DEVICE_SCORES / (batch * heads * m).max(1)).clamp(1, n.max(1));
+    let mut parts = vec![];
+    for first in (0..n).step_by(block) {
+        let rows = block.min(n - first);
+        let mask = mask.map(|mask| mask.narrow(2, first, rows)).transpose()?;
+        parts.push(plain(&q.narrow(1, first, rows)?, k, v, heads, mask.as_ref())?);
+    }
+    match parts.len() {
+        0 => plain(q, k, v, heads, mask),
+        1 => Ok(parts.remove(0)),
+        _ => Tensor::cat(&parts, 1),
+    }
+}
+
+/// Scores held at once on a device, in values: 512 MB in f32.
+const DEVICE_SCORES: usize = 128 << 20;
 
 /// Scores held at once by the fast form, in values: 8 MB stay in a cache.
 const SCORES: usize = 2 << 20;
@@ -105,6 +134,9 @@ pub(super) fn plain(
         None => scores,
     };
     // candle's fused softmax has no backward; this one has.
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
-    weights.matmul(&v)?.transpose(1, 2)?.flatten_from(2)
+    let weights = match scores.device().is_cpu() || scores.track_op() {
+        true => candle_nn::ops::softmax(&scores, D::Minus1)?,
+        false => candle_nn::ops::softmax_last_dim(&scores)?,
+    };
+    weights.to_dtype(v.dtype())?.matmul(&v)?.transpose(1, 2)?.flatten_from(2)
 }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::{
     GroupNorm,
     cpu::{self, Packed, Products},
+    kernels::{self, Taps},
 };
 
 /// Zeros around a picture before a convolution.
@@ -18,7 +19,7 @@ pub enum Padding {
 
 impl Padding {
     /// Zeros before and after, the same in both directions.
-    fn sides(self) -> (usize, usize) {
+    pub(super) fn sides(self) -> (usize, usize) {
         match self {
             Self::Same(n) => (n, n),
             Self::BottomRight => (0, 1),
@@ -49,6 +50,8 @@ enum Kernel {
     Packed(Packed, Option<Vec<f32>>),
     /// `[k · k · in, out]`: what the values under the kernel are multiplied by, on a CPU without our tiles.
     Gathered(Tensor),
+    /// `[out, k · k · in]`, for a device's kernels.
+    Filters(Tensor),
 }
 
 /// What is done in the same pass as a convolution.
@@ -66,6 +69,8 @@ pub struct Around<'a> {
 
 /// Bytes of values under the kernel gathered at once.
 const GATHERED: usize = 32 << 20;
+/// The same on a device.
+const GATHERED_ON_DEVICE: usize = 256 << 20;
 
 impl Conv2d {
     /// From a weight `[out, in, k, k]` as files have it, and a bias `[out]`.
@@ -94,12 +99,14 @@ impl Conv2d {
             Kernel::Packed(cpu::pack(products, (outputs, size * size, inputs), &weight)?, bias)
         } else {
             let weight = super::plain_weight(weight)?;
-            match super::fast(&[&weight]) {
-                true => {
-                    let gathered = weight.permute((2, 3, 1, 0))?.reshape((size * size * inputs, outputs))?;
-                    Kernel::Gathered(gathered.contiguous()?)
-                }
-                false => Kernel::Plain(weight),
+            let row = size * size * inputs;
+            if super::fast(&[&weight]) {
+                let gathered = weight.permute((2, 3, 1, 0))?.reshape((row, outputs))?;
+                Kernel::Gathered(gathered.contiguous()?)
+            } else if super::on_device(&[&weight]) {
+                Kernel::Filters(weight.permute((0, 2, 3, 1))?.reshape((outputs, row))?.contiguous()?)
+            } else {
+                Kernel::Plain(weight)
             }
         };
         Ok(Self { weight, bias, inputs, outputs, size, stride, padding })
@@ -146,7 +153,14 @@ impl Conv2d {
         let normal = norm.map(|norm| norm.forward_silu(x)).transpose()?;
         let x = normal.as_ref().unwrap_or(x);
         let large = enlarged.map(|(height, width)| super::upsample_nearest(x, height, width)).transpose()?;
-        let mut y = self.forward(large.as_ref().unwrap_or(x))?;
+        let x = large.as_ref().unwrap_or(x);
+        if let Kernel::Filters(filters) = &self.weight {
+            self.check(x)?;
+            if let Some(y) = self.on_device(x, filters, shift, beside)? {
+                return Ok(y);
+            }
+        }
+        let mut y = self.forward(x)?;
         if let Some(shift) = shift {
             y = y.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?;
         }
@@ -182,6 +196,13 @@ impl Conv2d {
                 let shape = (self.size, self.size, self.inputs, self.outputs);
                 self.plain(x, &weight.reshape(shape)?.permute((3, 2, 0, 1))?.contiguous()?)
             }
+            Kernel::Filters(filters) => match self.on_device(x, filters, None, None)? {
+                Some(y) => Ok(y),
+                None => {
+                    let shape = (self.outputs, self.size, self.size, self.inputs);
+                    self.plain(x, &filters.reshape(shape)?.permute((0, 3, 1, 2))?.contiguous()?)
+                }
+            },
             Kernel::Plain(weight) => self.plain(x, weight),
         }
     }
@@ -253,6 +274,56 @@ impl Conv2d {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
         }
+    }
+
+    /// On a device: cuDNN's, or the values under the kernel times the filters; `None` where there are no kernels for it.
+    fn on_device(
+        &self,
+        x: &Tensor,
+        filters: &Tensor,
+        shift: Option<&Tensor>,
+        beside: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        if !super::on_device(&[x, filters, shift.unwrap_or(x), beside.unwrap_or(x)]) {
+            return Ok(None);
+        }
+        let (batch, height, width, _) = x.dims4()?;
+        let (before, after) = self.padding.sides();
+        let out = |n: usize| (before + n + after - self.size) / self.stride + 1;
+        let taps = Taps { out: (out(height), out(width)), size: self.size, stride: self.stride, before };
+        let shape = (batch, taps.out.0, taps.out.1, self.outputs);
+        if let Some(beside) = beside.filter(|beside| beside.dims4().ok() != Some(shape)) {
+            candle_core::bail!("to a convolution's result {shape:?} is added {:?}", beside.dims());
+        }
+        #[cfg(feature = "cudnn")]
+        if let (Some(bias), true) = (&self.bias, before == after) {
+            // A shift of all pictures is part of the bias.
+            let all = shift.filter(|shift| shift.elem_count() == self.outputs);
+            let shifted = all.map(|shift| shift.flatten_all()? + bias).transpose()?;
+            let rest = shift.filter(|_| shifted.is_none());
+            let bias = shifted.as_ref().unwrap_or(bias);
+            let sum = beside.filter(|_| rest.is_none());
+            if let Some(y) = super::cuda::cudnn::convolve(x, filters, bias, sum, taps)? {
+                return match rest {
+                    None => Ok(Some(y)),
+                    Some(_) => super::device(&[&y], || kernels::finish(&y, None, rest, beside)),
+                };
+            }
+        }
+        let pixels = batch * taps.out.0 * taps.out.1;
+        let row = self.size * self.size * self.inputs;
+        let at_once = (GATHERED_ON_DEVICE / (x.dtype().size_in_bytes() * row).max(1)).clamp(1, pixels.max(1));
+        let mut parts = vec![];
+        for first in (0..pixels).step_by(at_once) {
+            let count = at_once.min(pixels - first);
+            let Some(values) = super::device(&[x], || kernels::gather(x, taps, first, count))? else {
+                return Ok(None);
+            };
+            parts.push(values.matmul(&filters.t()?)?);
+        }
+        let y = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
+        let y = y.reshape(shape)?;
+        super::device(&[&y], || kernels::finish(&y, self.bias.as_ref(), shift, beside))
     }
 
     /// Gathers the values under the kernel for some lines of the result, multiplies, goes on.

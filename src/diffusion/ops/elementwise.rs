@@ -1,7 +1,7 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{cpu, fast};
+use super::{cpu, device, fast, kernels};
 
 /// `x · sigmoid(x)`.
 ///
@@ -54,6 +54,9 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     if fast(&[x]) {
         return fast_geglu(x, width / 2);
     }
+    if let Some(y) = device(&[x], || kernels::geglu(x, None))? {
+        return Ok(y);
+    }
     let halves = x.chunk(2, D::Minus1)?;
     &halves[0] * gelu_erf(&halves[1].contiguous()?)?
 }
@@ -93,6 +96,9 @@ pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tenso
                 }
             });
         });
+    }
+    if let Some(y) = device(&[x], || kernels::enlarge(x, height, width))? {
+        return Ok(y);
     }
     let pick = |to: usize, from: usize| {
         Tensor::from_vec((0..to).map(|i| (i * from / to) as u32).collect(), to, x.device())

@@ -1,9 +1,10 @@
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::{
     LayerNorm,
     cpu::{self, Packed, Products},
+    kernels,
 };
 
 /// `y = x Wᵀ + b` over the last dimension; also a 1×1 convolution on NHWC.
@@ -128,6 +129,22 @@ impl Linear {
                     cpu::Linear { beside: Some(beside), ..tiled(weight, bias) }.run(x, y);
                 })
             }
+            Matrix::Plain(weight)
+                if super::on_device(&[x, weight, beside])
+                    && x.dims().last() == Some(&inputs)
+                    && beside.elem_count() == rows * outputs =>
+            {
+                let product = product(x, weight)?.reshape(beside.shape())?;
+                let bias = self.bias.as_ref();
+                let sum = super::device(&[&product, beside], || {
+                    kernels::finish(&product, bias, None, Some(beside))
+                })?;
+                match (sum, bias) {
+                    (Some(sum), _) => Ok(sum),
+                    (None, Some(bias)) => beside + product.broadcast_add(bias)?,
+                    (None, None) => beside + product,
+                }
+            }
             _ => beside + self.forward(x)?.reshape(beside.shape())?,
         }
     }
@@ -142,16 +159,34 @@ impl Linear {
         let (&[ref before @ .., last], Some((scale, shift)), Matrix::Packed { weight, bias, .. }) =
             (x.dims(), norm.fast_values()?, &self.weight)
         else {
-            return super::geglu(&self.forward(&norm.forward(x)?)?);
+            return self.geglu(&norm.forward(x)?);
         };
         if last != inputs || scale.len() != inputs || !super::fast(&[x]) || !cpu::Linear::can_be_gated(weight)
         {
-            return super::geglu(&self.forward(&norm.forward(x)?)?);
+            return self.geglu(&norm.forward(x)?);
         }
         let norm = cpu::LayerNorm { eps: norm.eps, weight: &scale, bias: &shift };
         cpu::map1(x, [before, &[outputs / 2]].concat(), |x, y| {
             cpu::Linear { norm: Some(norm), ..tiled(weight, bias) }.run_gated(x, y);
         })
+    }
+
+    /// [`super::geglu`] of the results, on a device with the bias in the same pass.
+    fn geglu(&self, x: &Tensor) -> Result<Tensor> {
+        if let (Matrix::Plain(weight), Some(bias)) = (&self.weight, &self.bias)
+            && super::on_device(&[x, weight, bias])
+            && x.dim(D::Minus1)? == weight.dim(1)?
+        {
+            let product = product(x, weight)?;
+            let gated = super::device(&[&product, bias], || kernels::geglu(&product, Some(bias)))?;
+            if let Some(y) = gated {
+                let mut shape = x.dims().to_vec();
+                shape.pop();
+                shape.push(y.dim(1)?);
+                return y.reshape(shape);
+            }
+        }
+        super::geglu(&self.forward(x)?)
     }
 
     fn sizes(&self) -> Result<(usize, usize)> {
@@ -162,18 +197,25 @@ impl Linear {
     }
 
     fn plain(&self, x: &Tensor, weight: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
-        // One matrix of all rows: a batch of small ones would be a loop of small products.
-        let y = x.reshape(((), weight.dim(1)?))?.matmul(&weight.t()?)?;
+        let y = product(x, weight)?;
         let y = match &self.bias {
             Some(bias) if super::fast(&[&y, bias]) => {
                 cpu::add_bias(&y, bias)?;
                 y
             }
-            Some(bias) => y.broadcast_add(bias)?,
+            Some(bias) => match super::device(&[&y, bias], || kernels::finish(&y, Some(bias), None, None))? {
+                Some(y) => y,
+                None => y.broadcast_add(bias)?,
+            },
             None => y,
         };
         y.reshape(shape)
     }
+}
+
+/// Rows times the weight, `[rows, out]`. One matrix of all rows: a batch of small ones would be a loop of small products.
+fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    x.reshape(((), weight.dim(1)?))?.matmul(&weight.t()?)
 }
 
 fn tiled<'a>(weight: &'a Packed, bias: &'a Option<Vec<f32>>) -> cpu::Linear<'a> {

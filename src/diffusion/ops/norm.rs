@@ -1,7 +1,7 @@
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::cpu;
+use super::{cpu, kernels};
 
 /// The values of a weight and a bias, if the fast form may take them.
 fn fast_values(weight: &Tensor, bias: &Tensor) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
@@ -59,6 +59,13 @@ impl GroupNorm {
         }
         if super::fast(&[x, &self.weight, &self.bias]) {
             return self.fast(x, silu);
+        }
+        let (weight, bias) = (&self.weight, &self.bias);
+        let on_device = super::device(&[x, weight, bias], || {
+            kernels::group_norm(x, weight, bias, (self.groups, self.eps), silu)
+        })?;
+        if let Some(y) = on_device {
+            return Ok(y);
         }
         let y = self.plain(x)?;
         if silu { super::silu(&y) } else { Ok(y) }
@@ -142,7 +149,12 @@ impl LayerNorm {
                 cpu::LayerNorm { eps: self.eps, weight: w, bias: b }.normalise(x, y);
             });
         }
-        self.plain(x)
+        let (weight, bias) = (&self.weight, &self.bias);
+        let on_device = super::device(&[x, weight, bias], || kernels::layer_norm(x, weight, bias, self.eps))?;
+        match on_device {
+            Some(y) => Ok(y),
+            None => self.plain(x),
+        }
     }
 
     /// Weight and bias, if the fast form may take them.

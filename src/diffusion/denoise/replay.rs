@@ -1,0 +1,59 @@
+//! The model's calls, step after step: on a device that wants it, what one call puts on the stream is recorded and repeated.
+
+#[cfg(feature = "cuda")]
+mod recorded;
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::attention::{Patches, Step};
+use crate::unet::{Residuals, UNet};
+use crate::{Result, Runtime};
+
+/// What a call of the model is given.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub input: &'a Tensor,
+    pub timestep: f64,
+    pub context: &'a Tensor,
+    pub y: Option<&'a Tensor>,
+    pub residuals: Option<&'a Residuals>,
+    pub patches: &'a Patches,
+    pub step: &'a Step,
+}
+
+/// A model and what is remembered of its calls.
+pub(super) struct Replay {
+    unet: Arc<UNet>,
+    #[cfg(feature = "cuda")]
+    recorded: Option<recorded::Recorded>,
+}
+
+impl Replay {
+    pub fn new(unet: Arc<UNet>, rt: &Runtime) -> Self {
+        #[cfg(not(feature = "cuda"))]
+        let _ = rt;
+        Self {
+            unet,
+            #[cfg(feature = "cuda")]
+            recorded: (rt.graphs && rt.device.is_cuda()).then(recorded::Recorded::default),
+        }
+    }
+
+    /// What [`UNet::forward`] gives.
+    pub fn forward(&mut self, given: Given) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(recorded) = &mut self.recorded {
+            return recorded.forward(&self.unet, given);
+        }
+        given.run(&self.unet)
+    }
+}
+
+impl Given<'_> {
+    fn run(self, unet: &UNet) -> Result<Tensor> {
+        let Self { input, timestep, context, y, residuals, patches, step } = self;
+        unet.forward(input, timestep, context, y, residuals, patches, step)
+    }
+}
