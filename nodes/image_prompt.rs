@@ -38,6 +38,7 @@ pub(crate) struct Viewer<'a> {
     adapter: &'a IpAdapter,
     vision: Option<&'a ClipVision>,
     uncond: Uncond,
+    middle_block: bool,
     /// Pictures encoded at once; 0 is all of them.
     pub at_once: usize,
 }
@@ -51,7 +52,13 @@ impl<'a> Viewer<'a> {
         uncond: Uncond,
     ) -> Self {
         let vision = clip_vision.or(adapter.clip_vision.as_ref());
-        Self { runtime, adapter, vision, uncond, at_once: 0 }
+        Self { runtime, adapter, vision, uncond, middle_block: true, at_once: 0 }
+    }
+
+    /// The same, which adapts the middle block of a model or leaves it out.
+    #[must_use]
+    pub fn with_middle_block(self, middle_block: bool) -> Self {
+        Self { middle_block, ..self }
     }
 
     /// Pictures and what is opposed to them: `negative`, else what stands for no picture.
@@ -134,7 +141,8 @@ impl<'a> Viewer<'a> {
         embeds: &ImageEmbeds,
         options: &IpOptions,
     ) -> Result<Model, NodeError> {
-        let model = apply(self.runtime, model, &self.adapter.source, embeds, options);
+        let options = IpOptions { middle_block: self.middle_block, ..options.clone() };
+        let model = apply(self.runtime, model, &self.adapter.source, embeds, &options);
         model.map(Model).map_err(|error| NodeError::from(error).at("ipadapter"))
     }
 }

@@ -37,6 +37,9 @@ pub struct IPAdapter {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapter {
@@ -56,7 +59,8 @@ impl Node for IPAdapter {
             "V only",
             self.attn_mask.as_deref(),
         )?;
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         viewer.applied(&self.model, &viewer.embeds(&self.image, None)?, &options)
     }
 

@@ -51,6 +51,9 @@ pub struct IPAdapterApply {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterApply {
@@ -66,7 +69,8 @@ impl Node for IPAdapterApply {
         let common =
             options(self.weight, &self.weight_type, window, &self.embeds_scaling, self.attn_mask.as_deref())?;
         let options = IpOptions { combine: combine(&self.combine_embeds)?, ..common };
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         let negative = self.image_negative.as_deref();
         let embeds = match (&self.image, &self.clip_vision_output) {
             (Some(image), None) => viewer.embeds(image, negative)?,

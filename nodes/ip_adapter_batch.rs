@@ -45,6 +45,9 @@ pub struct IPAdapterBatch {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterBatch {
@@ -60,7 +63,8 @@ impl Node for IPAdapterBatch {
         let common =
             options(self.weight, &self.weight_type, window, &self.embeds_scaling, self.attn_mask.as_deref())?;
         let options = IpOptions { unfold: true, ..common };
-        let mut viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let mut viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         viewer.at_once = self.encode_batch_size;
         let embeds = viewer.embeds(&self.image, self.image_negative.as_deref())?;
         viewer.applied(&self.model, &embeds, &options)

@@ -42,6 +42,9 @@ pub struct IPAdapterEmbeds {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterEmbeds {
@@ -56,7 +59,8 @@ impl Node for IPAdapterEmbeds {
         let window = (self.start_at, self.end_at);
         let options =
             options(self.weight, &self.weight_type, window, &self.embeds_scaling, self.attn_mask.as_deref())?;
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         let uncond = match &self.neg_embed {
             Some(embeds) => Some(embeds.features.clone()),
             None => viewer.no_picture()?,

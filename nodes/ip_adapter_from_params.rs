@@ -31,6 +31,9 @@ pub struct IPAdapterFromParams {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterFromParams {
@@ -38,7 +41,8 @@ impl Node for IPAdapterFromParams {
 
     fn run(self, cx: &Context) -> Result<Model, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         let combine = combine(&self.combine_embeds)?;
         let mut model = Model::clone(&self.model);
         // Weight 0 adds nothing, so nothing is encoded for it.

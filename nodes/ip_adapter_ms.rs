@@ -54,6 +54,9 @@ pub struct IPAdapterMS {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterMS {
@@ -73,7 +76,8 @@ impl Node for IPAdapterMS {
             combine: combine(&self.combine_embeds)?,
             ..common
         };
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         let embeds = viewer.embeds(&self.image, self.image_negative.as_deref())?;
         viewer.applied(&self.model, &embeds, &options)
     }

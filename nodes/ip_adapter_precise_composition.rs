@@ -45,6 +45,9 @@ pub struct IPAdapterPreciseComposition {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterPreciseComposition {
@@ -62,7 +65,8 @@ impl Node for IPAdapterPreciseComposition {
         )?;
         let combine = combine(&self.combine_embeds)?;
         let options = IpOptions { boost: Some(self.composition_boost), combine, ..common };
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         let embeds = viewer.embeds(&self.image, self.image_negative.as_deref())?;
         viewer.applied(&self.model, &embeds, &options)
     }

@@ -54,6 +54,9 @@ pub struct IPAdapterStyleComposition {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterStyleComposition {
@@ -80,7 +83,8 @@ impl Node for IPAdapterStyleComposition {
             combine: combine(&self.combine_embeds)?,
             ..common
         };
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         let style = viewer.embeds(&self.image_style, self.image_negative.as_deref())?;
         let composition = Some(viewer.features(&self.image_composition)?);
         viewer.applied(&self.model, &ImageEmbeds { composition, ..style }, &options)

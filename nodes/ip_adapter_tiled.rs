@@ -59,6 +59,9 @@ pub struct IPAdapterTiled {
     /// What stands for "no picture" with Plus and full-face adapters; base adapters always take zeros.
     #[input(default = "gray", comfy = "black")]
     uncond: Uncond,
+    /// Whether the middle block is adapted too, as adapters are trained; IPAdapter_plus, and so graphs of ComfyUI, leave it out.
+    #[input(default = true, comfy = false)]
+    middle_block: bool,
 }
 
 impl Node for IPAdapterTiled {
@@ -75,7 +78,8 @@ impl Node for IPAdapterTiled {
         )?;
         let combine = combine(&self.combine_embeds)?;
         let (image, mask) = self.fitted()?;
-        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond);
+        let viewer = Viewer::new(&runtime, &self.ipadapter, self.clip_vision.as_deref(), self.uncond)
+            .with_middle_block(self.middle_block);
         let places = places(image.height, image.width);
         let mut model = Model::clone(&self.model);
         let (mut tiles, mut masks) = (Vec::new(), Vec::new());

@@ -12,7 +12,12 @@ mod canny_detect;
 mod cfg_guider;
 mod checkpoint_loader;
 mod checkpoint_save;
+mod clip_attention_multiply;
 mod clip_loader;
+mod clip_merge_add;
+mod clip_merge_simple;
+mod clip_merge_subtract;
+mod clip_save;
 mod clip_set_last_layer;
 mod clip_text_encode;
 mod clip_text_encode_sdxl;
@@ -29,6 +34,8 @@ mod conditioning_set_timestep_range;
 mod conditioning_zero_out;
 mod control_net_apply;
 mod crop_mask;
+mod depth_detect;
+mod differential_diffusion;
 mod diffusers_loader;
 mod disable_noise;
 mod dual_cfg_guider;
@@ -41,6 +48,8 @@ mod exponential_scheduler;
 mod extent;
 mod feather_mask;
 mod flip_sigmas;
+mod free_u;
+mod free_u_v2;
 mod grow_mask;
 mod image_batch;
 mod image_blend;
@@ -116,6 +125,7 @@ mod mask_composite;
 mod mask_to_image;
 mod model_file;
 mod model_merge_add;
+mod model_merge_blocks;
 mod model_merge_simple;
 mod model_merge_subtract;
 mod model_sampling_continuous_edm;
@@ -129,6 +139,7 @@ mod polyexponential_scheduler;
 mod porter_duff_image_composite;
 mod prep_image_for_clip_vision;
 mod preview_image;
+mod previewer;
 mod random_noise;
 mod repeat_image_batch;
 mod repeat_latent_batch;
@@ -156,12 +167,15 @@ mod split_image_with_alpha;
 mod split_sigmas;
 mod split_sigmas_denoise;
 mod threshold_mask;
+mod unet_cross_attention_multiply;
 mod unet_loader;
+mod unet_self_attention_multiply;
 mod vae_decode;
 mod vae_decode_tiled;
 mod vae_encode;
 mod vae_encode_for_inpaint;
 mod vae_encode_tiled;
+mod vae_save;
 mod vp_scheduler;
 
 use std::path::Path;
@@ -185,7 +199,12 @@ pub fn registry() -> Registry {
         .add::<cfg_guider::CFGGuider>()
         .add::<checkpoint_loader::CheckpointLoader>()
         .add::<checkpoint_save::CheckpointSave>()
+        .add::<clip_attention_multiply::CLIPAttentionMultiply>()
         .add::<clip_loader::CLIPLoader>()
+        .add::<clip_merge_add::CLIPMergeAdd>()
+        .add::<clip_merge_simple::CLIPMergeSimple>()
+        .add::<clip_merge_subtract::CLIPMergeSubtract>()
+        .add::<clip_save::CLIPSave>()
         .add::<clip_set_last_layer::CLIPSetLastLayer>()
         .add::<clip_text_encode::CLIPTextEncode>()
         .add::<clip_text_encode_sdxl::CLIPTextEncodeSDXL>()
@@ -202,6 +221,8 @@ pub fn registry() -> Registry {
         .add::<conditioning_zero_out::ConditioningZeroOut>()
         .add::<control_net_apply::ControlNetApply>()
         .add::<crop_mask::CropMask>()
+        .add::<depth_detect::DepthDetect>()
+        .add::<differential_diffusion::DifferentialDiffusion>()
         .add::<diffusers_loader::DiffusersLoader>()
         .add::<disable_noise::DisableNoise>()
         .add::<dual_cfg_guider::DualCFGGuider>()
@@ -212,6 +233,8 @@ pub fn registry() -> Registry {
         .add::<exponential_scheduler::ExponentialScheduler>()
         .add::<feather_mask::FeatherMask>()
         .add::<flip_sigmas::FlipSigmas>()
+        .add::<free_u::FreeU>()
+        .add::<free_u_v2::FreeU_V2>()
         .add::<grow_mask::GrowMask>()
         .add::<image_batch::ImageBatch>()
         .add::<image_blend::ImageBlend>()
@@ -284,6 +307,7 @@ pub fn registry() -> Registry {
         .add::<mask_composite::MaskComposite>()
         .add::<mask_to_image::MaskToImage>()
         .add::<model_merge_add::ModelMergeAdd>()
+        .add::<model_merge_blocks::ModelMergeBlocks>()
         .add::<model_merge_simple::ModelMergeSimple>()
         .add::<model_merge_subtract::ModelMergeSubtract>()
         .add::<model_sampling_continuous_edm::ModelSamplingContinuousEDM>()
@@ -321,12 +345,15 @@ pub fn registry() -> Registry {
         .add::<split_sigmas::SplitSigmas>()
         .add::<split_sigmas_denoise::SplitSigmasDenoise>()
         .add::<threshold_mask::ThresholdMask>()
+        .add::<unet_cross_attention_multiply::UNetCrossAttentionMultiply>()
         .add::<unet_loader::UNETLoader>()
+        .add::<unet_self_attention_multiply::UNetSelfAttentionMultiply>()
         .add::<vae_decode::VAEDecode>()
         .add::<vae_decode_tiled::VAEDecodeTiled>()
         .add::<vae_encode::VAEEncode>()
         .add::<vae_encode_for_inpaint::VAEEncodeForInpaint>()
         .add::<vae_encode_tiled::VAEEncodeTiled>()
+        .add::<vae_save::VAESave>()
         .add::<vp_scheduler::VPScheduler>();
     registry
 }

@@ -43,9 +43,10 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
         Part::IpAdapter => (&["ipadapter_file"], "LoadIPAdapter"),
         Part::ControlNet | Part::T2iAdapter => (&["control_net_name"], "LoadControlNet"),
         Part::Upscaler => (&["model_name"], "LoadUpscaleModel"),
+        Part::Depth => (&["ckpt_name"], "DepthDetect"),
         Part::Lora => (&["lora_name"], "LoraLoader"),
         Part::UNet => (&["ckpt_name", "vae_name", "unet_name", "clip_name"], "LoadCheckpoint"),
-        Part::Vae => (&["vae_name"], "LoadVAE"),
+        Part::Vae | Part::TinyVae => (&["vae_name"], "LoadVAE"),
         Part::ClipVision => (&["clip_name"], "LoadCLIPVision"),
         Part::ClipText if parts.contains(&Part::ClipVision) => (&["clip_name"], "LoadCLIPVision"),
         Part::ClipText => (&["clip_name1", "clip_name2"], "CLIPLoader"),
@@ -94,7 +95,7 @@ pub(crate) fn check_pair(known: &Known) -> Result<(), NodeError> {
 }
 
 pub(crate) fn vae_facts(vae: &VaeSource) -> Facts {
-    Facts::none().int("latent_channels", vae.config().latent_channels)
+    Facts::none().int("latent_channels", vae.latent_channels())
 }
 
 pub(crate) fn vision_facts(vision: &ClipVisionSource) -> Facts {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use flow_diffusion::overlay::Shares;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
@@ -21,7 +22,8 @@ impl Node for ModelMergeAdd {
     type Output = Model;
 
     fn run(self, _cx: &Context) -> Result<Model, NodeError> {
-        let merged = self.model1.blended(&self.model2, 1.0, 1.0);
+        let shares = Shares::Even { own: 1.0, other: 1.0 };
+        let merged = self.model1.blended(&self.model2, shares);
         merged.map(Model).map_err(|error| NodeError::from(error).at("model2"))
     }
 

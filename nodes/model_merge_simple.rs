@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use flow_diffusion::overlay::Shares;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
@@ -27,7 +28,8 @@ impl Node for ModelMergeSimple {
     type Output = Model;
 
     fn run(self, _cx: &Context) -> Result<Model, NodeError> {
-        let merged = self.model1.blended(&self.model2, self.ratio, 1.0 - self.ratio);
+        let shares = Shares::Even { own: self.ratio, other: 1.0 - self.ratio };
+        let merged = self.model1.blended(&self.model2, shares);
         merged.map(Model).map_err(|error| NodeError::from(error).at("model2"))
     }
 

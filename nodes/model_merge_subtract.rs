@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use flow_diffusion::overlay::Shares;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
@@ -24,7 +25,8 @@ impl Node for ModelMergeSubtract {
     type Output = Model;
 
     fn run(self, _cx: &Context) -> Result<Model, NodeError> {
-        let merged = self.model1.blended(&self.model2, self.multiplier, -self.multiplier);
+        let shares = Shares::Even { own: self.multiplier, other: -self.multiplier };
+        let merged = self.model1.blended(&self.model2, shares);
         merged.map(Model).map_err(|error| NodeError::from(error).at("model2"))
     }
 

@@ -73,9 +73,21 @@ pub fn save_numbered_with(
     tokens: &Tokens,
     write: impl FnOnce(&Path) -> Result<(), NodeError>,
 ) -> Result<PathBuf, NodeError> {
-    let (folder, stem, number) = place(prefix, tokens)?;
-    let path = folder.join(format!("{stem}_{number:05}_.{ending}"));
-    write(&path)?;
+    let (folder, stem, mut number) = place(prefix, tokens)?;
+    let path = loop {
+        let path = folder.join(format!("{stem}_{number:05}_.{ending}"));
+        // The empty file holds the number until the whole one takes its place.
+        match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(_) => break path,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(unwritten("filename_prefix", prefix, &error)),
+        }
+    };
+    if let Err(error) = write(&path) {
+        // Nothing can be done about a file that cannot be removed either.
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
     tokens.cx.saved(&path);
     Ok(path)
 }

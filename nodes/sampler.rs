@@ -18,6 +18,7 @@ use crate::{
     extent::check_areas,
     model_file::{check_context, passed_on},
     ports::{Conditioning, Latent},
+    previewer::Previewer,
 };
 
 /// Kinds of noise, in the words of files.
@@ -91,10 +92,14 @@ impl Task<'_> {
         let what = format!("a step on {} latents of {}×{}", size[0], size[3], size[2]);
         let model = Box::new(move |x: &Tensor, at| rt.retried(&what, || guided.guess(x, at)));
         let mut sampling = Sampling::new(model, &settings, &latent, mask.as_ref())?;
+        if self.model.differential > 0.0 {
+            sampling = sampling.by_degrees(&self.model.schedule, self.model.differential);
+        }
         cx.check()?;
+        let mut previewer = Previewer::new(cx, &runtime, format.rgb);
         for step in sampling.by_ref() {
             let step = step?;
-            let preview = Some(format.rgb.picture(&step.denoised)?);
+            let preview = previewer.as_mut().and_then(|previewer| previewer.picture(&step.denoised));
             cx.progress_with(Progress { done: step.index + 1, total: step.total, preview })?;
         }
         let (samples, denoised) = sampling.finish()?;

@@ -28,7 +28,7 @@ impl Node for VAEDecode {
     fn run(self, cx: &Context) -> Result<Image, NodeError> {
         let runtime = cx.resource::<Runtime>()?;
         let (frames, _, height, width) = self.samples.samples.dims4()?;
-        let factor = self.vae.config().factor();
+        let factor = self.vae.factor();
         check_size(frames, height * factor, width * factor).map_err(|error| error.at("samples"))?;
         decode(cx, VaeCoder::new(&runtime, &self.vae)?, &self.samples)
     }
@@ -38,7 +38,8 @@ impl Node for VAEDecode {
 ///
 /// # Errors
 /// When memory does not suffice even for tiles, the run is cancelled, or the device fails.
-pub(crate) fn decode(cx: &Context, mut coder: VaeCoder, latent: &Latent) -> Result<Image, NodeError> {
+pub(crate) fn decode(cx: &Context, coder: VaeCoder, latent: &Latent) -> Result<Image, NodeError> {
+    let mut coder = coder.while_wanted(|| cx.check().is_ok());
     let frames = latent.samples.dim(0)?;
     let mut pictures = Vec::with_capacity(frames);
     // One by one: a decoder's activations are a hundred times its picture.
@@ -48,7 +49,9 @@ pub(crate) fn decode(cx: &Context, mut coder: VaeCoder, latent: &Latent) -> Resu
         let pixels = coder.decode(&latent, |done, total| {
             tiles = total;
             Ok::<_, NodeError>(cx.progress(frame * tiles + done, frames * tiles)?)
-        })?;
+        });
+        cx.check()?;
+        let pixels = pixels?;
         pictures.push(pixels.affine(0.5, 0.5)?.clamp(0f32, 1f32)?);
         cx.progress((frame + 1) * tiles, frames * tiles)?;
     }

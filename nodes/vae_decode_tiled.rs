@@ -43,7 +43,7 @@ impl Node for VAEDecodeTiled {
         let Self { samples, vae, tile_size, overlap, .. } = self;
         let runtime = cx.resource::<Runtime>()?;
         let (frames, _, height, width) = samples.samples.dims4()?;
-        let factor = vae.config().factor();
+        let factor = vae.factor();
         check_size(frames, height * factor, width * factor).map_err(|error| error.at("samples"))?;
         let tiling = Tiling { tile: tile_size, overlap: overlap.min(tile_size / 4) };
         decode(cx, VaeCoder::new(&runtime, &vae)?.with_tiling(tiling), &samples)

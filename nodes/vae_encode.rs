@@ -28,7 +28,7 @@ impl Node for VAEEncode {
     type Output = Latent;
 
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
-        let pixels = cropped(&self.pixels, self.vae.config().factor())?;
+        let pixels = cropped(&self.pixels, self.vae.factor())?;
         encode(cx, &self.vae, &pixels)
     }
 
@@ -71,7 +71,8 @@ pub(crate) fn encode(cx: &Context, vae: &Vae, image: &Image) -> Result<Latent, N
 ///
 /// # Errors
 /// When memory does not suffice even for tiles, the run is cancelled, or the device fails.
-pub(crate) fn encode_with(cx: &Context, mut coder: VaeCoder, image: &Image) -> Result<Latent, NodeError> {
+pub(crate) fn encode_with(cx: &Context, coder: VaeCoder, image: &Image) -> Result<Latent, NodeError> {
+    let mut coder = coder.while_wanted(|| cx.check().is_ok());
     let mut means = Vec::with_capacity(image.frames);
     let frames = image.frames;
     for frame in 0..frames {
@@ -81,8 +82,9 @@ pub(crate) fn encode_with(cx: &Context, mut coder: VaeCoder, image: &Image) -> R
         let mean = coder.encode(&pixels, |done, total| {
             tiles = total;
             Ok::<_, NodeError>(cx.progress(frame * tiles + done, frames * tiles)?)
-        })?;
-        means.push(mean);
+        });
+        cx.check()?;
+        means.push(mean?);
         cx.progress((frame + 1) * tiles, frames * tiles)?;
     }
     coder.notes().iter().for_each(|note| cx.note(note));

@@ -31,7 +31,7 @@ impl Node for VAEEncodeForInpaint {
     type Output = Latent;
 
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
-        let factor = self.vae.config().factor();
+        let factor = self.vae.factor();
         let pixels = cropped(&self.pixels, factor)?;
         let mask = fit(&self.mask, &self.pixels, &pixels);
         let holed = grey(&pixels, &grow(&mask, 0));

@@ -64,6 +64,8 @@ fn graph(case: &Value, folder: &Path) -> Value {
             "model": model, "ipadapter": [file, 0], "clip_vision": [vision, 0], "image": image,
             "weight": adapter["weight"], "weight_type": "linear", "combine_embeds": "concat",
             "start_at": 0.0, "end_at": 1.0, "embeds_scaling": "V only",
+            // The fixture's network is diffusers', where the middle block is adapted.
+            "middle_block": true,
         });
         for (setting, input) in [
             ("start", "start_at"),

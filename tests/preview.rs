@@ -41,8 +41,8 @@ fn taught() -> Vec<(Tensor, Tensor)> {
             })
             .collect();
         let pixels = Tensor::from_vec(values, (1, 3, 128, 128), &Device::Cpu).unwrap();
-        let latent = vae.encode(&pixels).unwrap().0;
-        let decoded = vae.decode(&latent).unwrap().clamp(-1.0, 1.0).unwrap();
+        let latent = vae.encode(&pixels, &|| true).unwrap();
+        let decoded = vae.decode(&latent, &|| true).unwrap().clamp(-1.0, 1.0).unwrap();
         ((latent * 0.18215).unwrap(), decoded.avg_pool2d(8).unwrap())
     };
     (0..55).map(tile).collect()

@@ -70,7 +70,7 @@ fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part>
         "vae" => {
             let vae = VaeSource::open(file)?.load(&rt)?;
             let z = random(1, &[1, 4, latent, latent])?;
-            Box::new(move || Ok(vae.decode(&z)?))
+            Box::new(move || Ok(vae.decode(&z, &|| true)?))
         }
         "clip" => {
             let clip = ClipSource::open(file)?;

@@ -52,6 +52,7 @@ pub struct Session {
     engine: Engine,
     runtime: Arc<Runtime>,
     kept: Option<Kept>,
+    previews: bool,
 }
 
 /// What is kept between processes.
@@ -81,7 +82,12 @@ impl Session {
         // Off until somebody has seen it work on a card: docs/gpu.md.
         let graphs = std::env::var_os("FLOW_CUDA_GRAPHS").is_some_and(|value| value == "1");
         let runtime = Arc::new(runtime.with_graphs(graphs));
-        Ok(Self { engine, runtime, kept })
+        Ok(Self { engine, runtime, kept, previews: false })
+    }
+
+    /// The same, whose work in progress is looked at.
+    pub fn with_previews(self, previews: bool) -> Self {
+        Self { previews, ..self }
     }
 
     /// Runs a plan over `files`.
@@ -138,7 +144,7 @@ impl Session {
     }
 
     fn context(&self, files: &Arc<Files>) -> Context {
-        Context::new(files.clone()).with_resource(self.runtime.clone())
+        Context::new(files.clone()).with_resource(self.runtime.clone()).with_previews(self.previews)
     }
 
     fn remember(&self, plan: &Plan, files: &Files, result: &Result<Outputs, RunError>) {

@@ -148,7 +148,7 @@ impl Watch {
             note(format_args!("the system gives no notice of changes ({error}); looking for them instead"));
             Sources::new(true, |_, _| ())
         })?;
-        let session = Session::new(&self.compute, clock.clone())?;
+        let session = Session::new(&self.compute, clock.clone())?.with_previews(view.draws());
         thread::scope(|scope| {
             let watching = Watching {
                 command: self,

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::Result;
+use crate::free_u::FreeU;
 use crate::ops::{self, Linear};
 
 /// Which half of classifier-free guidance a batch row belongs to.
@@ -109,10 +110,14 @@ impl Next<'_> {
     }
 }
 
-/// Processors by diffusers' name, passed to a model's `forward`; nothing is installed in a model, so there is
-/// nothing to undo. Cloning shares; adding copies the map, never a weight.
+/// What is changed inside of a model: processors by diffusers' name, and what is done where its way up meets its way down.
+/// Passed to a model's `forward`; nothing is installed in a model, so there is nothing to undo. Cloning shares; adding copies
+/// the map, never a weight.
 #[derive(Debug, Clone, Default)]
-pub struct Patches(Arc<BTreeMap<String, Vec<Arc<dyn AttnProcessor>>>>);
+pub struct Patches {
+    processors: Arc<BTreeMap<String, Vec<Arc<dyn AttnProcessor>>>>,
+    meetings: Vec<FreeU>,
+}
 
 impl Patches {
     /// These patches and one more processor around the layer `name`.
@@ -124,45 +129,61 @@ impl Patches {
     /// These patches and more processors, each around the layer of its name.
     #[must_use]
     pub fn with_all(&self, more: impl IntoIterator<Item = (String, Arc<dyn AttnProcessor>)>) -> Self {
-        let mut map = (*self.0).clone();
+        let mut map = (*self.processors).clone();
         for (name, processor) in more {
             map.entry(name).or_default().push(processor);
         }
-        Self(Arc::new(map))
+        Self { processors: Arc::new(map), ..self.clone() }
+    }
+
+    /// These patches and one more thing done where the two ways meet.
+    #[must_use]
+    pub fn with_free_u(&self, free_u: FreeU) -> Self {
+        let meetings = self.meetings.iter().copied().chain([free_u]).collect();
+        Self { meetings, ..self.clone() }
+    }
+
+    /// What comes up and what is remembered from the way down, `[B, H, W, C]` each, as they are joined.
+    pub(crate) fn meet(&self, h: Tensor, skip: Tensor) -> Result<(Tensor, Tensor)> {
+        self.meetings.iter().try_fold((h, skip), |(h, skip), free_u| free_u.apply(h, skip))
     }
 
     /// The processors around the layer `name`, innermost first.
     pub fn of(&self, name: &str) -> &[Arc<dyn AttnProcessor>] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+        self.processors.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Which way each of them goes; `None` if one has to be asked every time.
     pub fn ways(&self, step: &Step) -> Option<Vec<u64>> {
+        // Where the two ways meet, waves are brought to the device.
+        if !self.meetings.is_empty() {
+            return None;
+        }
         self.all().map(|processor| processor.way(step)).collect()
     }
 
     /// Whether these are those very patches, and not only alike.
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.processors, &other.processors) && self.meetings == other.meetings
     }
 
     /// All processors.
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn AttnProcessor>> {
-        self.0.values().flatten()
+        self.processors.values().flatten()
     }
 
-    /// Whether there is no processor at all.
+    /// Whether nothing is changed at all.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.processors.is_empty() && self.meetings.is_empty()
     }
 
     /// The names of the layers that have processors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.processors.keys().map(String::as_str)
     }
 
     fn chain(&self, name: &str) -> Next<'_> {
-        Next(self.0.get(name).map(Vec::as_slice).unwrap_or_default())
+        Next(self.processors.get(name).map(Vec::as_slice).unwrap_or_default())
     }
 }
 

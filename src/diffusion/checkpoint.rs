@@ -6,14 +6,14 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use half::{bf16, f16};
 
-use crate::Result;
-use crate::clip::ClipSource;
-use crate::header::Dtype;
+use crate::clip::{ClipSource, Tower};
+use crate::header::{Dtype, Header};
 use crate::keys::{self, TextKeys, TextNaming};
 use crate::model::{Model, Prediction};
 use crate::save::Entry;
 use crate::vae::VaeSource;
 use crate::weights::var_builder;
+use crate::{Error, Result};
 
 /// The tensors of a checkpoint: the UNet and the text encoder with everything that is added to them, and the autoencoder.
 /// Numbers are rounded to the type that the file of each part has.
@@ -23,8 +23,28 @@ use crate::weights::var_builder;
 pub fn entries(model: &Model, clip: &ClipSource, vae: &VaeSource) -> Result<Vec<Entry<'static>>> {
     let mut all = unet(model)?;
     all.extend(text(clip)?);
-    all.extend(autoencoder(vae)?);
+    all.extend(autoencoder(vae, "first_stage_model.")?);
     Ok(all)
+}
+
+/// The tensors of an autoencoder's own file, in the names of the original code.
+///
+/// # Errors
+/// If it is a tiny one, or its file has changed since its header was read.
+pub fn vae_entries(vae: &VaeSource) -> Result<Vec<Entry<'static>>> {
+    autoencoder(vae, "")
+}
+
+/// The tensors of a text tower's own file, in transformers' names, with everything that is added to them.
+///
+/// # Errors
+/// If its file has changed since its header was read.
+pub fn tower_entries(tower: &Tower) -> Result<Vec<Entry<'static>>> {
+    let file = tower.builder(&Device::Cpu)?;
+    let entry = |(name, dtype, shape): (String, Dtype, Vec<usize>)| {
+        written(name.clone(), dtype, shape, &file, Source::One(name))
+    };
+    Ok(tower.tensors().map(entry).collect())
 }
 
 /// What a checkpoint says of itself beside its shapes: what it predicts, and the sizes of a miniature.
@@ -37,10 +57,13 @@ pub fn metadata(model: &Model) -> BTreeMap<String, String> {
         Prediction::X0 | Prediction::Lcm | Prediction::Edm => None,
     };
     all.extend(prediction.map(|said| ("modelspec.prediction_type".to_owned(), said.to_owned())));
-    if let Some(config) = model.unet.header.metadata.get(SIZES) {
-        all.insert(SIZES.to_owned(), config.clone());
-    }
+    all.extend(sizes(&model.unet.header));
     all
+}
+
+/// The sizes of a miniature that shapes do not tell, as its file says them.
+pub fn sizes(header: &Header) -> Option<(String, String)> {
+    header.metadata.get(SIZES).map(|config| (SIZES.to_owned(), config.clone()))
 }
 
 const SIZES: &str = "tiny_sd.config";
@@ -122,9 +145,15 @@ impl Fused {
     }
 }
 
-fn autoencoder(vae: &VaeSource) -> Result<Vec<Entry<'static>>> {
-    let (header, keys, config) = (vae.header(), vae.keys(), vae.config());
-    let ldm = keys::vae(config.channels.len(), config.layers_per_block).below("first_stage_model.");
+fn autoencoder(vae: &VaeSource, prefix: &str) -> Result<Vec<Entry<'static>>> {
+    let header = vae.header();
+    let Some((keys, config)) = vae.kl() else {
+        return Err(Error::file(
+            &header.path,
+            "a tiny autoencoder cannot be part of a checkpoint; link the model's VAE",
+        ));
+    };
+    let ldm = keys::vae(config.channels.len(), config.layers_per_block).below(prefix);
     let own = keys.clone();
     let file = var_builder(header, move |name| own.file_name(name), DType::F32, &Device::Cpu)?;
     let parts = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];

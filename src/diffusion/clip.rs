@@ -19,7 +19,7 @@ use crate::embedding::{EmbeddingSource, Embeddings};
 use crate::header::{Dtype, Header};
 use crate::keys::{TextKeys, TextNaming};
 use crate::lora::{Fit, Home, LoraSource, Targets};
-use crate::overlay::Overlay;
+use crate::overlay::{Keys, Overlay, Shares, Weights};
 use crate::prompt::{self, CHUNK, Chunk, Padding};
 use crate::store::Recipe;
 use crate::weights::var_builder;
@@ -71,6 +71,11 @@ impl Tower {
         let sections = if reading.pooled { ["text_2", "text_config"] } else { ["text", "text_config"] };
         let config = ClipTextConfig::detect(header, &keys, &sections)?;
         Ok(Self { header: header.clone(), keys, config, reading, overlay: Overlay::default() })
+    }
+
+    /// The file's header.
+    pub fn header(&self) -> &Header {
+        &self.header
     }
 
     /// The sizes of the tower.
@@ -128,8 +133,14 @@ impl Tower {
         self.overlay.onto(var_builder(&self.header, move |name| keys.place(name), DType::F32, device)?)
     }
 
+    /// Its weights, as they are changed.
+    fn weights(&self) -> Weights {
+        let keys = Keys::Text(self.keys.clone());
+        Weights { header: self.header.clone(), keys, overlay: self.overlay.clone() }
+    }
+
     /// What its family calls it: `clip_l`, `clip_h`, `clip_g`.
-    pub(crate) fn part(&self) -> &'static str {
+    pub fn part(&self) -> &'static str {
         self.reading.part
     }
 
@@ -316,14 +327,46 @@ impl ClipSource {
     /// This encoder with `strength` times the differences of a LoRA, laid onto its towers; 0 is the encoder as it is.
     #[must_use]
     pub fn with_lora(&self, fits: &[Fit], strength: f64) -> Self {
+        self.with_overlays(|i, overlay| match fits.get(i).filter(|fit| strength != 0.0 && !fit.is_empty()) {
+            Some(fit) => overlay.with_lora(fit.clone(), strength),
+            None => overlay.clone(),
+        })
+    }
+
+    /// This encoder with every weight made of `own` times its own and `other` times another encoder's.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if the other is not of the same structure.
+    pub fn blended(&self, with: &Self, own: f64, other: f64) -> Result<Self> {
+        let (ours, theirs) = (self.towers(), with.towers());
+        let same = |(ours, theirs): (&Tower, &Tower)| ours.config == theirs.config;
+        if ours.len() != theirs.len() || !ours.iter().zip(theirs).all(same) {
+            let [ours, theirs] = [self, with].map(|clip| clip.towers()[0].header.file_name());
+            let message = format!(
+                "the text encoders of `{ours}` and `{theirs}` cannot be mixed: they are built differently"
+            );
+            return Err(Error::Mismatch(message));
+        }
+        let shares = Shares::Even { own, other };
+        Ok(self.with_overlays(|i, overlay| overlay.with_blend(theirs[i].weights(), shares)))
+    }
+
+    /// This encoder with what its attention layers are made of multiplied: queries, keys, values and output.
+    #[must_use]
+    pub fn with_attention_scaled(&self, factors: [f64; 4]) -> Self {
+        let ends = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"];
+        self.with_overlays(|_, overlay| overlay.with_scale(ends.into_iter().zip(factors)))
+    }
+
+    /// This encoder with other changes of each tower's weights.
+    fn with_overlays(&self, change: impl Fn(usize, &Overlay) -> Overlay) -> Self {
         let mut changed = self.clone();
         let towers = match &mut changed.towers {
             Towers::One(tower) => std::slice::from_mut(&mut **tower),
             Towers::Two(towers) => towers.as_mut_slice(),
         };
-        for (tower, fit) in towers.iter_mut().zip(fits).filter(|(_, fit)| strength != 0.0 && !fit.is_empty())
-        {
-            tower.overlay = tower.overlay.with_lora(fit.clone(), strength);
+        for (i, tower) in towers.iter_mut().enumerate() {
+            tower.overlay = change(i, &tower.overlay);
         }
         changed
     }

@@ -41,6 +41,9 @@ pub enum Error {
     /// Two things do not go together, or a value is out of its range.
     #[error("{0}")]
     Mismatch(String),
+    /// Whoever wanted it does so no longer.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl Error {
@@ -54,7 +57,11 @@ impl Error {
         match self {
             Self::OutOfMemory(_) => true,
             Self::Tensor(error) => says_out_of_memory(&error.to_string()),
-            Self::Read { .. } | Self::Write { .. } | Self::File { .. } | Self::Mismatch(_) => false,
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::File { .. }
+            | Self::Mismatch(_)
+            | Self::Stopped => false,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+use crate::schedule::Schedule;
 use crate::{Error, Result};
 
 /// Where to paint, in pixels of any size: 1 makes anew, 0 keeps, and what lies between mixes.
@@ -85,22 +86,59 @@ pub(crate) struct Keep {
     pub noise: Tensor,
     /// What is kept, scaled as the model sees it.
     pub latent: Tensor,
+    /// Whether a place is painted from a level on, which its mask says.
+    pub degrees: Option<Degrees>,
+}
+
+/// A mask as the time from which on a place is painted: 1 from the start, less later (Levin & Fried 2023, Differential
+/// Diffusion, arXiv:2306.00950; ComfyUI's `DifferentialDiffusion`).
+#[derive(Debug)]
+pub(crate) struct Degrees {
+    schedule: Schedule,
+    /// The model's times of the first level and of the last.
+    from: f64,
+    to: f64,
+    /// How much it counts beside the mask as it is.
+    strength: f64,
+}
+
+impl Degrees {
+    /// Over these levels, of which the last is at least the least that the model knows.
+    pub fn new(schedule: &Schedule, sigmas: &[f64], strength: f64) -> Self {
+        let time = |sigma: Option<&f64>| {
+            schedule.timestep(sigma.copied().unwrap_or_default().max(schedule.sigma_min()))
+        };
+        let (from, to) = (time(sigmas.first()), time(sigmas.last()));
+        Self { schedule: schedule.clone(), from, to, strength }
+    }
+
+    fn mask(&self, mask: &Tensor, sigma: f64) -> Result<Tensor> {
+        // A single level is its own start.
+        let range = if self.from > self.to { self.from - self.to } else { 1.0 };
+        let threshold = (self.schedule.timestep(sigma) - self.to) / range;
+        let painted = mask.ge(threshold)?.to_dtype(mask.dtype())?;
+        Ok(((painted * self.strength)? + (mask * (1.0 - self.strength))?)?)
+    }
 }
 
 impl Keep {
     /// What a model is given for `x` at noise level `sigma`: the kept part noised to that level.
     pub fn before(&self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        self.blend(x, &((&self.noise * sigma)? + &self.latent)?)
+        self.blend(x, &((&self.noise * sigma)? + &self.latent)?, sigma)
     }
 
-    /// The denoised latent with the kept part in place.
-    pub fn after(&self, denoised: &Tensor) -> Result<Tensor> {
-        self.blend(denoised, &self.latent)
+    /// The latent denoised at `sigma` with the kept part in place.
+    pub fn after(&self, denoised: &Tensor, sigma: f64) -> Result<Tensor> {
+        self.blend(denoised, &self.latent, sigma)
     }
 
-    fn blend(&self, inside: &Tensor, outside: &Tensor) -> Result<Tensor> {
-        let rest = self.mask.affine(-1.0, 1.0)?;
-        Ok((inside.broadcast_mul(&self.mask)? + outside.broadcast_mul(&rest)?)?)
+    fn blend(&self, inside: &Tensor, outside: &Tensor, sigma: f64) -> Result<Tensor> {
+        let mask = match &self.degrees {
+            Some(degrees) => degrees.mask(&self.mask, sigma)?,
+            None => self.mask.clone(),
+        };
+        let rest = mask.affine(-1.0, 1.0)?;
+        Ok((inside.broadcast_mul(&mask)? + outside.broadcast_mul(&rest)?)?)
     }
 }
 

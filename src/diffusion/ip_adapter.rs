@@ -14,7 +14,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::attention::AttnProcessor;
-use crate::attn_layers::{AttnLayer, attn_layers};
+use crate::attn_layers::{AttnLayer, Part, attn_layers};
 use crate::model::Model;
 use crate::runtime::Runtime;
 use crate::{Error, Result};
@@ -76,6 +76,9 @@ pub struct IpOptions {
     pub start_at: f64,
     /// Share of the sampling at which it ends, 0..1.
     pub end_at: f64,
+    /// Whether the middle block of the UNet is adapted. The originals do so; `IPAdapter_plus` 2.0.0 names that block otherwise
+    /// than ComfyUI, so that its weights there are never used.
+    pub middle_block: bool,
     /// Where in the picture it acts: `[n, H, W]` in 0..1, one for all latents of a batch or one for each.
     pub mask: Option<Tensor>,
 }
@@ -93,6 +96,7 @@ impl Default for IpOptions {
             scaling: EmbedsScaling::V,
             start_at: 0.0,
             end_at: 1.0,
+            middle_block: true,
             mask: None,
         }
     }
@@ -163,7 +167,7 @@ fn layer_weights(layers: &[AttnLayer], options: &IpOptions) -> Vec<(usize, Layer
     layers
         .iter()
         .enumerate()
-        .filter(|(_, layer)| layer.cross)
+        .filter(|(_, layer)| layer.cross && (options.middle_block || layer.part != Part::Middle))
         .filter_map(|(number, layer)| {
             let weight = match &options.layer_weights {
                 Some(factors) => factors.of(layer).map(|f| LayerWeight {

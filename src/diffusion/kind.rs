@@ -7,6 +7,7 @@ use std::fmt;
 use crate::header::Header;
 use crate::ip_adapter::Variant;
 use crate::unet_config::UNetConfig;
+use crate::vae::{Half, TinyConfig};
 use crate::{Error, Result, lora};
 
 /// A part of a diffusion pipeline.
@@ -16,6 +17,8 @@ pub enum Part {
     UNet,
     /// An autoencoder.
     Vae,
+    /// A tiny autoencoder, or half of one.
+    TinyVae,
     /// A CLIP text encoder.
     ClipText,
     /// A CLIP vision encoder.
@@ -32,6 +35,8 @@ pub enum Part {
     Embedding,
     /// An upscale model.
     Upscaler,
+    /// A depth model.
+    Depth,
     /// A transformer of a later family (SD3, FLUX, …), which is not supported.
     Transformer,
 }
@@ -109,6 +114,7 @@ const SIGNS: &[(Part, &[&str])] = &[
             "params_ema.body.1.weight",
         ],
     ),
+    (Part::Depth, &["neck.reassemble_stage.layers.0.projection.weight", "depth_head.projects.0.weight"]),
     (
         Part::Transformer,
         &[
@@ -129,6 +135,15 @@ const SIGNS: &[(Part, &[&str])] = &[
     (
         Part::Vae,
         &["first_stage_model.decoder.conv_in.weight", "decoder.conv_in.weight", "vae.decoder.conv_in.weight"],
+    ),
+    (
+        Part::TinyVae,
+        &[
+            "decoder.layers.2.conv.0.weight",
+            "encoder.layers.1.conv.0.weight",
+            "1.conv.0.weight",
+            "3.conv.0.weight",
+        ],
     ),
     (
         Part::ClipText,
@@ -178,6 +193,11 @@ fn describe(header: &Header, parts: &[Part]) -> String {
     match parts {
         [Part::UNet] => format!("a UNet ({})", unet()),
         [Part::Vae] => "an autoencoder (VAE)".to_owned(),
+        [Part::TinyVae] => match TinyConfig::halves(header)[..] {
+            [Half::Encoder] => "the encoder of a tiny autoencoder (TAESD)".to_owned(),
+            [Half::Decoder] => "the decoder of a tiny autoencoder (TAESD)".to_owned(),
+            _ => "a tiny autoencoder (TAESD)".to_owned(),
+        },
         [Part::ClipText] => "a CLIP text encoder".to_owned(),
         [Part::ClipVision] => "a CLIP vision encoder".to_owned(),
         [Part::ClipText, Part::ClipVision] => "a CLIP model (text and vision)".to_owned(),
@@ -195,6 +215,7 @@ fn describe(header: &Header, parts: &[Part]) -> String {
         },
         [Part::T2iAdapter] => "a T2I-Adapter".to_owned(),
         [Part::Upscaler] => "an upscale model".to_owned(),
+        [Part::Depth] => "a depth model (Depth Anything)".to_owned(),
         [Part::Embedding] => "a textual-inversion embedding".to_owned(),
         [Part::Transformer, ..] => {
             "a model of a later family than Stable Diffusion XL, which is not supported".to_owned()
@@ -211,6 +232,7 @@ fn words(parts: &[Part]) -> String {
     let word = |part: &&Part| match part {
         Part::UNet => "UNet",
         Part::Vae => "VAE",
+        Part::TinyVae => "tiny VAE",
         Part::ClipText => "CLIP text",
         Part::ClipVision => "CLIP vision",
         Part::ControlNet => "ControlNet",
@@ -218,6 +240,7 @@ fn words(parts: &[Part]) -> String {
         Part::Lora => "LoRA",
         Part::T2iAdapter => "T2I-Adapter",
         Part::Upscaler => "upscale model",
+        Part::Depth => "depth model",
         Part::Embedding => "embedding",
         Part::Transformer => "transformer",
     };

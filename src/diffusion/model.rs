@@ -11,7 +11,7 @@ use crate::guidance::Guidance;
 use crate::header::Header;
 use crate::keys::KeyMap;
 use crate::lora::{Fit, Home, LoraSource, Targets};
-use crate::overlay::{Overlay, Weights};
+use crate::overlay::{Keys, Overlay, Shares, Weights};
 use crate::preview::LatentRgb;
 use crate::runtime::Runtime;
 use crate::schedule::Schedule;
@@ -84,7 +84,8 @@ impl UNetSource {
 
     /// Its weights, as they are changed.
     pub fn weights(&self) -> Weights {
-        Weights { header: self.header.clone(), keys: self.keys.clone(), overlay: self.overlay.clone() }
+        let keys = Keys::Modules(self.keys.clone());
+        Weights { header: self.header.clone(), keys, overlay: self.overlay.clone() }
     }
 
     /// How its weights are named in the file.
@@ -126,6 +127,8 @@ pub struct Model {
     pub guidance: Guidance,
     /// How its latents are scaled.
     pub latent: LatentFormat,
+    /// How much a noise mask says when a place is painted, instead of how much; 0 for not at all.
+    pub differential: f64,
 }
 
 impl Model {
@@ -151,6 +154,7 @@ impl Model {
             schedule: Schedule::default(),
             guidance: Guidance::default(),
             latent,
+            differential: 0.0,
         })
     }
 
@@ -180,19 +184,32 @@ impl Model {
         if strength == 0.0 || lora.is_empty() {
             return self.clone();
         }
-        let overlay = self.unet.overlay.with_lora(lora, strength);
-        Self { unet: Arc::new(UNetSource { overlay, ..UNetSource::clone(&self.unet) }), ..self.clone() }
+        self.with_overlay(self.unet.overlay.with_lora(lora, strength))
     }
 
-    /// This model with every weight made of `own` times its own and `other` times another model's.
+    /// This model with every weight made of shares of its own and of another model's.
     ///
     /// # Errors
     /// `Error::Mismatch` if the other is not of the same structure.
-    pub fn blended(&self, with: &Self, own: f64, other: f64) -> Result<Self> {
+    pub fn blended(&self, with: &Self, shares: Shares) -> Result<Self> {
         self.check_blend(with)?;
         // Models of two namings can be mixed: names inside are the same.
-        let overlay = self.unet.overlay.with_blend(with.unet.weights(), own, other);
-        Ok(Self { unet: Arc::new(UNetSource { overlay, ..UNetSource::clone(&self.unet) }), ..self.clone() })
+        Ok(self.with_overlay(self.unet.overlay.with_blend(with.unet.weights(), shares)))
+    }
+
+    /// This model with what its attention layers are made of multiplied: queries, keys, values and output of those that look
+    /// at the text, or of those that look at the picture.
+    #[must_use]
+    pub fn with_attention_scaled(&self, cross: bool, [q, k, v, out]: [f64; 4]) -> Self {
+        let ends = match cross {
+            true => ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"],
+            false => ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"],
+        };
+        self.with_overlay(self.unet.overlay.with_scale(ends.into_iter().zip([q, k, v, out])))
+    }
+
+    fn with_overlay(&self, overlay: Overlay) -> Self {
+        Self { unet: Arc::new(UNetSource { overlay, ..UNetSource::clone(&self.unet) }), ..self.clone() }
     }
 
     /// Refuses to mix models of two structures.

@@ -8,7 +8,7 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use crate::header::Header;
-use crate::keys::KeyMap;
+use crate::keys::{KeyMap, Place, TextKeys};
 use crate::lora::Fit;
 use crate::weights::var_builder;
 use crate::{Error, Result};
@@ -22,8 +22,51 @@ pub struct Overlay(Vec<Patch>);
 enum Patch {
     /// `weight + strength · difference`.
     Lora { lora: Fit, strength: f64 },
-    /// `own · weight + other · weight of the other`.
-    Blend { with: Weights, own: f64, other: f64 },
+    /// A share of the weight and a share of the other's.
+    Blend { with: Weights, shares: Shares },
+    /// The weights and biases of modules whose names end so, times a factor.
+    Scale(Vec<(&'static str, f64)>),
+}
+
+/// How much of each of two models a mixture has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Shares {
+    /// The same of every weight.
+    Even {
+        /// Of the model that is changed.
+        own: f64,
+        /// Of the other.
+        other: f64,
+    },
+    /// By the part of a UNet, this much of the model that is changed, and what is missing to 1 of the other.
+    Blocks {
+        /// On the way down; also what embeds time and sizes.
+        input: f64,
+        /// In between.
+        middle: f64,
+        /// On the way up, and the end.
+        out: f64,
+    },
+}
+
+impl Shares {
+    /// Own and other share of a weight of diffusers' name.
+    fn of(self, name: &str) -> (f64, f64) {
+        match self {
+            Self::Even { own, other } => (own, other),
+            Self::Blocks { input, middle, out } => {
+                let starts = |parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
+                let own = if starts(&["mid_block."]) {
+                    middle
+                } else if starts(&["up_blocks.", "conv_norm_out.", "conv_out."]) {
+                    out
+                } else {
+                    input
+                };
+                (own, 1.0 - own)
+            }
+        }
+    }
 }
 
 /// The weights of another model of the same structure, as they are changed themselves.
@@ -32,7 +75,7 @@ pub struct Weights {
     /// The file's header.
     pub header: Arc<Header>,
     /// How the file names the weights.
-    pub keys: KeyMap,
+    pub keys: Keys,
     /// What is added to them.
     pub overlay: Overlay,
 }
@@ -44,7 +87,25 @@ impl Weights {
     /// If a file cannot be mapped or has changed since its header was read.
     pub fn builder(&self, device: &Device) -> Result<VarBuilder<'static>> {
         let keys = self.keys.clone();
-        self.overlay.onto(var_builder(&self.header, move |n| keys.file_name(n), DType::F32, device)?)
+        self.overlay.onto(var_builder(&self.header, move |n| keys.place(n), DType::F32, device)?)
+    }
+}
+
+/// How a file names a model's weights.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Keys {
+    /// Those of a UNet.
+    Modules(KeyMap),
+    /// Those of a text tower.
+    Text(TextKeys),
+}
+
+impl Keys {
+    fn place(&self, name: &str) -> Place {
+        match self {
+            Self::Modules(keys) => keys.file_name(name).into(),
+            Self::Text(keys) => keys.place(name),
+        }
     }
 }
 
@@ -60,13 +121,15 @@ impl Patch {
         match self {
             Self::Lora { lora, .. } => lora.weights(device),
             Self::Blend { with, .. } => with.builder(device),
+            Self::Scale(_) => Ok(VarBuilder::zeros(DType::F32, device)),
         }
     }
 
     fn touches(&self, name: &str) -> bool {
         match self {
             Self::Lora { lora, .. } => lora.touches(name),
-            Self::Blend { with, .. } => with.header.shape(&with.keys.file_name(name)).is_some(),
+            Self::Blend { with, .. } => with.header.shape(&with.keys.place(name).name).is_some(),
+            Self::Scale(factors) => factor(factors, name).is_some(),
         }
     }
 
@@ -79,13 +142,21 @@ impl Patch {
                     other => other,
                 })
             }
-            Self::Blend { own, other, .. } => {
+            Self::Scale(factors) => Ok((weight * factor(factors, name).unwrap_or(1.0))?),
+            Self::Blend { shares, .. } => {
+                let (own, other) = shares.of(name);
                 let theirs =
                     file.get_with_hints(weight.shape().clone(), name, candle_nn::Init::Const(0.0))?;
-                Ok(((weight * *own)? + (theirs * *other)?)?)
+                Ok(((weight * own)? + (theirs * other)?)?)
             }
         }
     }
+}
+
+/// What a tensor is multiplied by.
+fn factor(factors: &[(&'static str, f64)], name: &str) -> Option<f64> {
+    let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
+    factors.iter().find(|(end, _)| module.ends_with(end)).map(|(_, factor)| *factor)
 }
 
 impl Overlay {
@@ -95,11 +166,18 @@ impl Overlay {
         self.with(Patch::Lora { lora, strength })
     }
 
-    /// The same changes and one more: `own` times what there is and `other` times the weights of another model, which must
-    /// have every weight in the same size.
+    /// The same changes and one more: shares of what there is and of the weights of another model, which must have every
+    /// weight in the same size.
     #[must_use]
-    pub fn with_blend(&self, with: Weights, own: f64, other: f64) -> Self {
-        self.with(Patch::Blend { with, own, other })
+    pub fn with_blend(&self, with: Weights, shares: Shares) -> Self {
+        self.with(Patch::Blend { with, shares })
+    }
+
+    /// The same changes and one more: the weights and biases of modules whose names end so, times a factor.
+    #[must_use]
+    pub fn with_scale(&self, factors: impl IntoIterator<Item = (&'static str, f64)>) -> Self {
+        let factors: Vec<_> = factors.into_iter().filter(|(_, factor)| *factor != 1.0).collect();
+        if factors.is_empty() { self.clone() } else { self.with(Patch::Scale(factors)) }
     }
 
     fn with(&self, patch: Patch) -> Self {

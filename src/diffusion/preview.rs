@@ -64,6 +64,17 @@ impl LatentRgb {
         }
     }
 
+    /// What ComfyUI calls the tiny autoencoder of these latents; nothing for those that have none.
+    pub fn tiny_vae(&self) -> &'static str {
+        if *self == SDXL {
+            "taesdxl"
+        } else if *self == TINY {
+            "taetiny"
+        } else {
+            "taesd"
+        }
+    }
+
     /// The first picture of a scaled latent `[frames, channels, height, width]`: width, height and RGB bytes.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::inpaint::{Keep, NoiseMask};
+use crate::inpaint::{Degrees, Keep, NoiseMask};
 use crate::noise::Noise;
 use crate::samplers::{Guess, Sampler, SamplerSpec, Setup};
 use crate::schedule::Schedule;
@@ -119,9 +119,18 @@ impl<'a> Sampling<'a> {
             let (batch, _, height, width) = latent.dims4()?;
             let mask = mask.at(batch, height, width, device)?;
             let noise = if sampler.fresh_inpaint_noise() { noise.kept(shape, device)? } else { initial };
-            sampling.keep = Some(Keep { mask, noise, latent });
+            sampling.keep = Some(Keep { mask, noise, latent, degrees: None });
         }
         Ok(sampling)
+    }
+
+    /// The same, whose mask says from which level on a place is painted, by a share; the rest of it counts as it is.
+    #[must_use]
+    pub fn by_degrees(mut self, schedule: &Schedule, strength: f64) -> Self {
+        if let Some(keep) = &mut self.keep {
+            keep.degrees = Some(Degrees::new(schedule, &self.sigmas, strength));
+        }
+        self
     }
 
     /// How many steps there are.
@@ -152,7 +161,7 @@ impl<'a> Sampling<'a> {
             let guess = match keep {
                 Some(keep) => {
                     let Guess { guided, uncond } = model(&keep.before(x, sigma)?, moment)?;
-                    Guess { guided: keep.after(&guided)?, uncond }
+                    Guess { guided: keep.after(&guided, sigma)?, uncond }
                 }
                 None => model(x, moment)?,
             };

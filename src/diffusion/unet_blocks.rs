@@ -272,7 +272,8 @@ impl UpBlock {
     pub fn forward(&self, mut x: Tensor, skips: &mut Vec<Tensor>, pass: &Pass) -> Result<Tensor> {
         for layer in &self.layers {
             let skip = skips.pop().expect("as many skips as layers");
-            x = layer.forward(&ops::join(&x, &skip)?, pass)?;
+            let (h, skip) = pass.patches.meet(x, skip)?;
+            x = layer.forward(&ops::join(&h, &skip)?, pass)?;
         }
         if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.last()) {
             // Not exactly twice the size: a latent of odd size was rounded up on the way down.

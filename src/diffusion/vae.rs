@@ -1,19 +1,28 @@
 //! The autoencoder between pixels and latents (Kingma & Welling 2013; Rombach et al. 2022; diffusers' `AutoencoderKL`).
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+mod source;
+mod tiny;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::clip_text::section;
 use crate::header::Header;
-use crate::keys::{self, KeyMap};
+use crate::keys::KeyMap;
 use crate::ops::{self, Around, Conv2d, GroupNorm, Linear};
-use crate::store::Recipe;
 use crate::vae_blocks::{EPS, Level, Mid, Resample};
-use crate::weights::var_builder;
-use crate::{Error, Result, Runtime};
+use crate::{Error, Result};
+
+pub use source::{Autoencoder, Half, VaeSource};
+pub use tiny::{AutoencoderTiny, TinyConfig};
+
+/// Whether somebody still wants what is being computed; asked between blocks.
+pub type GoOn<'a> = &'a dyn Fn() -> bool;
+
+/// Stops here once nobody wants it any longer.
+pub(crate) fn check(go_on: GoOn) -> Result<()> {
+    if go_on() { Ok(()) } else { Err(Error::Stopped) }
+}
 
 /// More levels than any published autoencoder has; each halves the picture.
 const MAX_LEVELS: usize = 8;
@@ -106,6 +115,14 @@ impl AutoencoderKl {
     /// # Errors
     /// If a side is not a multiple of 8 (of [`VaeConfig::factor`]).
     pub fn encode(&self, pixels: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.encode_while(pixels, &|| true)
+    }
+
+    /// The same, given up between two blocks once `go_on` says no.
+    ///
+    /// # Errors
+    /// As [`Self::encode`], and [`Error::Stopped`].
+    pub fn encode_while(&self, pixels: &Tensor, go_on: GoOn) -> Result<(Tensor, Tensor)> {
         let (_, _, height, width) = pixels.dims4()?;
         let factor = self.config.factor();
         if height == 0 || width == 0 || height % factor != 0 || width % factor != 0 {
@@ -114,7 +131,7 @@ impl AutoencoderKl {
             )));
         }
         let x = ops::to_nhwc(&pixels.to_dtype(self.dtype)?)?;
-        let moments = self.quant_conv.forward(&self.encoder.forward(&x)?)?.to_dtype(DType::F32)?;
+        let moments = self.quant_conv.forward(&self.encoder.forward(&x, go_on)?)?.to_dtype(DType::F32)?;
         let halves = ops::to_nchw(&moments)?.chunk(2, 1)?;
         Ok((halves[0].contiguous()?, halves[1].clamp(-30f32, 20f32)?))
     }
@@ -124,6 +141,14 @@ impl AutoencoderKl {
     /// # Errors
     /// If the latents have other channels.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.decode_while(latents, &|| true)
+    }
+
+    /// The same, given up between two blocks once `go_on` says no.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], and [`Error::Stopped`].
+    pub fn decode_while(&self, latents: &Tensor, go_on: GoOn) -> Result<Tensor> {
         let (_, channels, height, width) = latents.dims4()?;
         if channels != self.config.latent_channels || height == 0 || width == 0 {
             return Err(Error::Mismatch(format!(
@@ -132,7 +157,7 @@ impl AutoencoderKl {
             )));
         }
         let z = ops::to_nhwc(&latents.to_dtype(self.dtype)?)?;
-        let pixels = self.decoder.forward(&self.post_quant_conv.forward(&z)?)?;
+        let pixels = self.decoder.forward(&self.post_quant_conv.forward(&z)?, go_on)?;
         Ok(ops::to_nchw(&pixels)?.to_dtype(DType::F32)?)
     }
 
@@ -175,10 +200,11 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
-        let x = self.down_blocks.iter().try_fold(self.conv_in.forward(x)?, |x, level| level.forward(x))?;
-        let x = self.mid_block.forward(&x)?;
-        self.conv_out.forward_with(&x, Around { norm: Some(&self.conv_norm_out), ..Around::default() })
+    fn forward(&self, x: &Tensor, go_on: GoOn) -> Result<Tensor> {
+        let x = self.conv_in.forward(x)?;
+        let x = self.down_blocks.iter().try_fold(x, |x, level| level.forward(x, go_on))?;
+        let x = self.mid_block.forward(&x, go_on)?;
+        Ok(self.conv_out.forward_with(&x, Around { norm: Some(&self.conv_norm_out), ..Around::default() })?)
     }
 }
 
@@ -210,99 +236,10 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, z: &Tensor) -> TensorResult<Tensor> {
-        let x = self.mid_block.forward(&self.conv_in.forward(z)?)?;
-        let x = self.up_blocks.iter().try_fold(x, |x, level| level.forward(x))?;
-        self.conv_out.forward_with(&x, Around { norm: Some(&self.conv_norm_out), ..Around::default() })
-    }
-}
-
-/// What a VAE wire carries: a file's autoencoder, not yet loaded.
-#[derive(Debug, Clone)]
-pub struct VaeSource {
-    header: Arc<Header>,
-    keys: KeyMap,
-    config: VaeConfig,
-    /// What a picture had to be computed in once, because less was not enough; all who hold this source remember it.
-    least: Arc<Mutex<Option<DType>>>,
-}
-
-impl VaeSource {
-    /// Reads the header of a checkpoint or of an autoencoder's own file, in CompVis' or diffusers' names.
-    ///
-    /// # Errors
-    /// If it cannot be read or has no autoencoder.
-    pub fn open(path: &Path) -> Result<Self> {
-        let header = Header::read(path)?;
-        let Some(keys) = keys::detect_vae(&header) else {
-            return Err(Error::file(
-                path,
-                "it has no VAE (neither `first_stage_model.decoder.…` nor `decoder.…`)",
-            ));
-        };
-        let config = VaeConfig::detect(&header, &keys)?;
-        Ok(Self { header: Arc::new(header), keys, config, least: Arc::default() })
-    }
-
-    /// The sizes of the autoencoder.
-    pub fn config(&self) -> &VaeConfig {
-        &self.config
-    }
-
-    /// The file's header.
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// How its weights are named in the file.
-    pub fn keys(&self) -> &KeyMap {
-        &self.keys
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.header.path
-    }
-
-    /// Leases the weights in the precision of models, or in more if that was not enough before.
-    ///
-    /// # Errors
-    /// If a tensor is missing, has another shape, or does not fit into memory.
-    pub fn load(&self, rt: &Runtime) -> Result<Arc<AutoencoderKl>> {
-        let least = *self.least.lock().unwrap_or_else(PoisonError::into_inner);
-        self.load_in(rt, least.unwrap_or(rt.dtype))
-    }
-
-    /// Leases the weights in the next number type of more range or precision than `dtype`, and remembers that it was not
-    /// enough: SDXL's activations leave the range of f16. Nothing comes after f32.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn load_wider(&self, rt: &Runtime, dtype: DType) -> Result<Option<Arc<AutoencoderKl>>> {
-        let wider = match dtype {
-            DType::F16 => rt.device.bf16_default_to_f32(),
-            DType::BF16 => DType::F32,
-            _ => return Ok(None),
-        };
-        let vae = self.load_in(rt, wider)?;
-        *self.least.lock().unwrap_or_else(PoisonError::into_inner) = Some(wider);
-        Ok(Some(vae))
-    }
-
-    /// Leases the weights in a number type of their own.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn load_in(&self, rt: &Runtime, dtype: DType) -> Result<Arc<AutoencoderKl>> {
-        let recipe = Recipe::new(&self.header, "vae", dtype, &rt.device);
-        let parts = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."].into_iter();
-        let parameters: u64 =
-            parts.map(|part| self.header.parameters(&format!("{}{part}", self.keys.prefix()))).sum();
-        rt.store.lease(&recipe, parameters * dtype.size_in_bytes() as u64, || {
-            let keys = self.keys.clone();
-            let vb = var_builder(&self.header, move |name| keys.file_name(name), dtype, &rt.device)?;
-            AutoencoderKl::new(&self.config, vb)
-        })
+    fn forward(&self, z: &Tensor, go_on: GoOn) -> Result<Tensor> {
+        let x = self.mid_block.forward(&self.conv_in.forward(z)?, go_on)?;
+        let x = self.up_blocks.iter().try_fold(x, |x, level| level.forward(x, go_on))?;
+        Ok(self.conv_out.forward_with(&x, Around { norm: Some(&self.conv_norm_out), ..Around::default() })?)
     }
 }
 

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::ops::{self, Around, Conv2d, GroupNorm, Linear, Padding};
+use crate::vae::{GoOn, check};
 
 /// `eps` of every group norm in an autoencoder; ten times smaller than a UNet's.
 pub(crate) const EPS: f64 = 1e-6;
@@ -85,8 +86,14 @@ impl Mid {
         Ok(Self { first: resnet(0)?, attention, second: resnet(1)? })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.second.forward(&self.attention.forward(&self.first.forward(x)?)?)
+    /// Asks `go_on` before each of its blocks.
+    pub(crate) fn forward(&self, x: &Tensor, go_on: GoOn) -> crate::Result<Tensor> {
+        check(go_on)?;
+        let x = self.first.forward(x)?;
+        check(go_on)?;
+        let x = self.attention.forward(&x)?;
+        check(go_on)?;
+        Ok(self.second.forward(&x)?)
     }
 }
 
@@ -142,10 +149,15 @@ impl Level {
         Ok(Self { resnets: (0..count).map(resnet).collect::<Result<_>>()?, resample })
     }
 
-    pub(crate) fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let x = self.resnets.iter().try_fold(x, |x, resnet| resnet.forward(&x))?;
+    /// Asks `go_on` before each of its blocks.
+    pub(crate) fn forward(&self, x: Tensor, go_on: GoOn) -> crate::Result<Tensor> {
+        let x = self.resnets.iter().try_fold(x, |x, resnet| {
+            check(go_on)?;
+            Ok::<_, crate::Error>(resnet.forward(&x)?)
+        })?;
+        check(go_on)?;
         match &self.resample {
-            Some(resample) => resample.forward(&x),
+            Some(resample) => Ok(resample.forward(&x)?),
             None => Ok(x),
         }
     }

@@ -1,21 +1,21 @@
 //! An autoencoder at work in the memory there is: whole pictures while they fit, tiles when they do not, and once more in
 //! bf16 or f32 when half precision was not enough.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::size::Size;
-use crate::vae::{AutoencoderKl, VaeConfig, VaeSource};
+use crate::vae::{Autoencoder, Half, VaeSource};
 use crate::vae_tiles::{Cut, Scale, Tiling, tiled};
 use crate::{Error, Result, Runtime};
 
 /// The weights of one autoencoder, leased, and how pictures pass through it.
-#[derive(Debug)]
 pub struct VaeCoder<'a> {
     rt: &'a Runtime,
     source: &'a VaeSource,
-    vae: Arc<AutoencoderKl>,
+    vae: Autoencoder,
+    go_on: Rc<dyn Fn() -> bool + 'a>,
     tiling: Option<Tiling>,
     notes: Vec<String>,
 }
@@ -26,7 +26,13 @@ impl<'a> VaeCoder<'a> {
     /// # Errors
     /// Those of [`VaeSource::load`].
     pub fn new(rt: &'a Runtime, source: &'a VaeSource) -> Result<Self> {
-        Ok(Self { rt, source, vae: source.load(rt)?, tiling: None, notes: vec![] })
+        Ok(Self { rt, source, vae: source.load(rt)?, go_on: Rc::new(|| true), tiling: None, notes: vec![] })
+    }
+
+    /// The same, giving up between two blocks of the network once `go_on` says no: with [`Error::Stopped`].
+    #[must_use]
+    pub fn while_wanted(self, go_on: impl Fn() -> bool + 'a) -> Self {
+        Self { go_on: Rc::new(go_on), ..self }
     }
 
     /// The same, always in tiles.
@@ -80,14 +86,16 @@ impl<'a> VaeCoder<'a> {
         latent: &Tensor,
         between: &mut dyn FnMut(usize, usize) -> Result<(), E>,
     ) -> Result<Tensor, E> {
-        let (rt, vae, config) = (self.rt, self.vae.clone(), self.source.config());
+        let (rt, vae, source) = (self.rt, self.vae.clone(), self.source);
         let (_, _, height, width) = latent.dims4().map_err(Error::from)?;
-        let factor = config.factor();
-        let decode =
-            |latent: &Tensor| Ok(vae.decode(&latent.to_device(&rt.device)?)?.to_device(&Device::Cpu)?);
+        let factor = source.factor();
+        let go_on = self.go_on.clone();
+        let decode = |latent: &Tensor| {
+            Ok(vae.decode(&latent.to_device(&rt.device)?, &*go_on)?.to_device(&Device::Cpu)?)
+        };
         if self.tiling.is_none() {
             let what = format!("decoding a picture of {}×{}", width * factor, height * factor);
-            let need = working_memory(config, Half::Decoder, [height, width], vae.dtype(), &rt.device);
+            let need = working_memory(source, Half::Decoder, [height, width], vae.dtype(), &rt.device);
             match whole(rt, &what, need, || decode(latent))? {
                 Whole::Done(pixels) => return Ok(pixels),
                 Whole::TooLarge(why) => self.tile(Tiling::DECODE, &why),
@@ -122,16 +130,18 @@ impl<'a> VaeCoder<'a> {
         pixels: &Tensor,
         between: &mut dyn FnMut(usize, usize) -> Result<(), E>,
     ) -> Result<Tensor, E> {
-        let (rt, vae, config) = (self.rt, self.vae.clone(), self.source.config());
+        let (rt, vae, source) = (self.rt, self.vae.clone(), self.source);
         let (_, _, height, width) = pixels.dims4().map_err(Error::from)?;
-        let factor = config.factor();
-        let encode =
-            |pixels: &Tensor| Ok(vae.encode(&pixels.to_device(&rt.device)?)?.0.to_device(&Device::Cpu)?);
+        let factor = source.factor();
+        let go_on = self.go_on.clone();
+        let encode = |pixels: &Tensor| {
+            Ok(vae.encode(&pixels.to_device(&rt.device)?, &*go_on)?.to_device(&Device::Cpu)?)
+        };
         let aligned = height.is_multiple_of(factor) && width.is_multiple_of(factor);
         if self.tiling.is_none() || !aligned {
             let what = format!("encoding a picture of {width}×{height}");
             let sides = [height / factor, width / factor];
-            let need = working_memory(config, Half::Encoder, sides, vae.dtype(), &rt.device);
+            let need = working_memory(source, Half::Encoder, sides, vae.dtype(), &rt.device);
             match whole(rt, &what, need, || encode(pixels))? {
                 Whole::Done(means) => return Ok(means),
                 Whole::TooLarge(why) => self.tile(Tiling::ENCODE, &why),
@@ -182,27 +192,18 @@ fn finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?.is_finite())
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Half {
-    Encoder,
-    Decoder,
-}
-
 /// About how many bytes of activations are alive at once at the widest place of either half, for a latent of these sides.
 fn working_memory(
-    config: &VaeConfig,
+    source: &VaeSource,
     half: Half,
     [height, width]: [usize; 2],
     dtype: DType,
     device: &Device,
 ) -> u64 {
     let places = (height * width) as u64;
-    let pixels = places * (config.factor() * config.factor()) as u64;
-    // Widest are the full-size pictures of the finest level; a decoder enters it with the channels of the next.
-    let (channels, pictures) = match half {
-        Half::Encoder => (config.channels[0], 8),
-        Half::Decoder => (config.channels[1.min(config.channels.len() - 1)], 5),
-    };
+    let pixels = places * (source.factor() * source.factor()) as u64;
+    // Widest are the full-size pictures of the finest level.
+    let (channels, pictures) = (source.widest(half), if half == Half::Encoder { 8 } else { 5 });
     // Pictures of that many channels are measured on the CPU, where a convolution gathers little at a time; elsewhere it
     // gathers all nine values under each kernel at once, and the scores of the attention are all there together.
     let fast = device.is_cpu() && dtype == DType::F32;

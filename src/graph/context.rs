@@ -79,6 +79,7 @@ pub struct Context {
     /// The graph being run, for metadata.
     pub provenance: Arc<Provenance>,
     cancel: CancelToken,
+    shown: bool,
     report: Arc<dyn Fn(Report) + Send + Sync>,
     resources: Arc<Resources>,
 }
@@ -90,6 +91,7 @@ impl Context {
             files,
             provenance: Arc::default(),
             cancel: CancelToken::default(),
+            shown: false,
             report: Arc::new(|_| ()),
             resources: Arc::default(),
         }
@@ -110,6 +112,17 @@ impl Context {
     /// The same context, stopping with `cancel` and telling `report`: what the engine hands to one node.
     pub fn for_node(&self, cancel: CancelToken, report: Arc<dyn Fn(Report) + Send + Sync>) -> Self {
         Self { cancel, report, ..self.clone() }
+    }
+
+    /// The same context, whose [`Progress::preview`] somebody looks at.
+    pub fn with_previews(mut self, shown: bool) -> Self {
+        self.shown = shown;
+        self
+    }
+
+    /// Whether somebody looks at pictures of work in progress; without, none need be made.
+    pub fn wants_previews(&self) -> bool {
+        self.shown
     }
 
     /// A shared resource.

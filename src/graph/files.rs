@@ -206,6 +206,11 @@ impl Files {
                 own == tail || without_ending(own) == tail
             })
         });
+        // ComfyUI's name for two files, one for each way.
+        let found = found.or_else(|| {
+            let decoder = format!("{wanted}_decoder");
+            listed.iter().find(|(name, _)| folder == "vae" && without_ending(name) == decoder)
+        });
         match found {
             Some((_, path)) => Ok(path.clone()),
             None if folder == "checkpoints" || folder == "diffusers" => self.find_pipeline(folder, wanted),
@@ -217,10 +222,11 @@ impl Files {
     }
 
     fn model_folders(&self, folder: &str) -> Vec<PathBuf> {
-        // ComfyUI's older names for the same folders.
+        // ComfyUI's older names for the same folders, and where tiny autoencoders are.
         let names: &[&str] = match folder {
             "diffusion_models" => &["diffusion_models", "unet"],
             "text_encoders" => &["text_encoders", "clip"],
+            "vae" => &["vae", "vae_approx"],
             _ => &[],
         };
         let mut folders = Vec::new();
@@ -286,7 +292,8 @@ impl Files {
     }
 
     /// The identity of a file's content: blake3 of the whole up to 16 MiB, above that of length, time and the first MiB
-    /// (a safetensors header). Remembered until length, time or inode change. Of a folder: that of all files in it.
+    /// (a safetensors header). Remembered until length, time or inode change. Of a folder: that of all files in it; of the
+    /// decoder of an autoencoder whose encoder is a file beside it (`taesd_decoder`, `taesd_encoder`): that of both.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -298,6 +305,16 @@ impl Files {
             }
             return Ok(hash.finish());
         }
+        match encoder_beside(path).filter(|encoder| encoder.is_file()) {
+            Some(encoder) => {
+                let halves = [self.hash_one(path)?, self.hash_one(&encoder)?];
+                Ok(Hash::builder().part(halves[0].as_bytes()).part(halves[1].as_bytes()).finish())
+            }
+            None => self.hash_one(path),
+        }
+    }
+
+    fn hash_one(&self, path: &Path) -> io::Result<Hash> {
         let stamp = Stamp::of(path)?;
         let known = self.hashes.lock().ok().and_then(|hashes| hashes.get(path).copied());
         if let Some((known, hash)) = known
@@ -326,6 +343,12 @@ impl Files {
 fn few(mut names: Vec<String>) -> Vec<String> {
     names.truncate(SHOWN);
     names
+}
+
+/// Where the encoder of a decoder's file would be.
+fn encoder_beside(path: &Path) -> Option<PathBuf> {
+    let (stem, ending) = path.file_name()?.to_str()?.rsplit_once('.')?;
+    Some(path.with_file_name(format!("{}_encoder.{ending}", stem.strip_suffix("_decoder")?)))
 }
 
 fn leads_out(path: &Path) -> bool {

@@ -309,7 +309,7 @@ fn steps_are_reported_with_a_thumbnail_and_a_cancelled_run_stops_between_them() 
             }
         }
     });
-    let cx = studio.cx.for_node(cancel, report);
+    let cx = studio.cx.for_node(cancel, report).with_previews(true);
     let error = studio.sampler("KSampler").run_in(&cx).unwrap_err();
     assert!(error.is_cancelled());
     assert_eq!(steps.load(Ordering::Relaxed), 3);

@@ -387,3 +387,78 @@ fn a_saved_checkpoint_is_what_was_saved() {
     assert!(apart(predicted(&again[0], &cx), predicted(&changed[0], &cx)) < change / 4.0);
     assert!(apart(encoded(&again[1], "a cat", &cx), encoded(&changed[1], "a cat", &cx)) < 5e-3);
 }
+
+#[test]
+fn a_saved_autoencoder_and_a_saved_text_encoder_are_what_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let cx = context(folder.path()).with_resource(Arc::new(Runtime::cpu()));
+    let shipped = repository("models/tiny-sd/tiny-sd.safetensors");
+    let base = node("LoadCheckpoint").file("ckpt_name", &shipped).run_in(&cx).unwrap();
+    // Somebody else has the first number.
+    let taken = folder.path().join("vae/flow_00001_.safetensors");
+    fs::create_dir_all(taken.parent().unwrap()).unwrap();
+    fs::write(&taken, "taken").unwrap();
+    node("VAESave").value("vae", &base[2]).run_in(&cx).unwrap();
+    assert_eq!(fs::read(&taken).unwrap(), b"taken");
+    node("CLIPSave").value("clip", &base[1]).run_in(&cx).unwrap();
+    let saved = [
+        ("vae/flow_00002_", "first_stage_model."),
+        ("clip/flow_clip_l_00001_", "cond_stage_model.transformer."),
+    ];
+    for (name, prefix) in saved {
+        let path = folder.path().join(format!("{name}.safetensors"));
+        let tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+        let known = part(prefix);
+        assert!(tensors.len() > 20, "{name}: {}", tensors.len());
+        for (name, tensor) in &tensors {
+            assert_eq!(values(tensor), values(&known[name]), "{name}");
+        }
+    }
+    let clip =
+        node("CLIPLoader").file("clip_name", folder.path().join("clip/flow_clip_l_00001_.safetensors"));
+    assert_eq!(encoded(&clip.run_in(&cx).unwrap()[0], "a cat", &cx), encoded(&base[1], "a cat", &cx));
+    let again = node("LoadVAE").file("vae_name", folder.path().join("vae/flow_00002_.safetensors"));
+    let again = again.run_in(&cx).unwrap();
+    let latent = node("EmptyLatentImage").set("width", 64).set("height", 64).run_in(&cx).unwrap();
+    let picture = |vae| {
+        let call = node("VAEDecode").value("samples", &latent[0]).value("vae", vae);
+        call.run_in(&cx).unwrap()[0].get::<flow_nodes::ports::Image>().unwrap()
+    };
+    assert_eq!(picture(&again[0]), picture(&base[2]));
+
+    // What cannot be written leaves nothing behind, not even its number.
+    let tiny = fixture("tiny_vae/taesd.safetensors").into_iter();
+    let tiny: HashMap<_, _> = tiny.filter_map(|(k, v)| Some((k.strip_prefix("w/")?.to_owned(), v))).collect();
+    let path = folder.path().join("taesd.safetensors");
+    safetensors::save(&tiny, &path).unwrap();
+    let vae = node("LoadVAE").file("vae_name", &path).run_in(&cx).unwrap();
+    let error = node("VAESave").value("vae", &vae[0]).run_in(&cx).unwrap_err().to_string();
+    assert!(error.contains("a tiny autoencoder cannot be part of a checkpoint"), "{error}");
+    assert!(!folder.path().join("vae/flow_00003_.safetensors").exists());
+}
+
+#[test]
+fn text_encoders_are_mixed_and_their_attention_is_scaled() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("look.safetensors");
+    lora(&file);
+    let cx = device();
+    let base = node("LoadCheckpoint").file("ckpt_name", repository("models/tiny-sd/tiny-sd.safetensors"));
+    let base = base.run_in(&cx).unwrap();
+    let call = node("LoraLoader").value("model", &base[0]).value("clip", &base[1]).file("lora_name", &file);
+    let other = call.run_in(&cx).unwrap().remove(1);
+    let of = |call: crate::Call| encoded(&call.run_in(&cx).unwrap()[0], "a cat", &cx);
+    let both = |kind, one: &flow_graph::Value, two: &flow_graph::Value| {
+        node(kind).value("clip1", one).value("clip2", two)
+    };
+    let (plain, changed) = (encoded(&base[1], "a cat", &cx), encoded(&other, "a cat", &cx));
+    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+    assert!(!near(&plain, &changed));
+    assert_eq!(of(both("CLIPMergeSimple", &base[1], &other).set("ratio", 1.0)), plain);
+    assert_eq!(of(both("CLIPMergeSimple", &base[1], &other).set("ratio", 0.0)), changed);
+    // The difference put back onto the plain one is the changed one.
+    let difference = both("CLIPMergeSubtract", &other, &base[1]).run_in(&cx).unwrap();
+    assert!(near(&of(both("CLIPMergeAdd", &base[1], &difference[0])), &changed));
+    assert_eq!(of(node("CLIPAttentionMultiply").value("clip", &base[1])), plain);
+    assert!(!near(&of(node("CLIPAttentionMultiply").value("clip", &base[1]).set("out", 0.5)), &plain));
+}

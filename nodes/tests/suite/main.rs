@@ -11,6 +11,7 @@ mod hostile;
 mod inpaint;
 mod ip_adapter;
 mod loaders;
+mod previews;
 mod registry;
 mod resize;
 mod sampling;

@@ -171,6 +171,10 @@ impl Screen {
 }
 
 impl View for Screen {
+    fn draws(&self) -> bool {
+        self.protocol != Protocol::Off
+    }
+
     fn changed(&mut self, files: &[PathBuf]) {
         self.content.changed = Some(changed_line(files));
         self.content.waiting = None;

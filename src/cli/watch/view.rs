@@ -27,6 +27,10 @@ pub enum Trouble<'a> {
 
 /// Shows what happens in a watch.
 pub trait View {
+    /// Whether it shows pictures of work in progress.
+    fn draws(&self) -> bool {
+        false
+    }
     /// Files were saved.
     fn changed(&mut self, files: &[PathBuf]);
     /// They are a plan, made in `took`.

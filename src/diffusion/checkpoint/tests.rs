@@ -1,5 +1,4 @@
 use super::*;
-use crate::header::Header;
 use crate::save::save;
 use crate::{fixture, made};
 

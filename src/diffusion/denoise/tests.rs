@@ -328,7 +328,7 @@ fn twenty_euler_steps_give_diffusers_picture() {
     let (latent, _) =
         family.sample(&family.model, [&family.text(PROMPT), &family.text("")], run, &start, None);
     let vae = crate::vae::VaeSource::open(&fixture::tiny_sd("tiny-sd.safetensors")).unwrap();
-    let picture = vae.load(&family.rt).unwrap().decode(&latent).unwrap();
+    let picture = vae.load(&family.rt).unwrap().decode(&latent, &|| true).unwrap();
     let psnr = psnr(&picture, &Tensors::reference().get("euler20_image"));
     println!("euler20: {psnr} dB");
     assert!(psnr >= 40.0, "{psnr} dB");
@@ -345,7 +345,7 @@ fn weights_in_bf16_draw_nearly_the_same_picture() {
         let options = IpOptions::default();
         let model = ip_adapter::apply(&family.rt, &family.model, &family.adapter, &embeds, &options).unwrap();
         let latent = ddim20(family, &model, [&family.text(PROMPT), &family.text("")]);
-        vae.load(&family.rt).unwrap().decode(&latent).unwrap()
+        vae.load(&family.rt).unwrap().decode(&latent, &|| true).unwrap()
     };
     let psnr = psnr(&picture(&half), &picture(&full));
     println!("bf16: {psnr} dB");

@@ -1,11 +1,16 @@
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::*;
+use crate::Runtime;
 use crate::fixture::{self, Tensors, assert_close, tiny_sd};
+use crate::header::Header;
+use crate::weights::var_builder;
 
 fn tiny() -> (VaeSource, Arc<AutoencoderKl>) {
     let source = VaeSource::open(&tiny_sd("tiny-sd.safetensors")).unwrap();
-    let vae = source.load(&Runtime::cpu()).unwrap();
+    let Autoencoder::Kl(vae) = source.load(&Runtime::cpu()).unwrap() else { panic!("a tiny one") };
     (source, vae)
 }
 
@@ -25,7 +30,7 @@ fn miniature() -> AutoencoderKl {
 fn the_header_tells_the_sizes() {
     let config =
         VaeConfig { channels: vec![8, 16, 32, 64], layers_per_block: 1, latent_channels: 4, groups: 2 };
-    assert_eq!(tiny().0.config, config);
+    assert_eq!(tiny().0.kl().unwrap().1, &config);
     assert_eq!(config.factor(), 8);
 }
 
@@ -109,9 +114,9 @@ fn an_autoencoder_of_diffusers_names_is_recognised() {
         std::fs::rename(&path, folder.path().join("diffusion_pytorch_model.safetensors")).unwrap();
         std::fs::write(folder.path().join("config.json"), r#"{"norm_num_groups": 2}"#).unwrap();
         let source = VaeSource::open(&folder.path().join("diffusion_pytorch_model.safetensors")).unwrap();
-        assert_eq!(source.config, miniature_config());
+        assert_eq!(source.kl().unwrap().1, &miniature_config());
         let expected = fixture::tensors(MINIATURE);
-        let decoded = source.load(&Runtime::cpu()).unwrap().decode(&expected["mean"]).unwrap();
+        let decoded = source.load(&Runtime::cpu()).unwrap().decode(&expected["mean"], &|| true).unwrap();
         assert_close(&decoded, &expected["decoded"], 1e-4, "decoded");
     }
 }
@@ -151,9 +156,10 @@ fn sd15_tells_its_sizes_by_shapes_alone() {
     let path = folder.path().join("v1-5.safetensors");
     let list = fixture::key_list("keys/sd15.tsv", "vae");
     fixture::shapes_only(&path, list.iter().map(|(name, shape)| (name.as_str(), shape.clone())));
-    let config = VaeSource::open(&path).unwrap().config;
+    let source = VaeSource::open(&path).unwrap();
     let channels = vec![128, 256, 512, 512];
-    assert_eq!(config, VaeConfig { channels, layers_per_block: 2, latent_channels: 4, groups: 32 });
+    let expected = VaeConfig { channels, layers_per_block: 2, latent_channels: 4, groups: 32 };
+    assert_eq!(source.kl().unwrap().1, &expected);
 }
 
 #[test]
@@ -174,5 +180,33 @@ fn shapes_that_make_no_autoencoder_are_refused() {
         let norm = ("decoder.mid_block.resnets.0.norm1.weight", vec![64]);
         fixture::shapes_only(&path, shapes.chain([("decoder.conv_in.weight", conv_in.clone()), norm]));
         assert!(matches!(VaeSource::open(&path), Err(Error::File { .. })), "{conv1:?} {conv_in:?} {levels}");
+    }
+}
+
+#[test]
+fn either_half_is_given_up_between_any_two_of_its_blocks() {
+    let (_, vae) = tiny();
+    let pixels = Tensors::reference().get("vae_in");
+    let latents = Tensors::reference().get("vae_mean");
+    let asked = Cell::new(0);
+    let stops = |at: usize| {
+        asked.set(0);
+        let asked = &asked;
+        move || {
+            asked.set(asked.get() + 1);
+            asked.get() != at
+        }
+    };
+    type Half<'a> = &'a dyn Fn(GoOn) -> Result<()>;
+    let encode: Half = &|go_on| vae.encode_while(&pixels, go_on).map(drop);
+    let decode: Half = &|go_on| vae.decode_while(&latents, go_on).map(drop);
+    // Blocks of its levels, ways between levels, and the three of the middle.
+    for (half, blocks) in [(encode, 4 + 4 + 3), (decode, 4 * 2 + 4 + 3)] {
+        half(&stops(usize::MAX)).unwrap();
+        assert_eq!(asked.get(), blocks);
+        for at in 1..=blocks {
+            assert!(matches!(half(&stops(at)), Err(Error::Stopped)), "{at}");
+            assert_eq!(asked.get(), at);
+        }
     }
 }

@@ -20,7 +20,7 @@ fn latent(times: usize) -> Tensor {
 fn a_small_picture_is_decoded_whole() {
     let (rt, source, latent) = (Runtime::cpu(), source(), latent(1));
     let mut coder = VaeCoder::new(&rt, &source).unwrap();
-    let whole = source.load(&rt).unwrap().decode(&latent).unwrap();
+    let whole = source.load(&rt).unwrap().decode(&latent, &|| true).unwrap();
     assert_eq!(max_abs_diff(&coder.decode(&latent, never).unwrap(), &whole), 0.0);
     assert!(coder.notes().is_empty());
 }
@@ -29,7 +29,7 @@ fn a_small_picture_is_decoded_whole() {
 fn tiles_give_the_picture_and_the_latent_of_the_whole() {
     let (rt, source, latent) = (Runtime::cpu(), source(), latent(3));
     let vae = source.load(&rt).unwrap();
-    let whole = vae.decode(&latent).unwrap();
+    let whole = vae.decode(&latent, &|| true).unwrap();
     let mut coder = VaeCoder::new(&rt, &source).unwrap().with_tiling(Tiling { tile: 256, overlap: 64 });
     let tiled = coder.decode(&latent, never).unwrap();
     // Norms and attention see a tile, not the picture, so it is not the same; the seams must not be seen.
@@ -37,7 +37,7 @@ fn tiles_give_the_picture_and_the_latent_of_the_whole() {
     println!("decoded: mean {mean}, most {}", max_abs_diff(&tiled, &whole));
     assert!(mean < 0.02, "{mean}");
     let pixels = whole.clamp(-1f32, 1f32).unwrap();
-    let means = vae.encode(&pixels).unwrap().0;
+    let means = vae.encode(&pixels, &|| true).unwrap();
     let tiled = coder.encode(&pixels, never).unwrap();
     assert_close(&tiled, &means, 0.1, "encoded");
 }
@@ -45,8 +45,7 @@ fn tiles_give_the_picture_and_the_latent_of_the_whole() {
 #[test]
 fn a_picture_that_exceeds_the_budget_is_done_in_tiles_and_says_so() {
     let (source, latent) = (source(), latent(5));
-    let need =
-        working_memory(source.config(), Half::Decoder, [latent.dims()[2]; 2], DType::F32, &Device::Cpu);
+    let need = working_memory(&source, Half::Decoder, [latent.dims()[2]; 2], DType::F32, &Device::Cpu);
     let probe = Runtime::cpu();
     let weights = source.load(&probe).map(|_| probe.store.bytes()).unwrap();
     let rt = Runtime::new(Device::Cpu, DType::F32, weights + need / 2);
@@ -72,8 +71,7 @@ fn a_picture_that_exceeds_the_budget_is_done_in_tiles_and_says_so() {
 #[test]
 fn unused_weights_make_way_for_a_whole_picture() {
     let (source, latent) = (source(), latent(3));
-    let need =
-        working_memory(source.config(), Half::Decoder, [latent.dims()[2]; 2], DType::F32, &Device::Cpu);
+    let need = working_memory(&source, Half::Decoder, [latent.dims()[2]; 2], DType::F32, &Device::Cpu);
     let probe = Runtime::cpu();
     let weights = source.load(&probe).map(|_| probe.store.bytes()).unwrap();
     let rt = Runtime::new(Device::Cpu, DType::F32, weights + need + 1);
@@ -124,7 +122,7 @@ fn overflowing() -> (tempfile::TempDir, VaeSource) {
         *tensor = wide.affine(if strong { 32768.0 } else { 1.0 }, 0.0).unwrap();
     }
     candle_core::safetensors::save(&tensors, &path).unwrap();
-    let config = format!(r#"{{"norm_num_groups": {}}}"#, source().config().groups);
+    let config = format!(r#"{{"norm_num_groups": {}}}"#, source().kl().unwrap().1.groups);
     std::fs::write(folder.path().join("config.json"), config).unwrap();
     let source = VaeSource::open(&path).unwrap();
     (folder, source)
@@ -136,11 +134,11 @@ fn a_vae_that_overflows_in_half_precision_works_in_f32_and_is_remembered() {
     let rt = Runtime::new(Device::Cpu, DType::F16, u64::MAX);
     let wide = source.load_in(&rt, DType::F32).unwrap();
     let narrow = source.load_in(&rt, DType::F16).unwrap();
-    assert!(!finite(&narrow.decode(&latent).unwrap()).unwrap(), "it overflows");
+    assert!(!finite(&narrow.decode(&latent, &|| true).unwrap()).unwrap(), "it overflows");
 
     let mut coder = VaeCoder::new(&rt, &source).unwrap();
     let pixels = coder.decode(&latent, never).unwrap();
-    assert_eq!(max_abs_diff(&pixels, &wide.decode(&latent).unwrap()), 0.0);
+    assert_eq!(max_abs_diff(&pixels, &wide.decode(&latent, &|| true).unwrap()), 0.0);
     assert_eq!(coder.notes(), ["the decoder gave values that are not finite; decoded again in f32"]);
 
     // The next picture, also of a clone of the source, is decoded in f32 at once.
@@ -158,7 +156,7 @@ fn an_encoder_that_overflows_in_half_precision_is_asked_again() {
     let rt = Runtime::new(Device::Cpu, DType::F16, u64::MAX);
     let mut coder = VaeCoder::new(&rt, &source).unwrap();
     let means = coder.encode(&pixels, never).unwrap();
-    let wide = source.load_in(&rt, DType::F32).unwrap().encode(&pixels).unwrap().0;
+    let wide = source.load_in(&rt, DType::F32).unwrap().encode(&pixels, &|| true).unwrap();
     assert_eq!(max_abs_diff(&means, &wide), 0.0);
     assert_eq!(coder.notes(), ["the encoder gave values that are not finite; encoded again in f32"]);
 }
@@ -171,5 +169,10 @@ fn half_precision_that_is_enough_stays() {
     let pixels = coder.decode(&latent, never).unwrap();
     assert_eq!(coder.vae.dtype(), DType::F16);
     assert!(coder.notes().is_empty());
-    assert_close(&pixels, &source.load_in(&rt, DType::F32).unwrap().decode(&latent).unwrap(), 2e-2, "f16");
+    assert_close(
+        &pixels,
+        &source.load_in(&rt, DType::F32).unwrap().decode(&latent, &|| true).unwrap(),
+        2e-2,
+        "f16",
+    );
 }

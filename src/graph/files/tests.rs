@@ -137,3 +137,19 @@ fn a_files_identity_is_its_content() {
     assert_eq!(before, files.hash(&b).unwrap());
     assert_ne!(before, files.hash(&a).unwrap());
 }
+
+#[test]
+fn a_tiny_autoencoder_is_found_by_comfyuis_name_and_counts_with_its_other_half() {
+    let (root, files) = models(&["vae_approx/taesd_decoder.pth", "vae/other.pt"]);
+    let decoder = root.path().join("vae_approx/taesd_decoder.pth");
+    for name in ["taesd", "taesd_decoder", "taesd_decoder.pth"] {
+        assert_eq!(files.find("vae", name).unwrap().path, decoder, "{name}");
+    }
+    assert!(files.find("checkpoints", "taesd").is_err());
+    let alone = files.hash(&decoder).unwrap();
+    touch(root.path(), &["vae_approx/taesd_encoder.pth"]);
+    let both = files.hash(&decoder).unwrap();
+    assert_ne!(alone, both);
+    fs::write(root.path().join("vae_approx/taesd_encoder.pth"), "another").unwrap();
+    assert_ne!(files.hash(&decoder).unwrap(), both);
+}
