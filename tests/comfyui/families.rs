@@ -150,6 +150,22 @@ fn sdxl_is_held_by_a_controlnet_as_in_comfyui() {
 }
 
 #[test]
+fn sdxl_is_held_by_a_union_controlnet_that_is_told_the_kind_of_picture() {
+    let (expected, cases) = drawn("control_union/cases.safetensors");
+    let studio = Studio { expected, cases, ..Studio::new() };
+    studio.part("controlnet/union", "control_union/keys.tsv", "union", "{}");
+    let start = "positive: held.positive, negative: held.negative, latent: empty";
+    for kind in ["depth", "auto"] {
+        let held = format!(
+            "  net: {{ type: LoadControlNet, file: union }}\n  \
+             told: {{ type: SetUnionControlNetType, control_net: net, control_type: {kind} }}\n  \
+             held: {{ type: ControlNetApply, positive: pos, negative: neg, control_net: told, image: photo, strength: 0.5 }}\n"
+        );
+        studio.draws(&format!("union_{kind}"), &[PROMPTS, EMPTY, PICTURE, &held].concat(), start);
+    }
+}
+
+#[test]
 fn sdxl_sees_pictures_through_ip_adapters_as_in_comfyui() {
     let (expected, cases) = drawn("sdxl_ip_adapter/cases.safetensors");
     let studio = Studio { expected, cases, ..Studio::new() };
