@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     io::{BufRead as _, Write as _, stdin, stdout},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -17,6 +17,8 @@ use flow_diffusion::{
     Runtime,
     attention::{Patches, Step},
     clip::ClipSource,
+    control::ControlSource,
+    ip_adapter::{ImageEmbeds, IpAdapterSource, IpOptions, apply},
     model::Model,
     noise::TorchRng,
     vae::VaeSource,
@@ -31,6 +33,9 @@ mod allocator;
 
 /// A part made ready: each call runs it once.
 type Part = Box<dyn FnMut() -> Result<Tensor>>;
+
+/// Steps of a whole picture.
+const STEPS: usize = 20;
 
 fn main() -> Result<()> {
     allocator::keep();
@@ -64,7 +69,7 @@ fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part>
         "unet" => {
             let unet = Model::open(file)?.unet.load(&rt)?;
             let (x, context) = (random(1, &[2, 4, latent, latent])?, random(2, &[2, 77, 768])?);
-            let (patches, step) = (Patches::default(), Step::single(1.0, 2));
+            let (patches, step) = (Patches::default().for_a_run(), Step::single(1.0, 2));
             Box::new(move || Ok(unet.forward(&x, 500.0, &context, None, None, &patches, &step)?))
         }
         "vae" => {
@@ -78,8 +83,54 @@ fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part>
             clip.encode(&rt, text)?;
             Box::new(move || Ok(clip.encode(&rt, text)?.context))
         }
+        // A step with an IP-Adapter and a ControlNet.
+        "held" => {
+            let adapter = IpAdapterSource::open(&beside(file, "ipadapter")?)?;
+            let embeds = ImageEmbeds::new(random(4, &[1, 1024])?);
+            let model = apply(&rt, &Model::open(file)?, &adapter, &embeds, &IpOptions::default())?;
+            let unet = model.unet.load(&rt)?;
+            let ControlSource::ControlNet(net) = ControlSource::open(&beside(file, "controlnet")?)? else {
+                bail!("that is no ControlNet")
+            };
+            let net = net.load(&rt)?;
+            let hint = net.embed_hint(&random(3, &[2, 3, side, side])?)?;
+            let (x, context) = (random(1, &[2, 4, latent, latent])?, random(2, &[2, 77, 768])?);
+            let (patches, step) = (model.patches.for_a_run(), Step::single(1.0, 2));
+            Box::new(move || {
+                let residuals = net.forward(&x, 500.0, &context, None, &hint)?;
+                Ok(unet.forward(&x, 500.0, &context, None, Some(&residuals), &patches, &step)?)
+            })
+        }
+        // Two texts, 20 steps with guidance, and the decoder.
+        "picture" => {
+            let (clip, vae) = (ClipSource::open(file)?, VaeSource::open(file)?);
+            let unet = Model::open(file)?.unet.load(&rt)?;
+            let (x, step) = (random(1, &[1, 4, latent, latent])?, Step::single(1.0, 2));
+            Box::new(move || {
+                let texts = ["", "a kettle on a marble table, morning light"];
+                let texts = texts.map(|text| Ok(clip.encode(&rt, text)?.context));
+                let context = Tensor::cat(&texts.into_iter().collect::<Result<Vec<_>>>()?, 0)?;
+                let (mut x, patches) = (x.clone(), Patches::default().for_a_run());
+                for i in 0..STEPS {
+                    let time = 999.0 - 50.0 * i as f64;
+                    let both = Tensor::cat(&[&x, &x], 0)?;
+                    let both = unet.forward(&both, time, &context, None, None, &patches, &step)?;
+                    let (without, with) = (both.narrow(0, 0, 1)?, both.narrow(0, 1, 1)?);
+                    let guess = (&without + ((with - &without)? * 7.0)?)?;
+                    x = (x - (guess * 0.05)?)?;
+                }
+                Ok(vae.load(&rt)?.decode(&x, &|| true)?)
+            })
+        }
         other => bail!("there is no part `{other}`"),
     })
+}
+
+/// The one model in another of the folders that a checkpoint's is among.
+fn beside(checkpoint: &Path, folder: &str) -> Result<PathBuf> {
+    let models = checkpoint.parent().and_then(Path::parent).context("a checkpoint in a folder of models")?;
+    let mut files = fs::read_dir(models.join(folder))?;
+    Ok(files.next().with_context(|| format!("a file in `{folder}`"))??.path())
 }
 
 fn say(line: &serde_json::Value) -> Result<()> {

@@ -55,6 +55,30 @@ def weights(part, module, checkpoint, dtype):
     return module.to(dtype).eval()
 
 
+def attach(unet, models, dtype):
+    """Gives the UNet an IP-Adapter; returns a ControlNet. diffusers names both files' tensors as they are."""
+    from diffusers import ControlNetModel
+    from safetensors.torch import load_file
+    import torch
+
+    state = {"image_proj": {}, "ip_adapter": {}}
+    for key, value in load_file(next((models / "ipadapter").glob("*.safetensors"))).items():
+        part, rest = key.split(".", 1)
+        state[part][rest] = value.float()
+    unet._load_ip_adapter_weights([state])
+    unet.to(dtype)
+    with torch.device("meta"):
+        net = ControlNetModel(cross_attention_dim=768, attention_head_dim=8)
+    names = {}
+    for line in (KEYS.parent / "controlnet_sd15.tsv").read_text().splitlines():
+        if not line.startswith("#"):
+            file, diffusers, _ = line.split("\t")
+            names[diffusers] = file
+    file, own = load_file(next((models / "controlnet").glob("*.safetensors"))), net.state_dict()
+    net.load_state_dict({key: file[names[key]].reshape(own[key].shape) for key in own}, assign=True)
+    return net.to(dtype).eval()
+
+
 def torch_part(kind, part, side, precision, checkpoint, result):
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -64,7 +88,7 @@ def torch_part(kind, part, side, precision, checkpoint, result):
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
     random = lambda seed, *shape: torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     start, latent = time.perf_counter(), side // 8
-    if part == "unet":
+    if part in ("unet", "held", "picture"):
         with torch.device("meta"):
             unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
         unet = weights("unet", unet, checkpoint, dtype)
@@ -72,7 +96,17 @@ def torch_part(kind, part, side, precision, checkpoint, result):
         if kind == "compile":
             unet = torch.compile(unet)
         run = lambda: unet(x, 500, context, return_dict=False)[0]
-    elif part == "vae":
+        if part == "held":
+            net = attach(unet, pathlib.Path(checkpoint).parents[1], dtype)
+            hint, seen = random(3, 2, 3, side, side), random(4, 1, 1, 1024).repeat(2, 1, 1)
+
+            def run():
+                down, mid = net(x, 500, context, hint, return_dict=False)
+                more = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+                more["added_cond_kwargs"] = {"image_embeds": [seen]}
+                return unet(x, 500, context, return_dict=False, **more)[0]
+
+    if part in ("vae", "picture"):
         with torch.device("meta"):
             vae = AutoencoderKL(
                 block_out_channels=(128, 256, 512, 512),
@@ -84,11 +118,21 @@ def torch_part(kind, part, side, precision, checkpoint, result):
         if kind == "compile":
             vae.decoder = torch.compile(vae.decoder)
         run = lambda: vae.decode(z, return_dict=False)[0]
-    else:
+    if part in ("clip", "picture"):
         config = CLIPTextConfig(projection_dim=768, hidden_size=768, intermediate_size=3072, num_attention_heads=12)
         clip = weights("text_encoder", CLIPTextModel(config), checkpoint, dtype)
         tokens = torch.full((1, 77), 320)
         run = lambda: clip(tokens)[0]
+    if part == "picture":
+        noise = random(1, 1, 4, latent, latent)
+
+        def run():
+            texts, x = clip(tokens.repeat(2, 1))[0], noise
+            for i in range(20):
+                without, with_text = unet(torch.cat([x, x]), 999 - 50 * i, texts, return_dict=False)[0].chunk(2)
+                x = x - 0.05 * (without + 7 * (with_text - without))
+            return vae.decode(x, return_dict=False)[0]
+
     say({"ready": time.perf_counter() - start})
 
     def once():

@@ -1,10 +1,10 @@
 //! Attention layers and what may be wrapped around them: processors by diffusers' name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{Tensor, TensorId};
 use candle_nn::VarBuilder;
 
 use crate::Result;
@@ -92,7 +92,11 @@ pub trait AttnProcessor: Debug + Send + Sync {
 
 /// The processors still to come in a chain.
 #[derive(Debug, Clone, Copy)]
-pub struct Next<'a>(&'a [Arc<dyn AttnProcessor>]);
+pub struct Next<'a> {
+    processors: &'a [Arc<dyn AttnProcessor>],
+    /// Where the layer looks for its keys and values, if they may be kept.
+    texts: Option<&'a Texts>,
+}
 
 impl Next<'_> {
     /// Runs the rest of the chain.
@@ -100,13 +104,47 @@ impl Next<'_> {
     /// # Errors
     /// Those of the processors and the layer.
     pub fn run(self, call: &Call) -> Result<Tensor> {
-        match self.0.split_last() {
-            Some((last, rest)) => last.attend(call, Next(rest)),
-            None => {
-                let (k, v) = (call.attn.keys(call.context)?, call.attn.values(call.context)?);
-                call.attn.sdpa(call.q, &k, &v)
-            }
+        if let Some((last, processors)) = self.processors.split_last() {
+            return last.attend(call, Next { processors, ..self });
         }
+        let make = || Ok([call.attn.keys(call.context)?, call.attn.values(call.context)?]);
+        let [k, v] = match self.texts {
+            Some(texts) => texts.of(call.attn, call.context, make)?,
+            None => make()?,
+        };
+        call.attn.sdpa(call.q, &k, &v)
+    }
+}
+
+/// Keys and values of the texts of one run, by text and layer: made in the first step, and the same in all others.
+#[derive(Debug, Default)]
+struct Texts(Mutex<HashMap<TensorId, HashMap<String, [Tensor; 2]>>>);
+
+impl Texts {
+    /// Texts remembered at a time; a run has one or two, and a processor may make more of them.
+    const MOST: usize = 4;
+
+    fn of(
+        &self,
+        attn: &Attention,
+        text: &Tensor,
+        make: impl FnOnce() -> Result<[Tensor; 2]>,
+    ) -> Result<[Tensor; 2]> {
+        // A device repeats recorded calls with new texts in the same place, and what is trained changes between calls.
+        if !text.device().is_cpu() || text.track_op() {
+            return make();
+        }
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = kept().get(&text.id()).and_then(|layers| layers.get(&attn.name)) {
+            return Ok(found.clone());
+        }
+        let made = make()?;
+        let mut texts = kept();
+        if texts.len() >= Self::MOST && !texts.contains_key(&text.id()) {
+            texts.clear();
+        }
+        texts.entry(text.id()).or_default().insert(attn.name.clone(), made.clone());
+        Ok(made)
     }
 }
 
@@ -117,9 +155,16 @@ impl Next<'_> {
 pub struct Patches {
     processors: Arc<BTreeMap<String, Vec<Arc<dyn AttnProcessor>>>>,
     meetings: Vec<FreeU>,
+    texts: Option<Arc<Texts>>,
 }
 
 impl Patches {
+    /// These patches for the calls of one run, with the same weights in all: what layers make of a text is made once.
+    #[must_use]
+    pub fn for_a_run(&self) -> Self {
+        Self { texts: Some(Arc::default()), ..self.clone() }
+    }
+
     /// These patches and one more processor around the layer `name`.
     #[must_use]
     pub fn with(&self, name: impl Into<String>, processor: Arc<dyn AttnProcessor>) -> Self {
@@ -182,8 +227,9 @@ impl Patches {
         self.processors.keys().map(String::as_str)
     }
 
-    fn chain(&self, name: &str) -> Next<'_> {
-        Next(self.processors.get(name).map(Vec::as_slice).unwrap_or_default())
+    /// The processors around the layer `name`; `text` says that it attends to one.
+    fn chain(&self, name: &str, text: bool) -> Next<'_> {
+        Next { processors: self.of(name), texts: self.texts.as_deref().filter(|_| text) }
     }
 }
 
@@ -265,6 +311,9 @@ impl Attention {
     ) -> Result<Tensor> {
         let q = self.queries(x)?;
         let call = Call { attn: self, q: &q, context: context.unwrap_or(x), step, latent };
-        patches.chain(&self.name).run(&call)
+        patches.chain(&self.name, context.is_some()).run(&call)
     }
 }
+
+#[cfg(test)]
+mod tests;

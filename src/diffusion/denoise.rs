@@ -94,12 +94,13 @@ impl<'a> Guided<'a> {
         uncond: bool,
     ) -> Result<Self> {
         let (batch, _, height, width) = shape;
+        let patches = model.patches.for_a_run();
         let perturbed = (model.guidance.perturbed_attention != 0.0)
-            .then(|| perturbed::patches(&model.patches, &model.unet.config));
+            .then(|| perturbed::patches(&patches, &model.unet.config));
         let (looks, patches) = match model.guidance.self_attention {
-            None => (None, model.patches.clone()),
+            None => (None, patches),
             Some(_) => {
-                let (looks, patches) = Looks::patches(&model.patches, batch, (height, width));
+                let (looks, patches) = Looks::patches(&patches, batch, (height, width));
                 (Some(looks), patches)
             }
         };

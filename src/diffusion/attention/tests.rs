@@ -1,0 +1,57 @@
+use candle_core::Device;
+use candle_nn::VarBuilder;
+
+use super::*;
+use crate::fixture::assert_close;
+use crate::noise::TorchRng;
+
+fn random(shape: &[usize], seed: u64) -> Tensor {
+    TorchRng::new(seed).randn_tensor(shape, &Device::Cpu).unwrap()
+}
+
+fn layer() -> Attention {
+    let weight = |name: &str, shape: &[usize], seed| (name.to_owned(), random(shape, seed));
+    let weights = [
+        weight("to_q.weight", &[16, 16], 1),
+        weight("to_k.weight", &[16, 12], 2),
+        weight("to_v.weight", &[16, 12], 3),
+        weight("to_out.0.weight", &[16, 16], 4),
+        weight("to_out.0.bias", &[16], 5),
+    ];
+    let vb = VarBuilder::from_tensors(weights.into(), candle_core::DType::F32, &Device::Cpu);
+    Attention::load(&vb, 16, 12, 2).unwrap()
+}
+
+#[test]
+fn a_run_makes_keys_and_values_of_a_text_once() {
+    let layer = layer();
+    let (plain, run) = (Patches::default(), Patches::default().for_a_run());
+    let attend = |patches: &Patches, x: u64, text: &Tensor| {
+        let x = random(&[1, 9, 16], x);
+        layer.forward(&x, Some(text), patches, &Step::single(1.0, 1), (3, 3)).unwrap()
+    };
+    let kept = || run.texts.as_ref().unwrap().0.lock().unwrap().len();
+    let texts: Vec<_> = (10..16).map(|seed| random(&[1, 7, 12], seed)).collect();
+    for text in texts.iter().chain(&texts) {
+        for x in [20, 21] {
+            assert_close(&attend(&run, x, text), &attend(&plain, x, text), 0.0, "with kept keys and values");
+        }
+        assert!((1..=Texts::MOST).contains(&kept()), "{} texts are kept", kept());
+    }
+
+    let one = Patches::default().for_a_run();
+    attend(&one, 20, &texts[0]);
+    let first = one.texts.as_ref().unwrap().0.lock().unwrap()[&texts[0].id()][&layer.name][0].id();
+    attend(&one, 21, &texts[0]);
+    let again = one.texts.as_ref().unwrap().0.lock().unwrap()[&texts[0].id()][&layer.name][0].id();
+    assert_eq!(first, again, "the keys of the first step");
+}
+
+#[test]
+fn what_attends_to_itself_keeps_nothing() {
+    let vb = VarBuilder::zeros(candle_core::DType::F32, &Device::Cpu);
+    let layer = Attention::load(&vb, 16, 16, 2).unwrap();
+    let run = Patches::default().for_a_run();
+    layer.forward(&random(&[1, 9, 16], 1), None, &run, &Step::single(1.0, 1), (3, 3)).unwrap();
+    assert!(run.texts.unwrap().0.lock().unwrap().is_empty());
+}
