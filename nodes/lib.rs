@@ -161,6 +161,7 @@ mod sd_turbo_scheduler;
 mod self_attention_guidance;
 mod set_first_sigma;
 mod set_latent_noise_mask;
+mod set_union_control_net_type;
 mod sigmas;
 mod solid_mask;
 mod split_image_with_alpha;
@@ -340,6 +341,7 @@ pub fn registry() -> Registry {
         .add::<self_attention_guidance::SelfAttentionGuidance>()
         .add::<set_first_sigma::SetFirstSigma>()
         .add::<set_latent_noise_mask::SetLatentNoiseMask>()
+        .add::<set_union_control_net_type::SetUnionControlNetType>()
         .add::<solid_mask::SolidMask>()
         .add::<split_image_with_alpha::SplitImageWithAlpha>()
         .add::<split_sigmas::SplitSigmas>()

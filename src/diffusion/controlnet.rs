@@ -4,6 +4,8 @@
 //! It attends to the text alone. An IP-Adapter's image tokens never reach it: they are patches on the UNet's
 //! attention and no part of the context (tencent's code, which concatenates both, has to cut them off again).
 
+mod union;
+
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
@@ -12,6 +14,10 @@ use crate::ops::{self, Conv2d, Linear, Padding};
 use crate::unet::{Residuals, UNetConfig, check_inputs};
 use crate::unet_blocks::{Encoder, Pass};
 use crate::{Error, Result};
+
+pub use union::CONTROL_TYPES;
+pub(crate) use union::TASKS;
+use union::Union;
 
 /// A ControlNet.
 #[derive(Debug)]
@@ -23,6 +29,7 @@ pub struct ControlNet {
     encoder: Encoder,
     down: Vec<Linear>,
     mid: Linear,
+    union: Option<Union>,
 }
 
 impl ControlNet {
@@ -42,15 +49,16 @@ impl ControlNet {
             encoder: Encoder::load(&vb, cfg)?,
             down: cfg.skip_channels().iter().enumerate().map(zero).collect::<candle_core::Result<_>>()?,
             mid: Linear::load(&vb.pp("controlnet_mid_block"), last, last)?,
+            union: Union::load(&vb, cfg.time_dim(), cfg.model_channels())?,
         })
     }
 
     /// The features of a hint picture `[B, 3, H, W]` with values 0..1, eight times the latent's size; the same
-    /// for every step, so computed once.
+    /// for every step, so computed once. `kind` is what a union ControlNet is told of it, a number of [`CONTROL_TYPES`].
     ///
     /// # Errors
-    /// If it has another number of channels.
-    pub fn embed_hint(&self, hint: &Tensor) -> Result<Tensor> {
+    /// If it has another number of channels, or a union knows no such kind.
+    pub fn embed_hint(&self, hint: &Tensor, kind: Option<usize>) -> Result<Tensor> {
         let mut h = ops::to_nhwc(&hint.to_dtype(self.dtype)?)?;
         for (n, conv) in self.hint.iter().enumerate() {
             h = conv.forward(&h)?;
@@ -58,10 +66,13 @@ impl ControlNet {
                 h = ops::silu(&h)?;
             }
         }
+        if let (Some(union), Some(kind)) = (&self.union, kind) {
+            h = h.broadcast_add(&union.shift(&h, kind)?)?;
+        }
         Ok(h)
     }
 
-    /// The residuals at full strength: `x` `[B, 4, H, W]` as the UNet gets it, `context` `[B, T, D]`.
+    /// The residuals at full strength: `x` `[B, 4, H, W]` as the UNet gets it, `context` `[B, T, D]`; `kind` as for the hint.
     ///
     /// # Errors
     /// `Error::Mismatch` if the inputs do not fit each other or the model.
@@ -72,6 +83,7 @@ impl ControlNet {
         context: &Tensor,
         y: Option<&Tensor>,
         hint_embedding: &Tensor,
+        kind: Option<usize>,
     ) -> Result<Residuals> {
         let step = Step::single(0.0, x.dim(0)?);
         check_inputs(x, context, self.in_channels, self.context_dim, &step)?;
@@ -83,7 +95,9 @@ impl ControlNet {
             )));
         }
         let context = context.to_dtype(self.dtype)?;
-        let time = self.encoder.embed(timestep, y, self.dtype, x.device())?;
+        let told = self.union.as_ref().map(|union| union.embedding(kind, self.dtype, x.device()));
+        let told = told.transpose()?;
+        let time = self.encoder.embed(timestep, y, told.as_ref(), self.dtype, x.device())?;
         let patches = Patches::default();
         let pass =
             Pass { time: &time, context: &context, patches: &patches, step: &step, latent: (height, width) };

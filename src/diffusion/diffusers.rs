@@ -77,26 +77,22 @@ impl Pipeline {
         VaeSource::open(&self.weights("vae", "diffusion_pytorch_model")?)
     }
 
-    /// The weight file of a part: safetensors before PyTorch's, full precision before half.
+    /// The weight file of a part, or the index of several: safetensors before PyTorch's, full precision before half.
     fn weights(&self, part: &str, stem: &str) -> Result<PathBuf> {
         let folder = self.folder.join(part);
         let old = if stem == "model" { "pytorch_model" } else { stem };
         let names = [
             format!("{stem}.safetensors"),
+            format!("{stem}.safetensors.index.json"),
             format!("{stem}.fp16.safetensors"),
+            format!("{stem}.safetensors.index.fp16.json"),
             format!("{old}.bin"),
             format!("{old}.fp16.bin"),
         ];
         if let Some(name) = names.iter().find(|name| folder.join(name).is_file()) {
             return Ok(folder.join(name));
         }
-        let message = if folder.join(format!("{stem}.safetensors.index.json")).is_file() {
-            "its weights are split over several files; save the pipeline with `max_shard_size` of 100 GB"
-                .into()
-        } else {
-            format!("there is no `{}` in it", names[0])
-        };
-        Err(Error::file(folder, message))
+        Err(Error::file(folder, format!("there is no `{}` in it", names[0])))
     }
 
     fn json(&self, name: &str) -> Result<Option<Value>> {

@@ -5,6 +5,8 @@
 //! then the tensors (<https://github.com/huggingface/safetensors>). A header comes from a stranger, so every
 //! number in it is checked before it is used: nothing is allocated by it and nothing outside the file is read.
 
+mod shards;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +21,8 @@ use serde::de::{MapAccess, Visitor};
 
 use crate::weights::map_file;
 use crate::{Error, Result, pickle};
+
+pub(crate) use shards::Shard;
 
 /// The longest header read, in bytes (the limit of the safetensors library).
 const MAX_HEADER: u64 = 100_000_000;
@@ -103,7 +107,8 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// Its dimensions, row-major.
     pub shape: Vec<usize>,
-    /// Its bytes, counted from the start of the file; inside the file, and as long as dtype and shape say.
+    /// Its bytes, counted from the start of the file; inside the file, and as long as dtype and shape say. Of a model in several
+    /// files they are counted as if these lay one after the other, and are inside one of them.
     pub range: Range<u64>,
 }
 
@@ -114,29 +119,35 @@ impl TensorInfo {
     }
 }
 
-/// The validated header of one weight file.
+/// The validated header of one weight file, or of several that an index joins.
 #[derive(Debug, Clone)]
 pub struct Header {
-    /// The file.
+    /// The file, or the index of several.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// The length in bytes, of all files together.
     pub length: u64,
-    /// When it was last written, where the file system says so.
+    /// When it, or the last of several, was written, where the file system says so.
     pub modified: Option<SystemTime>,
     /// Its tensors by name.
     pub tensors: BTreeMap<String, TensorInfo>,
     /// Free text by key (`__metadata__`).
     pub metadata: BTreeMap<String, String>,
     config: Option<serde_json::Value>,
+    /// The files that the bytes are in.
+    shards: Vec<Shard>,
 }
 
 impl Header {
-    /// Reads and validates the header of the file at `path`.
+    /// Reads and validates the header of the file at `path`; of an index (`….safetensors.index.json`), those of its files.
     ///
     /// # Errors
     /// `Error::Read` if the file cannot be read, `Error::File` if it is neither a safetensors file nor one of PyTorch, is
-    /// truncated, asks for code to be run, or its header contradicts itself or its configuration is not JSON.
+    /// truncated, asks for code to be run, or its header contradicts itself or its configuration is not JSON; if a file of an
+    /// index is missing or outside of its folder.
     pub fn read(path: &Path) -> Result<Self> {
+        if shards::is_index(path) {
+            return Self::of_shards(path);
+        }
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unreadable)?;
         let meta = file.metadata().map_err(unreadable)?;
@@ -165,7 +176,8 @@ impl Header {
             parse(&text, 8 + length, meta.len()).map_err(|message| Error::file(path, message))?;
         let modified = meta.modified().ok();
         let config = read_config(path, &metadata)?;
-        Ok(Self { path: path.to_owned(), length: meta.len(), modified, tensors, metadata, config })
+        let shards = vec![Shard { path: path.to_owned(), length: meta.len() }];
+        Ok(Self { path: path.to_owned(), length: meta.len(), modified, tensors, metadata, config, shards })
     }
 
     /// The same of a file of PyTorch.
@@ -175,7 +187,13 @@ impl Header {
         let tensors = tensors.map_err(|message| Error::file(path, message))?;
         let config = read_config(path, &BTreeMap::new())?;
         let (path, modified, metadata) = (path.to_owned(), meta.modified().ok(), BTreeMap::new());
-        Ok(Self { path, length: meta.len(), modified, tensors, metadata, config })
+        let shards = vec![Shard { path: path.clone(), length: meta.len() }];
+        Ok(Self { path, length: meta.len(), modified, tensors, metadata, config, shards })
+    }
+
+    /// The files that the tensors' bytes are in, one after the other.
+    pub(crate) fn shards(&self) -> &[Shard] {
+        &self.shards
     }
 
     /// The file's name, for messages.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 
 use crate::attention::Patches;
-use crate::controlnet::ControlNet;
+use crate::controlnet::{CONTROL_TYPES, ControlNet, TASKS};
 use crate::guidance::Guidance;
 use crate::header::Header;
 use crate::keys::KeyMap;
@@ -279,7 +279,7 @@ fn sd2_prediction(unet: &UNetSource) -> Result<Prediction> {
 }
 
 /// A ControlNet's weights in a file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ControlNetSource {
     /// The file's header.
     pub header: Arc<Header>,
@@ -287,6 +287,9 @@ pub struct ControlNetSource {
     pub config: UNetConfig,
     keys: KeyMap,
     hint_channels: Vec<usize>,
+    /// How many kinds of hints a union ControlNet knows.
+    control_types: Option<usize>,
+    control_type: Option<usize>,
 }
 
 impl ControlNetSource {
@@ -298,7 +301,35 @@ impl ControlNetSource {
         let header = Arc::new(Header::read(path)?);
         kind::expect(&header, "a ControlNet", |part| part == kind::Part::ControlNet)?;
         let (config, keys, hint_channels) = UNetConfig::detect_controlnet(&header)?;
-        Ok(Self { header, config, keys, hint_channels })
+        let control_types = header.shape(&keys.file_name(TASKS)).and_then(|shape| shape.first().copied());
+        Ok(Self { header, config, keys, hint_channels, control_types, control_type: None })
+    }
+
+    /// How many kinds of hints it knows, if it is a union ControlNet.
+    pub fn control_types(&self) -> Option<usize> {
+        self.control_types
+    }
+
+    /// The kind of hint that it is told of, a number of [`CONTROL_TYPES`].
+    pub fn control_type(&self) -> Option<usize> {
+        self.control_type
+    }
+
+    /// The same union ControlNet, told which kind of hint it sees: a number of [`CONTROL_TYPES`], or nothing.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if it knows no such kind.
+    pub fn with_control_type(&self, kind: Option<usize>) -> Result<Self> {
+        let known = self.control_types.unwrap_or(0);
+        if kind.is_none_or(|kind| kind < known) {
+            return Ok(Self { control_type: kind, ..self.clone() });
+        }
+        let names = CONTROL_TYPES.iter().filter(|(_, kind)| kind.is_some_and(|kind| kind < known));
+        let names = names.map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        Err(Error::Mismatch(format!(
+            "the ControlNet `{}` does not know this kind of picture; it knows {names}",
+            self.header.file_name()
+        )))
     }
 
     /// Refuses a model of another family.

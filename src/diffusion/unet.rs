@@ -134,7 +134,7 @@ impl UNet {
 
     /// What the time, and of SDXL `y`, comes to for every block: `[B or 1, 4 · model channels]`.
     pub(crate) fn embed(&self, timestep: f64, y: Option<&Tensor>, device: &Device) -> Result<Tensor> {
-        self.encoder.embed(timestep, y, self.dtype, device)
+        self.encoder.embed(timestep, y, None, self.dtype, device)
     }
 
     /// [`UNet::forward`] at an embedded time, of inputs that fit: on a device it reads and sends nothing but small

@@ -314,10 +314,21 @@ impl Encoder {
         })
     }
 
-    /// `SiLU` of the vector made of the time and, where the model has it, `y` `[B, add_dim]`.
-    pub fn embed(&self, timestep: f64, y: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Tensor> {
+    /// `SiLU` of the vector made of the time, what is known `beside` it `[1, time_dim]`, and, where the model has it, `y` `[B, add_dim]`.
+    pub fn embed(
+        &self,
+        timestep: f64,
+        y: Option<&Tensor>,
+        beside: Option<&Tensor>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
         let time = timestep_embedding(timestep, self.model_channels, device)?.to_dtype(dtype)?;
         let time = self.time_embedding.forward(&time)?;
+        let time = match beside {
+            Some(beside) => (time + beside)?,
+            None => time,
+        };
         let embedded = match (&self.add_embedding, y) {
             (Some(add), Some(y)) => time.broadcast_add(&add.forward(&y.to_dtype(dtype)?)?)?,
             (None, None) => time,

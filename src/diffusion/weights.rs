@@ -18,7 +18,7 @@ use crate::header::{Dtype, Header, TensorInfo};
 use crate::keys::Place;
 use crate::{Error, Result};
 
-/// The tensors of one file under the names a model asks for: `place` says where the file has such a one.
+/// The tensors of one file (or of the several of an index) under the names a model asks for: `place` says where the file has such a one.
 /// The file is mapped once; a tensor is read, checked and converted to `dtype` when it is asked for.
 ///
 /// A file's `[out, in, 1, 1]` answers for `[out, in]` and the other way round: a 1×1 convolution is a linear.
@@ -33,7 +33,7 @@ pub fn var_builder<P: Into<Place>>(
     device: &Device,
 ) -> Result<VarBuilder<'static>> {
     let place = Box::new(move |name: &str| place(name).into());
-    let backend = MappedFile { header: header.clone(), map: map_file(&header.path, header.length)?, place };
+    let backend = MappedFile { header: header.clone(), maps: Maps::of(header)?, place };
     Ok(VarBuilder::from_backend(Box::new(backend), dtype, device.clone()))
 }
 
@@ -55,9 +55,33 @@ pub(crate) fn map_file(path: &Path, length: u64) -> Result<Mmap> {
     Ok(map)
 }
 
+/// The files of a header; a place in them is counted as if they lay one after the other.
+struct Maps(Vec<(usize, Mmap)>);
+
+impl Maps {
+    fn of(header: &Header) -> Result<Self> {
+        let (mut start, mut maps) = (0, Vec::new());
+        for shard in header.shards() {
+            let map = map_file(&shard.path, shard.length)?;
+            let length = map.len();
+            maps.push((start, map));
+            start += length;
+        }
+        Ok(Self(maps))
+    }
+
+    /// The file that a tensor's bytes are in, and where in it: its header was checked against the file's length, and the map
+    /// has that length.
+    fn at(&self, range: Range<usize>) -> (&Mmap, Range<usize>) {
+        let after = self.0.partition_point(|(start, _)| *start <= range.start);
+        let (start, map) = &self.0[after - 1];
+        (map, range.start - start..range.end - start)
+    }
+}
+
 struct MappedFile {
     header: Header,
-    map: Mmap,
+    maps: Maps,
     place: Box<dyn Fn(&str) -> Place + Send + Sync>,
 }
 
@@ -90,7 +114,8 @@ impl MappedFile {
             }
             dims = s.dims().to_vec();
         }
-        let bytes = &self.map[range];
+        let (map, range) = self.maps.at(range);
+        let bytes = &map[range];
         // The file's own order, until it is in memory.
         if transposed {
             dims.reverse();
@@ -118,18 +143,17 @@ impl MappedFile {
     #[cfg(unix)]
     #[expect(unsafe_code, reason = "part of the memory map")]
     fn forget(&self, info: &TensorInfo) {
-        let range = range(info);
+        let (map, range) = self.maps.at(range(info));
         // SAFETY: of a read-only mapping of a file, dropped pages are read from the file again when they are touched.
         // Whether the system follows the advice changes nothing but memory in use, so its answer is not needed.
-        let _ =
-            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
 
     #[cfg(not(unix))]
     fn forget(&self, _info: &TensorInfo) {}
 }
 
-/// Where a tensor is in the map: the header was checked against the file's length, and the map has that length.
+/// Where a tensor is in its files.
 fn range(info: &TensorInfo) -> Range<usize> {
     info.range.start as usize..info.range.end as usize
 }

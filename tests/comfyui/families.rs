@@ -15,16 +15,21 @@ struct Studio {
     cases: Value,
 }
 
+/// What ComfyUI drew, and what was asked of each case.
+fn drawn(name: &str) -> (HashMap<String, Tensor>, Value) {
+    let file = fixture(name);
+    let raw = fs::read(&file).unwrap();
+    let length = u64::from_le_bytes(raw[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&raw[8..8 + length]).unwrap();
+    let cases = serde_json::from_str(header["__metadata__"]["cases"].as_str().unwrap()).unwrap();
+    (candle_core::safetensors::load(&file, &Device::Cpu).unwrap(), cases)
+}
+
 impl Studio {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("models/checkpoints")).unwrap();
-        let file = fixture("families/cases.safetensors");
-        let expected = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
-        let raw = fs::read(&file).unwrap();
-        let length = u64::from_le_bytes(raw[..8].try_into().unwrap()) as usize;
-        let header: Value = serde_json::from_slice(&raw[8..8 + length]).unwrap();
-        let cases = serde_json::from_str(header["__metadata__"]["cases"].as_str().unwrap()).unwrap();
+        let (expected, cases) = drawn("families/cases.safetensors");
         image::RgbImage::from_raw(128, 96, bytes(&expected["photo"]))
             .unwrap()
             .save(folder.path().join("photo.png"))
@@ -53,23 +58,28 @@ impl Studio {
         made::write(&path, &parts.concat(), &config);
     }
 
-    /// Writes a ControlNet for SDXL.
-    fn control_net(&self) {
-        let folder = self.folder.path().join("models/controlnet");
-        fs::create_dir_all(&folder).unwrap();
-        made::write(&folder.join("control.safetensors"), &key_list("families/keys.tsv", "control"), "{}");
+    /// Writes a model of one part: a section of a key list.
+    fn part(&self, place: &str, list: &str, section: &str, config: &str) {
+        let file = self.folder.path().join("models").join(place).with_extension("safetensors");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        made::write(&file, &key_list(list, section), config);
     }
 
     /// Draws a case with `nodes` between the loader `ckpt` and the sampler, whose inputs `start` names, and holds latent
     /// and picture to ComfyUI's.
     fn draws(&self, name: &str, nodes: &str, start: &str) {
+        self.draws_with("ckpt", name, nodes, start);
+    }
+
+    /// The same with another model than the checkpoint's.
+    fn draws_with(&self, model: &str, name: &str, nodes: &str, start: &str) {
         let case = &self.cases[name];
         self.checkpoint(case["checkpoint"].as_str().unwrap(), case["v"].as_bool().unwrap());
         let field = |key: &str| case[key].to_string();
         let [text, negative] = [0, 1].map(|i| case["texts"][i].to_string());
         let workflow = format!(
             "flow: 1\nname: {name}\nnodes:\n  ckpt: {{ type: LoadCheckpoint, file: {checkpoint} }}\n{nodes}  \
-             sample: {{ type: KSampler, model: ckpt, {start}, seed: {seed}, steps: {steps}, cfg: {cfg}, \
+             sample: {{ type: KSampler, model: {model}, {start}, seed: {seed}, steps: {steps}, cfg: {cfg}, \
              sampler: {sampler}, scheduler: {scheduler}, denoise: {denoise} }}\n  \
              image: {{ type: VAEDecode, samples: sample, vae: ckpt }}\n  \
              save: {{ type: SaveImage, images: image, path: out/{name}.png }}\n  \
@@ -132,11 +142,50 @@ fn sdxl_draws_as_in_comfyui() {
 #[test]
 fn sdxl_is_held_by_a_controlnet_as_in_comfyui() {
     let studio = Studio::new();
-    studio.control_net();
+    studio.part("controlnet/control", "families/keys.tsv", "control", "{}");
     let held = "  net: { type: LoadControlNet, file: control }\n  held: { type: ControlNetApply, positive: pos, \
         negative: neg, control_net: net, image: photo, strength: 0.5 }\n";
     let start = "positive: held.positive, negative: held.negative, latent: empty";
     studio.draws("sdxl_control", &[PROMPTS, EMPTY, PICTURE, held].concat(), start);
+}
+
+#[test]
+fn sdxl_is_held_by_a_union_controlnet_that_is_told_the_kind_of_picture() {
+    let (expected, cases) = drawn("control_union/cases.safetensors");
+    let studio = Studio { expected, cases, ..Studio::new() };
+    studio.part("controlnet/union", "control_union/keys.tsv", "union", "{}");
+    let start = "positive: held.positive, negative: held.negative, latent: empty";
+    for kind in ["depth", "auto"] {
+        let held = format!(
+            "  net: {{ type: LoadControlNet, file: union }}\n  \
+             told: {{ type: SetUnionControlNetType, control_net: net, control_type: {kind} }}\n  \
+             held: {{ type: ControlNetApply, positive: pos, negative: neg, control_net: told, image: photo, strength: 0.5 }}\n"
+        );
+        studio.draws(&format!("union_{kind}"), &[PROMPTS, EMPTY, PICTURE, &held].concat(), start);
+    }
+}
+
+#[test]
+fn sdxl_sees_pictures_through_ip_adapters_as_in_comfyui() {
+    let (expected, cases) = drawn("sdxl_ip_adapter/cases.safetensors");
+    let studio = Studio { expected, cases, ..Studio::new() };
+    let heads = r#"{"vision": {"num_attention_heads": 2, "hidden_act": "gelu"}}"#;
+    studio.part("clip_vision/vision", "sdxl_ip_adapter/keys.tsv", "vision", heads);
+    for kind in ["base", "plus"] {
+        studio.part(&format!("ipadapter/{kind}"), "sdxl_ip_adapter/keys.tsv", kind, "{}");
+    }
+    let adapted = |kind: &str, how: &str| {
+        let nodes = format!(
+            "  vision: {{ type: LoadCLIPVision, file: vision }}\n  ip: {{ type: LoadIPAdapter, file: {kind} }}\n  \
+             adapted: {{ type: IPAdapterApply, model: ckpt, ipadapter: ip, image: photo, clip_vision: vision, {how} }}\n"
+        );
+        [PROMPTS, EMPTY, PICTURE, HOLE, &nodes].concat()
+    };
+    studio.draws_with("adapted", "ip_base", &adapted("base", "weight: 0.8, middle_block: false"), PLAIN);
+    studio.draws_with("adapted", "ip_plus", &adapted("plus", "weight: 0.7, uncond: black"), PLAIN);
+    let how =
+        "weight: 0.9, attn_mask: hole, embeds_scaling: K+V, start_at: 0.1, end_at: 0.8, middle_block: false";
+    studio.draws_with("adapted", "ip_masked", &adapted("base", how), PLAIN);
 }
 
 #[test]

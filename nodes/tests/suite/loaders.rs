@@ -251,6 +251,48 @@ fn a_folder_of_diffusers_is_the_same_model() {
     assert!(none.ends_with("this folder has no `model_index.json`, expected a diffusers pipeline"), "{none}");
 }
 
+/// Splits a file of a pipeline over two, as diffusers saves large models.
+fn split(file: &Path) {
+    let tensors = safetensors::load(file, &Device::Cpu).unwrap();
+    let stem = file.file_name().unwrap().to_string_lossy();
+    let stem = stem.split('.').next().unwrap().to_owned();
+    let mut halves: [HashMap<_, _>; 2] = Default::default();
+    let mut index = serde_json::Map::new();
+    for (n, (name, tensor)) in tensors.into_iter().enumerate() {
+        index.insert(name.clone(), format!("{stem}-0000{}-of-00002.safetensors", n % 2 + 1).into());
+        halves[n % 2].insert(name, tensor);
+    }
+    for (n, half) in halves.iter().enumerate() {
+        safetensors::save(half, file.with_file_name(format!("{stem}-0000{}-of-00002.safetensors", n + 1)))
+            .unwrap();
+    }
+    let index = serde_json::json!({ "metadata": { "total_size": 1 }, "weight_map": index });
+    fs::write(file.with_file_name(format!("{stem}.safetensors.index.json")), index.to_string()).unwrap();
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn parts_that_are_split_over_files_are_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    pipeline(folder.path());
+    for file in ["unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.safetensors"] {
+        split(&folder.path().join(file));
+    }
+    let cx = device();
+    let checkpoint = repository("models/tiny-sd/tiny-sd.safetensors");
+    let base = node("LoadCheckpoint").file("ckpt_name", checkpoint).run_in(&cx).unwrap();
+    let open = || node("DiffusersLoader").file("model_path", folder.path()).run_in(&cx);
+    let outputs = open().unwrap();
+    assert_eq!(predicted(&outputs[0], &cx), predicted(&base[0], &cx));
+    assert_eq!(encoded(&outputs[1], "a cat", &cx), encoded(&base[1], "a cat", &cx));
+    fs::remove_file(folder.path().join("unet/diffusion_pytorch_model-00002-of-00002.safetensors")).unwrap();
+    let missing = open().unwrap_err().to_string();
+    assert!(
+        missing.contains("`diffusion_pytorch_model-00002-of-00002.safetensors`, which is not beside it"),
+        "{missing}"
+    );
+}
+
 #[test]
 fn parts_from_files_of_their_own_are_the_same_model() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,8 +20,9 @@ pub(super) struct Net {
 
 /// How a hint is seen.
 enum Look {
-    /// At every step, beside the latent: with the features of the hint, NHWC, one for each picture.
-    Always { net: Arc<ControlNet>, hint: Tensor },
+    /// At every step, beside the latent: with the features of the hint, NHWC, one for each picture, and what a union ControlNet
+    /// is told of it.
+    Always { net: Arc<ControlNet>, hint: Tensor, kind: Option<usize> },
     /// Once: what is then added at every step, one for each picture.
     Once(Residuals),
 }
@@ -32,7 +33,8 @@ impl Net {
             ControlSource::ControlNet(source) => {
                 let net = source.load(rt)?;
                 let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
-                Look::Always { hint: net.embed_hint(&pixels)?, net }
+                let kind = source.control_type();
+                Look::Always { hint: net.embed_hint(&pixels, kind)?, net, kind }
             }
             ControlSource::T2iAdapter(source) => {
                 let adapter = source.load(rt)?;
@@ -58,7 +60,9 @@ impl Net {
             Ok(Tensor::cat(&vec![one; copies], 0)?)
         };
         let residuals = match &self.look {
-            Look::Always { net, hint } => net.forward(input, timestep, context, y, &rows(hint)?)?,
+            Look::Always { net, hint, kind } => {
+                net.forward(input, timestep, context, y, &rows(hint)?, *kind)?
+            }
             Look::Once(seen) => seen.map(rows)?,
         };
         if self.strength == 1.0 { Ok(residuals) } else { residuals.scale(self.strength) }

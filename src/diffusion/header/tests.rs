@@ -1,3 +1,4 @@
+use std::fs;
 use std::io::Write;
 
 use proptest::prelude::*;
@@ -162,5 +163,63 @@ proptest! {
                 prop_assert_eq!(info.elements(), info.shape.iter().product::<usize>() as u64);
             }
         }
+    }
+}
+
+/// A folder with two shards of one f16 each, `a` and `b`, and this index; its header.
+fn shards(index: &str) -> Result<Header> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, tensor) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
+        let text = format!(r#"{{"{tensor}":{{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}}}"#);
+        fs::copy(file(&text, 2).path(), folder.path().join(name)).unwrap();
+    }
+    let path = folder.path().join("model.safetensors.index.json");
+    fs::write(&path, index).unwrap();
+    fs::write(folder.path().join("config.json"), r#"{"width": 3}"#).unwrap();
+    Header::read(&path)
+}
+
+#[test]
+fn files_that_an_index_joins_are_one() {
+    let index = r#"{"metadata":{"total_size":4},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}}"#;
+    let header = shards(index).unwrap();
+    assert_eq!(header.tensors.len(), 2);
+    assert_eq!(header.shards().iter().map(|shard| shard.length).sum::<u64>(), header.length);
+    let [a, b] = ["a", "b"].map(|name| header.tensors[name].range.clone());
+    assert_eq!(a.end, header.shards()[0].length);
+    assert_eq!(b.end, header.length);
+    assert_eq!(header.config().unwrap()["width"], 3);
+    // What the index does not name is not there.
+    let some = shards(r#"{"weight_map":{"b":"two.safetensors"}}"#).unwrap();
+    assert_eq!(some.tensors.keys().collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn what_is_wrong_with_an_index_is_said() {
+    let names = |file: &str| format!(r#"{{"weight_map":{{"a":"{file}"}}}}"#);
+    let elsewhere = "expected a safetensors file in the same folder";
+    for (index, expected) in [
+        (
+            names("three.safetensors"),
+            "the index names `three.safetensors`, which is not beside it; download that file too",
+        ),
+        (
+            names("two.safetensors"),
+            "the index says that `two.safetensors` has the tensor `a`, which it has not",
+        ),
+        (names("../one.safetensors"), elsewhere),
+        (names("/etc/one.safetensors"), elsewhere),
+        (names("..\\\\one.safetensors"), elsewhere),
+        (names("c:one.safetensors"), elsewhere),
+        (names(".."), elsewhere),
+        (names("model.safetensors.index.json"), elsewhere),
+        (names("one.bin"), elsewhere),
+        (names(""), elsewhere),
+        ("{}".into(), "not an index of weight files: missing field `weight_map` at line 1 column 2"),
+        (r#"{"weight_map":{"a":1}}"#.into(), "not an index of weight files: invalid type: integer `1`"),
+        ("[".repeat(100_000), "not an index of weight files"),
+    ] {
+        let message = message(shards(&index).unwrap_err());
+        assert!(message.contains(expected), "{message}");
     }
 }

@@ -191,8 +191,8 @@ fn controlnet_residuals_are_the_same_bits_with_and_without_an_adapter() {
         let step = Step::single(3.0, 1);
         let unet = model.unet.load(&rt).unwrap();
         let net = control.load(&rt).unwrap();
-        let hint = net.embed_hint(&reference.get("control_hint")).unwrap();
-        let r = net.forward(&x, 601.0, &context, None, &hint).unwrap();
+        let hint = net.embed_hint(&reference.get("control_hint"), None).unwrap();
+        let r = net.forward(&x, 601.0, &context, None, &hint, None).unwrap();
         let eps = unet.forward(&x, 601.0, &context, None, Some(&r), &model.patches, &step).unwrap();
         (r, eps)
     };

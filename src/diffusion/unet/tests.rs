@@ -54,8 +54,8 @@ fn tiny_controlnet_gives_diffusers_residuals() {
     let reference = Tensors::open("models/tiny-sd/reference/reference.safetensors");
     let (x, context) = (reference.get("init_noise"), reference.get("text_cond"));
     let control = load_controlnet("models/tiny-sd/tiny-control-canny.safetensors");
-    let hint = control.embed_hint(&reference.get("control_hint")).unwrap();
-    let residuals = control.forward(&x, 601.0, &context, None, &hint).unwrap();
+    let hint = control.embed_hint(&reference.get("control_hint"), None).unwrap();
+    let residuals = control.forward(&x, 601.0, &context, None, &hint, None).unwrap();
     assert_eq!(residuals.down.len(), 8);
     for (i, r) in residuals.down.iter().enumerate() {
         let name = format!("control_down_{i}");
@@ -107,7 +107,7 @@ fn controlnet_in_miniature_matches_in_even_and_odd_sizes() {
     let control = load_controlnet("tests/fixtures/unet/controlnet.safetensors");
     let residuals = |case: &str, x: &Tensor, context: &Tensor| {
         let hint = (cases.get(&format!("{case}/hint_u8")) / 255.0).unwrap().unsqueeze(0).unwrap();
-        control.forward(x, 601.0, context, None, &control.embed_hint(&hint).unwrap()).unwrap()
+        control.forward(x, 601.0, context, None, &control.embed_hint(&hint, None).unwrap(), None).unwrap()
     };
     let (x, context) = (cases.get("x"), cases.get("ctx"));
     let r = residuals("control", &x, &context);
