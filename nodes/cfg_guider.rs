@@ -35,6 +35,6 @@ impl Node for CFGGuider {
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         check_context(known, "positive", "model")?;
         check_context(known, "negative", "model")?;
-        Ok(vec![joined(known, "positive", "negative")])
+        Ok(vec![joined(known, "positive", &["negative"])])
     }
 }

@@ -23,6 +23,6 @@ impl Node for ConditioningCombine {
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         check_context(known, "conditioning_2", "conditioning_1")?;
-        Ok(vec![joined(known, "conditioning_1", "conditioning_2")])
+        Ok(vec![joined(known, "conditioning_1", &["conditioning_2"])])
     }
 }

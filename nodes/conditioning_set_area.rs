@@ -4,7 +4,7 @@ use flow_diffusion::conditioning::{Area, Rect};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
-    extent::{placed, warn_of_rest},
+    extent::{Begin, placed, warn_of_rest},
     model_file::passed_on,
     ports::Conditioning,
 };
@@ -45,6 +45,7 @@ impl Node for ConditioningSetArea {
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         warn_of_rest(known, &["width", "height", "x", "y"]);
         let number = |input| known.number(input).map(|number| number as usize);
-        Ok(vec![placed(passed_on(known, "conditioning"), number("x").zip(number("y")))])
+        let begin = number("x").zip(number("y")).map_or(Begin::Unknown, |(x, y)| Begin::Pixels(x, y));
+        Ok(vec![placed(passed_on(known, "conditioning"), begin)])
     }
 }

@@ -3,7 +3,11 @@ use std::sync::Arc;
 use flow_diffusion::conditioning::Area;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::{extent::placed, model_file::passed_on, ports::Conditioning};
+use crate::{
+    extent::{Begin, placed},
+    model_file::passed_on,
+    ports::Conditioning,
+};
 
 /// Follows a prompt on a rectangle of the picture alone, given in shares of its sizes: see ConditioningSetArea.
 #[derive(Inputs)]
@@ -45,6 +49,8 @@ impl Node for ConditioningSetAreaPercentage {
                 );
             }
         }
-        Ok(vec![placed(passed_on(known, "conditioning"), None)])
+        let shares = known.number("x").zip(known.number("y"));
+        let begin = shares.map_or(Begin::Unknown, |(x, y)| Begin::Shares(x, y));
+        Ok(vec![placed(passed_on(known, "conditioning"), begin)])
     }
 }

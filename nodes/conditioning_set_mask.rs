@@ -4,7 +4,7 @@ use flow_diffusion::{conditioning::RegionMask, inpaint::NoiseMask};
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
-    extent::placed,
+    extent::{Begin, placed},
     model_file::passed_on,
     ports::{Conditioning, Mask},
 };
@@ -47,7 +47,11 @@ impl Node for ConditioningSetMask {
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         let facts = passed_on(known, "conditioning");
         // The bounds of the mask take the place of an area.
-        Ok(vec![if known.text("set_cond_area") == Some("mask bounds") { placed(facts, None) } else { facts }])
+        Ok(vec![if known.text("set_cond_area") == Some("mask bounds") {
+            placed(facts, Begin::Unknown)
+        } else {
+            facts
+        }])
     }
 }
 

@@ -4,6 +4,7 @@ use flow_diffusion::guidance;
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::joined,
     model_file::check_context,
     ports::{Conditioning, Guider, Model},
     sampler::prompt,
@@ -60,6 +61,6 @@ impl Node for DualCFGGuider {
         check_context(known, "cond1", "model")?;
         check_context(known, "cond2", "model")?;
         check_context(known, "negative", "model")?;
-        Ok(vec![])
+        Ok(vec![joined(known, "cond1", &["cond2", "negative"])])
     }
 }

@@ -15,6 +15,20 @@ const HEIGHT: &str = "height";
 const AREA_X: &str = "area_x";
 /// Pixels above the area of a prompt, of several the most.
 const AREA_Y: &str = "area_y";
+/// What is left of the area of a prompt as a share of the picture, in billionths; of several the most.
+const SHARE_X: &str = "area_share_x";
+/// What is above it, likewise.
+const SHARE_Y: &str = "area_share_y";
+
+/// Where the area of a prompt begins, as far as checks can tell.
+pub(crate) enum Begin {
+    /// Pixels from the left and from the top.
+    Pixels(usize, usize),
+    /// Shares of the picture's width and height, 0..1.
+    Shares(f64, f64),
+    /// It has none, or where is not known.
+    Unknown,
+}
 
 /// Says of sizes and places in pixels that a latent cannot have which ones are taken.
 pub(crate) fn warn_of_rest(known: &Known, inputs: &[&'static str]) {
@@ -38,28 +52,29 @@ pub(crate) fn sized(facts: Facts, width: Option<usize>, height: Option<usize>) -
     }
 }
 
-/// Facts of a prompt whose area begins at a place in pixels; `None`: where no check can tell, or all of the picture.
-pub(crate) fn placed(facts: Facts, begin: Option<(usize, usize)>) -> Facts {
-    let facts = facts.without(AREA_X).without(AREA_Y);
+/// Facts of a prompt whose area begins at a place.
+pub(crate) fn placed(facts: Facts, begin: Begin) -> Facts {
+    let facts = [AREA_X, AREA_Y, SHARE_X, SHARE_Y].into_iter().fold(facts, |facts, name| facts.without(name));
+    let billionths = |share: f64| (share * 1e9).round() as i64;
     match begin {
-        Some((x, y)) => facts.int(AREA_X, x / CELL * CELL).int(AREA_Y, y / CELL * CELL),
-        None => facts,
+        Begin::Pixels(x, y) => facts.int(AREA_X, x / CELL * CELL).int(AREA_Y, y / CELL * CELL),
+        Begin::Shares(x, y) => facts.int(SHARE_X, billionths(x)).int(SHARE_Y, billionths(y)),
+        Begin::Unknown => facts,
     }
 }
 
-/// Facts of one of two prompts that are followed together: its own, with the areas of both.
-pub(crate) fn joined(known: &Known, input: &str, other: &str) -> Facts {
-    let facts = passed_on(known, input);
+/// Facts of prompts that are followed together: those of the first, with the areas of all.
+pub(crate) fn joined(known: &Known, first: &str, others: &[&str]) -> Facts {
     let most = |name| {
-        let of = |input| known.facts(input).and_then(|facts| facts.get_int(name));
-        of(input).max(of(other))
+        let inputs = [first].into_iter().chain(others.iter().copied());
+        inputs.filter_map(|input| known.facts(input)?.get_int(name)).max()
     };
-    let (x, y) = (most(AREA_X), most(AREA_Y));
-    let add = |facts: Facts, name, value: Option<i64>| match value {
-        Some(value) => facts.int(name, value),
-        None => facts,
-    };
-    add(add(facts, AREA_X, x), AREA_Y, y)
+    [AREA_X, AREA_Y, SHARE_X, SHARE_Y].into_iter().fold(passed_on(known, first), |facts, name| {
+        match most(name) {
+            Some(value) => facts.int(name, value),
+            None => facts,
+        }
+    })
 }
 
 /// Refuses, before anything runs, a prompt for a part of the picture that the latent does not have.
@@ -71,13 +86,27 @@ pub(crate) fn check_areas(known: &Known, prompts: &[&'static str], latent: &str)
     let (Some(width), Some(height)) = (latent.get_int(WIDTH), latent.get_int(HEIGHT)) else { return Ok(()) };
     for input in prompts {
         let Some(prompt) = known.facts(input) else { continue };
-        let (x, y) = (prompt.get_int(AREA_X).unwrap_or(0), prompt.get_int(AREA_Y).unwrap_or(0));
-        if x >= width || y >= height {
-            let message = format!(
-                "an area of this prompt begins at x {x}, y {y}, outside the picture of {width}×{height}"
-            );
-            return Err(NodeError::on(input, message)
-                .hint("areas are in pixels of the picture that the latent stands for"));
+        let in_pixels = |name| prompt.get_int(name).unwrap_or(0);
+        // As the sampler rounds them.
+        let by_share = |name, length: i64| {
+            let cells = length as f64 / CELL as f64;
+            (in_pixels(name) as f64 / 1e9 * cells).round_ties_even() as i64 * CELL as i64
+        };
+        let (shown_x, shown_y) = (by_share(SHARE_X, width), by_share(SHARE_Y, height));
+        for (x, y, hint) in [
+            (
+                in_pixels(AREA_X),
+                in_pixels(AREA_Y),
+                "areas are in pixels of the picture that the latent stands for",
+            ),
+            (shown_x, shown_y, "shares are rounded to 8 pixels of the picture that the latent stands for"),
+        ] {
+            if x >= width || y >= height {
+                let message = format!(
+                    "an area of this prompt begins at x {x}, y {y}, outside the picture of {width}×{height}"
+                );
+                return Err(NodeError::on(input, message).hint(hint));
+            }
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ impl Node for InpaintModelConditioning {
     type Output = (Conditioning, Conditioning, Latent);
 
     fn run(self, cx: &Context) -> Result<Self::Output, NodeError> {
-        let pixels = cropped(&self.pixels, self.vae.factor())?;
+        let pixels = cropped(cx, &self.pixels, self.vae.factor())?;
         let mask = fit(&self.mask, &self.pixels, &pixels);
         let holed = encode(cx, &self.vae, &grey(&pixels, &grow(&mask, 0)))?;
         let latent = encode(cx, &self.vae, &pixels)?;

@@ -30,7 +30,7 @@ impl Node for InstructPixToPixConditioning {
     type Output = (Conditioning, Conditioning, Latent);
 
     fn run(self, cx: &Context) -> Result<Self::Output, NodeError> {
-        let pixels = cropped(&self.pixels, self.vae.factor())?;
+        let pixels = cropped(cx, &self.pixels, self.vae.factor())?;
         let latent = encode(cx, &self.vae, &pixels)?.samples;
         let empty = Latent::new(latent.zeros_like()?);
         let concat = Concat { latent, mask: None };

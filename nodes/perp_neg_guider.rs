@@ -4,6 +4,7 @@ use flow_diffusion::guidance;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::joined,
     model_file::check_context,
     ports::{Conditioning, Guider, Model},
     sampler::prompt,
@@ -47,6 +48,6 @@ impl Node for PerpNegGuider {
         check_context(known, "positive", "model")?;
         check_context(known, "negative", "model")?;
         check_context(known, "empty_conditioning", "model")?;
-        Ok(vec![])
+        Ok(vec![joined(known, "positive", &["negative", "empty_conditioning"])])
     }
 }

@@ -28,7 +28,7 @@ impl Node for VAEEncode {
     type Output = Latent;
 
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
-        let pixels = cropped(&self.pixels, self.vae.factor())?;
+        let pixels = cropped(cx, &self.pixels, self.vae.factor())?;
         encode(cx, &self.vae, &pixels)
     }
 
@@ -37,11 +37,11 @@ impl Node for VAEEncode {
     }
 }
 
-/// The middle of the pictures, sides multiples of `factor`.
+/// The middle of the pictures, sides multiples of `factor`. What is cut away is told.
 ///
 /// # Errors
 /// When a side is shorter than `factor`.
-pub(crate) fn cropped(image: &Image, factor: usize) -> Result<Image, NodeError> {
+pub(crate) fn cropped(cx: &Context, image: &Image, factor: usize) -> Result<Image, NodeError> {
     let Image { frames, height, width, .. } = *image;
     let (new_height, new_width) = (height / factor * factor, width / factor * factor);
     if new_height == 0 || new_width == 0 {
@@ -52,6 +52,9 @@ pub(crate) fn cropped(image: &Image, factor: usize) -> Result<Image, NodeError> 
     if (new_height, new_width) == (height, width) {
         return Ok(image.clone());
     }
+    cx.note(format!(
+        "a picture of {width}×{height} is cut to {new_width}×{new_height} around its centre: sides are multiples of {factor}"
+    ));
     let from = Shape { frames, height, width, channels: 3 };
     let (top, left) = ((height - new_height) / 2, (width - new_width) / 2);
     let rgb = crop(&image.rgb, from, top, left, new_height, new_width);

@@ -32,7 +32,7 @@ impl Node for VAEEncodeForInpaint {
 
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
         let factor = self.vae.factor();
-        let pixels = cropped(&self.pixels, factor)?;
+        let pixels = cropped(cx, &self.pixels, factor)?;
         let mask = fit(&self.mask, &self.pixels, &pixels);
         let holed = grey(&pixels, &grow(&mask, 0));
         let by = u8::try_from(self.grow_mask_by).unwrap_or(u8::MAX);

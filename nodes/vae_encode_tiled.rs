@@ -43,7 +43,7 @@ impl Node for VAEEncodeTiled {
     fn run(self, cx: &Context) -> Result<Latent, NodeError> {
         let Self { pixels, vae, tile_size, overlap, .. } = self;
         let runtime = cx.resource::<Runtime>()?;
-        let pixels = cropped(&pixels, vae.factor())?;
+        let pixels = cropped(cx, &pixels, vae.factor())?;
         let tiling = Tiling { tile: tile_size, overlap };
         encode_with(cx, VaeCoder::new(&runtime, &vae)?.with_tiling(tiling), &pixels)
     }

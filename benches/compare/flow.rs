@@ -93,11 +93,11 @@ fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part>
                 bail!("that is no ControlNet")
             };
             let net = net.load(&rt)?;
-            let hint = net.embed_hint(&random(3, &[2, 3, side, side])?)?;
+            let hint = net.embed_hint(&random(3, &[2, 3, side, side])?, None)?;
             let (x, context) = (random(1, &[2, 4, latent, latent])?, random(2, &[2, 77, 768])?);
             let (patches, step) = (model.patches.for_a_run(), Step::single(1.0, 2));
             Box::new(move || {
-                let residuals = net.forward(&x, 500.0, &context, None, &hint)?;
+                let residuals = net.forward(&x, 500.0, &context, None, &hint, None)?;
                 Ok(unet.forward(&x, 500.0, &context, None, Some(&residuals), &patches, &step)?)
             })
         }

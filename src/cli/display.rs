@@ -7,12 +7,16 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
 use flow_engine::{Event, What};
 use flow_graph::{Plan, sweep::Place};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::{Ending, output::note};
+use crate::{
+    Ending,
+    output::{note, print},
+};
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +146,10 @@ impl Display {
 
     /// The last lines: how long each node took, what was known already, the whole; then, on stdout, the workflow's outputs
     /// and where the files are.
-    pub fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)]) {
+    ///
+    /// # Errors
+    /// When stdout cannot be written though somebody reads it.
+    pub fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)]) -> Result<()> {
         self.bars = None;
         // Nodes that run side by side end in any order.
         self.saved.sort_by_key(|saved| (saved.run, saved.place));
@@ -162,21 +169,20 @@ impl Display {
                 if !self.runs.is_empty() {
                     object["runs"] = std::mem::take(&mut self.runs).into();
                 }
-                emit(&object);
-                return;
+                return print(&format!("{object}\n"));
             }
             Mode::Text => self.times(total, status),
             Mode::Quiet => {}
         }
-        let mut stdout = io::stdout().lock();
+        let mut text = String::new();
         for (name, value) in outputs.iter().filter(|(_, value)| !value.is_object()) {
             let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            // A reader that has gone is no reason to fail a run that is done.
-            let _ = writeln!(stdout, "{name}: {shown}");
+            text += &format!("{name}: {shown}\n");
         }
         for Saved { path, .. } in &self.saved {
-            let _ = writeln!(stdout, "{}", path.display());
+            text += &format!("{}\n", path.display());
         }
+        print(&text)
     }
 
     fn times(&self, total: Duration, status: &str) {

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use flow_diffusion::Size;
-use flow_graph::Files;
+use flow_graph::{Files, near};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -220,10 +220,14 @@ impl Pull {
 
 /// What to say of a name that is none.
 fn unknown(catalogue: &Catalogue, name: &str) -> anyhow::Error {
-    let names = catalogue.entries().iter().map(|entry| format!("`{}`", entry.name));
-    let like: Vec<_> = names.filter(|own| own.contains(&name.to_lowercase())).collect();
-    let like = if like.is_empty() { String::new() } else { format!("; there is {}", like.join(", ")) };
-    anyhow!("no model `{name}` is known{like}; `flow pull --list` shows all")
+    let names = || catalogue.entries().iter().map(|entry| entry.name.as_str());
+    let parts = names().filter(|own| own.contains(&name.to_lowercase()));
+    let like = match parts.map(|own| format!("`{own}`")).collect::<Vec<_>>() {
+        none if none.is_empty() => near(name, names()).map(|near| format!("; did you mean `{near}`?")),
+        some => Some(format!("; there is {};", some.join(", "))),
+    };
+    let like = like.unwrap_or_else(|| ";".to_owned());
+    anyhow!("no model `{name}` is known{like} `flow pull --list` shows all")
 }
 
 /// Fetches one file and tells how that goes.

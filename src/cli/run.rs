@@ -90,10 +90,10 @@ impl Run {
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
         let reported = results(&self.wanted, "", &plan, &outputs, &files, &mut |event| display.event(event))?;
-        display.end(clock.now(), ending, &reported);
+        let told = display.end(clock.now(), ending, &reported);
         let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
         show(&Diagnostics(failed.collect()));
-        Ok(ending)
+        told.map(|()| ending)
     }
 
     pub(crate) fn mode(&self) -> Mode {

@@ -85,10 +85,10 @@ impl Run {
             display.event(Event { node: &path, kind: "grid", what: What::Saved { path: &file } });
         }
         display.summary(summary(sweep, &failed));
-        display.end(clock.now(), ending, &[]);
+        let told = display.end(clock.now(), ending, &[]);
         problems.sort();
         show(&problems);
-        Ok(ending)
+        told.map(|()| ending)
     }
 }
 

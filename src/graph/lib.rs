@@ -46,6 +46,7 @@ pub use format::{format, set};
 pub use hash::Hash;
 pub use inputs::Overrides;
 pub use literal::Literal;
+pub use near::near;
 pub use node::{Args, Inputs, Mention, Node, NodeError, Outputs};
 pub use plan::{Constant, Job, Link, NodeId, Plan, PlanOutput};
 pub use port::{Bytes, Port, Shared, Value};

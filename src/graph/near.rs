@@ -1,7 +1,7 @@
 //! "Did you mean …?"
 
 /// The candidate most like `wanted`, if any is like it at all.
-pub(crate) fn near<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn near<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let own = wanted.to_lowercase();
     let score = |name: &str| {
         let name = name.to_lowercase();

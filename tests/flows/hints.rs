@@ -172,3 +172,45 @@ fn a_workflow_comes_through_a_pipe_whole() {
     let endless = place.flow(&["check", "/dev/zero"]);
     assert!(endless.code == 2 && endless.err.contains("no workflow has"), "{}", endless.err);
 }
+
+#[test]
+fn an_area_in_shares_is_checked_as_the_sampler_rounds_it() {
+    let place = Place::new(&[]);
+    let check = |share: &str| {
+        let area = "ConditioningSetAreaPercentage, conditioning: pos, width: 0.5, height: 0.5, x: SHARE";
+        let area = area.replace("SHARE", share);
+        let text =
+            AREAS.replace("ConditioningSetArea, conditioning: pos, width: 64, height: 64, x: LEFT", &area);
+        place.write("a.yaml", &text.replace("WIDTH", "128"));
+        place.flow(&["check", "a.yaml"])
+    };
+    check("0.96").fine();
+    let said = check("0.98");
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("begins at x 128, y 0, outside the picture of 128×128"), "{}", said.err);
+}
+
+#[test]
+fn files_that_import_each_other_are_told_so_and_nothing_more() {
+    let one =
+        "flow: 1\nimport: { other: OTHER }\nnodes:\n  use: { type: other }\noutputs: { image: use.image }\n";
+    let place = Place::new(&[
+        ("a.yaml", &one.replace("OTHER", "b.yaml")),
+        ("b.yaml", &one.replace("OTHER", "a.yaml")),
+    ]);
+    let said = place.flow(&["check", "a.yaml"]);
+    assert_eq!(said.code, 2);
+    assert_eq!(said.err.matches("error").count(), 2, "one problem, and the number of them: {}", said.err);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_behind_stdout_is_told() {
+    let place = Place::new(&[("a.yaml", PLAIN)]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    place.picture("product_teapot.png", (32, 32), [200, 90, 30]);
+    let done = place.command(&["run", "-q", "a.yaml", "--input", "."]).stdout(full).output().unwrap();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && told.contains("No space left"), "{told}");
+    assert!(place.path("out/teapot.png").exists(), "the picture is kept");
+}

@@ -133,7 +133,9 @@ impl View for Lines {
     }
 
     fn end(&mut self, total: Duration, ending: Ending, outputs: &[(String, Value)], failed: &Diagnostics) {
-        self.display.end(total, ending, outputs);
+        if let Err(error) = self.display.end(total, ending, outputs) {
+            note(format_args!("error: {error:#}"));
+        }
         show(failed);
         // A pipe is written in blocks; whoever follows it wants each picture as it comes.
         let _ = io::stdout().flush();

@@ -40,7 +40,8 @@ pub(crate) enum Import {
 
 /// The outputs of one use, as references to the nodes it has become.
 pub(super) struct Group {
-    outputs: IndexMap<String, Output>,
+    /// Nothing where an output has no node, which has been told.
+    outputs: IndexMap<String, Option<Output>>,
 }
 
 struct Output {
@@ -231,12 +232,12 @@ impl Expansion<'_> {
             self.nodes.insert(name, raw);
         }
         workflow.refused.extend(inner.refused.iter().map(|name| format!("{prefix}{name}")));
-        let outputs = inner.outputs.iter().filter_map(|(name, reference)| {
+        let outputs = inner.outputs.iter().map(|(name, reference)| {
             let output = self
                 .output(inner, &prefix, name, reference)
                 .map_err(|problem| problems.0.extend(problem.map(|problem| *problem)))
-                .ok()?;
-            Some((name.clone(), output))
+                .ok();
+            (name.clone(), output)
         });
         let group = Group { outputs: outputs.collect() };
         self.groups.insert(id.to_string(), group);
@@ -252,7 +253,9 @@ impl Expansion<'_> {
     ) -> Result<Output, Option<Box<Diagnostic>>> {
         let text = reference.value.as_str();
         let (node, output) = match text.rsplit_once('.') {
-            Some((node, output)) if inner.nodes.contains_key(node) => (node, Some(output)),
+            Some((node, output)) if inner.nodes.contains_key(node) || inner.refused.contains(node) => {
+                (node, Some(output))
+            }
             _ => (text, None),
         };
         if inner.refused.contains(node) {

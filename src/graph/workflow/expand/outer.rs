@@ -74,8 +74,10 @@ impl References<'_> {
             match self.pick(group, output, &[], &reference.span) {
                 Ok(target) => reference.value = target,
                 Err(problem) => {
-                    let message = format!("output `{name}`: {}", problem.message);
-                    problems.push(Diagnostic { message, ..*problem });
+                    if let Some(problem) = problem {
+                        let message = format!("output `{name}`: {}", problem.message);
+                        problems.push(Diagnostic { message, ..*problem });
+                    }
                     workflow.refused.insert(reference.value.clone());
                 }
             }
@@ -106,7 +108,7 @@ impl References<'_> {
         field.value = match self.pick(group, output, wanted, &field.span) {
             Ok(target) => Raw::Literal(format!("{sigil}{target}").into()),
             Err(problem) => {
-                problems.push(problem.node(&**id));
+                problems.0.extend(problem.map(|problem| problem.node(&**id)));
                 Raw::Broken
             }
         };
@@ -121,31 +123,34 @@ impl References<'_> {
         self.groups.get_key_value(node).map(|(group, _)| (group.as_str(), Some(output)))
     }
 
+    /// The node's output that a reference means. Nothing is said of one that has no node, which has been told.
     fn pick(
         &self,
         group: &str,
         output: Option<&str>,
         wanted: &[&str],
         span: &Span,
-    ) -> Result<String, Box<Diagnostic>> {
+    ) -> Result<String, Option<Box<Diagnostic>>> {
         let outputs = &self.groups[group].outputs;
         let names: Vec<_> = outputs.keys().map(String::as_str).collect();
         let problem = |id, message: String, hint: Option<String>| {
-            Box::new(Diagnostic::error(id, message).at(span.clone()).hint(hint))
+            Some(Box::new(Diagnostic::error(id, message).at(span.clone()).hint(hint)))
         };
         if let Some(output) = output {
             let found = outputs.iter().find(|(name, _)| name.eq_ignore_ascii_case(output));
-            return found.map(|(_, output)| output.reference()).ok_or_else(|| {
+            let Some((_, found)) = found else {
                 let hint = did_you_mean(output, &names, "its outputs");
-                problem("unknown-output", format!("`{group}` has no output `{output}`"), hint)
-            });
+                return Err(problem("unknown-output", format!("`{group}` has no output `{output}`"), hint));
+            };
+            return found.as_ref().map(Output::reference).ok_or(None);
         }
         let fits = |output: &&Output| wanted.is_empty() || output.ty.is_none_or(|ty| wanted.contains(&ty));
-        let fitting: Vec<_> = outputs.values().filter(fits).collect();
+        let fitting: Vec<_> = outputs.values().flatten().filter(fits).collect();
         match fitting.as_slice() {
             [one] => Ok(one.reference()),
+            [] if outputs.values().any(Option::is_none) => Err(None),
             [] => {
-                let gives: Vec<_> = outputs.values().filter_map(|output| output.ty).collect();
+                let gives: Vec<_> = outputs.values().flatten().filter_map(|output| output.ty).collect();
                 let gives = if gives.is_empty() { "nothing".to_owned() } else { gives.join(", ") };
                 let hint = names.is_empty().then(|| "give it an `outputs:`".to_owned());
                 Err(problem(
