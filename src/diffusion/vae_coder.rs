@@ -110,7 +110,7 @@ impl<'a> VaeCoder<'a> {
     /// scaled. `between` is told after each tile how many are done, and of how many.
     ///
     /// # Errors
-    /// If a side is not a multiple of 8 (of [`VaeConfig::factor`]), if even a tile does not fit into memory, and those of
+    /// If a side is not a multiple of 8 (of the autoencoder's factor), if even a tile does not fit into memory, and those of
     /// `between`.
     pub fn encode<E: From<Error>>(
         &mut self,
