@@ -61,7 +61,7 @@ impl Frame<'_> {
     /// Keeps ridges of the gradient, in one of four directions; beyond the border there is no gradient.
     fn thin(&self, low: i32, high: i32) -> Vec<Pixel> {
         let mut pixels = vec![Pixel::Flat; self.height * self.width];
-        pixels.par_chunks_mut(BAND * self.width).enumerate().for_each(|(band, pixels)| {
+        pixels.par_chunks_mut((BAND * self.width).max(1)).enumerate().for_each(|(band, pixels)| {
             let none = vec![0; self.width + 2];
             let none = Line { dx: none.clone(), dy: none.clone(), length: none };
             let [mut above, mut here, mut below] = [none.clone(), none.clone(), none];
