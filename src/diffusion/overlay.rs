@@ -8,8 +8,9 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use crate::header::Header;
-use crate::keys::{KeyMap, Place, TextKeys};
+use crate::keys::{self, KeyMap, Place, TextKeys};
 use crate::lora::Fit;
+use crate::unet_config::UNetConfig;
 use crate::weights::var_builder;
 use crate::{Error, Result};
 
@@ -29,7 +30,7 @@ enum Patch {
 }
 
 /// How much of each of two models a mixture has.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Shares {
     /// The same of every weight.
     Even {
@@ -47,16 +48,44 @@ pub enum Shares {
         /// On the way up, and the end.
         out: f64,
     },
+    /// By the beginnings of the original code's names of a UNet's weights, this much of the model that is changed, and what
+    /// is missing to 1 of the other. The longest beginning counts, and the first of all where none fits.
+    Named(Named),
+}
+
+/// The shares of [`Shares::Named`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    keys: Arc<KeyMap>,
+    shares: Arc<[(&'static str, f64)]>,
+}
+
+impl Named {
+    /// The shares of the parts of a UNet.
+    pub fn new(config: &UNetConfig, shares: impl Into<Arc<[(&'static str, f64)]>>) -> Self {
+        Self { keys: Arc::new(keys::unet(config)), shares: shares.into() }
+    }
+
+    fn of(&self, name: &str) -> f64 {
+        let name = self.keys.file_name(name);
+        let fitting = self.shares.iter().filter(|(start, _)| name.starts_with(start));
+        let share = fitting.max_by_key(|(start, _)| start.len()).or(self.shares.first());
+        share.map_or(1.0, |(_, share)| *share)
+    }
 }
 
 impl Shares {
     /// Own and other share of a weight of diffusers' name.
-    fn of(self, name: &str) -> (f64, f64) {
+    fn of(&self, name: &str) -> (f64, f64) {
         match self {
-            Self::Even { own, other } => (own, other),
+            Self::Even { own, other } => (*own, *other),
+            Self::Named(named) => {
+                let own = named.of(name);
+                (own, 1.0 - own)
+            }
             Self::Blocks { input, middle, out } => {
                 let starts = |parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
-                let own = if starts(&["mid_block."]) {
+                let own = *if starts(&["mid_block."]) {
                     middle
                 } else if starts(&["up_blocks.", "conv_norm_out.", "conv_out."]) {
                     out
