@@ -148,7 +148,8 @@ fn noisy(image: &Image, order: Order, kind: Kind, strength: f64) -> Image {
             let noise = order.uniform(&mut rng, count);
             let replaced = chances.iter().map(|chance| *chance < part);
             let choices = image.rgb.iter().zip(noise).zip(replaced);
-            let rgb: Vec<f32> = choices.map(|((value, noise), new)| if new { noise } else { *value }).collect();
+            let rgb: Vec<f32> =
+                choices.map(|((value, noise), new)| if new { noise } else { *value }).collect();
             Image::new(image.frames, SIDE, SIDE, rgb)
         }
         Kind::Gaussian => with(image, order.normal(&mut rng, count), &|value, noise| value + noise * part),
@@ -167,6 +168,8 @@ fn noisy(image: &Image, order: Order, kind: Kind, strength: f64) -> Image {
 /// the moves are smoothed.
 fn shuffled(image: &Image, rng: &mut TorchRng, sigma: f64) -> Image {
     let (across, down) = (rng.rand(SIDE * SIDE), rng.rand(SIDE * SIDE));
+    // torchvision draws for each of the two turns, though they are certain.
+    rng.rand(2);
     let moves: Vec<f32> =
         across.iter().zip(down).flat_map(|(x, y)| [x * 2.0 - 1.0, y * 2.0 - 1.0, 0.0]).collect();
     let mut moves = Image::new(1, SIDE, SIDE, moves);

@@ -126,6 +126,7 @@ mod load_upscale_model;
 mod load_vae;
 mod lora_loader;
 mod lora_loader_model_only;
+mod lora_save;
 mod mask_composite;
 mod mask_to_image;
 mod model_file;
@@ -318,6 +319,7 @@ pub fn registry() -> Registry {
         .add::<load_vae::LoadVAE>()
         .add::<lora_loader::LoraLoader>()
         .add::<lora_loader_model_only::LoraLoaderModelOnly>()
+        .add::<lora_save::LoraSave>()
         .add::<mask_composite::MaskComposite>()
         .add::<mask_to_image::MaskToImage>()
         .add::<model_merge_add::ModelMergeAdd>()

@@ -285,3 +285,44 @@ impl SimpleBackend for Patched {
         self.base.contains_tensor(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_beginning_of_a_weights_first_name_says_its_share() {
+        let shares =
+            [("time_embed.", 0.1), ("input_blocks.1", 0.2), ("input_blocks.3", 0.3), ("input_", 0.4)];
+        let shares = Named::new(&UNetConfig::sdxl(), shares.as_slice());
+        for (name, share) in [
+            ("time_embedding.linear_1.weight", 0.1),
+            ("down_blocks.0.resnets.0.norm1.weight", 0.2),
+            ("down_blocks.0.downsamplers.0.conv.bias", 0.3),
+            ("conv_in.weight", 0.4),
+            // What no beginning fits.
+            ("mid_block.resnets.0.conv1.weight", 0.1),
+        ] {
+            assert_eq!(shares.of(name), share, "{name}");
+        }
+        assert_eq!(Shares::Named(shares).of("conv_in.weight"), (0.4, 0.6));
+    }
+
+    #[test]
+    fn every_weight_of_sdxl_has_the_share_that_comfyui_gives_it() {
+        let path = crate::fixture::project("tests/fixtures/merge/sdxl.tsv");
+        let text: &'static str = std::fs::read_to_string(path).unwrap().leak();
+        let (inputs, weights) = text.split_once("\n\n").unwrap();
+        let row = |line: &'static str| {
+            let (name, share) = line.split_once('\t').unwrap();
+            (name, share.parse::<f64>().unwrap())
+        };
+        let config = UNetConfig::sdxl();
+        let shares = Named::new(&config, inputs.lines().map(row).collect::<Vec<_>>());
+        let names = keys::unet(&config);
+        assert_eq!((inputs.lines().count(), weights.lines().count()), (24, 240));
+        for (name, share) in weights.lines().map(row) {
+            assert_eq!(shares.of(&names.inside_name(name).unwrap()), share, "{name}");
+        }
+    }
+}

@@ -49,9 +49,8 @@ impl TokenMerging {
         let (standing, others) = chosen(height, width, call.step.index);
         let x = call.context.to_dtype(DType::F32)?;
         let x = x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)?;
-        let part = |tokens: &[u32]| -> Result<Tensor> {
-            Ok(x.index_select(&Tensor::new(tokens, x.device())?, 1)?)
-        };
+        let part =
+            |tokens: &[u32]| -> Result<Tensor> { Ok(x.index_select(&Tensor::new(tokens, x.device())?, 1)?) };
         let scores = part(&others)?.matmul(&part(&standing)?.transpose(1, 2)?.contiguous()?)?;
         let likeness = scores.max(D::Minus1)?.to_vec2::<f32>()?;
         let likest = scores.argmax(D::Minus1)?.to_vec2::<u32>()?;
@@ -88,9 +87,8 @@ impl Merged {
     fn merge(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, _, channels) = x.dims3()?;
         let (flat, device) = (x.flatten_to(1)?, x.device());
-        let rows = |tokens: &[u32]| -> Result<Tensor> {
-            Ok(flat.index_select(&Tensor::new(tokens, device)?, 0)?)
-        };
+        let rows =
+            |tokens: &[u32]| -> Result<Tensor> { Ok(flat.index_select(&Tensor::new(tokens, device)?, 0)?) };
         let sums = rows(&self.standing)?;
         let sums = sums.index_add(&Tensor::new(self.into.as_slice(), device)?, &rows(&self.gone)?, 0)?;
         let mut counts = vec![1f32; self.standing.len()];
