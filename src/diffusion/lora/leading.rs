@@ -7,9 +7,9 @@ use crate::Result;
 use crate::noise::TorchRng;
 
 /// Most steps of the iteration: values that are still mixed then are nearly equal, and any mixture of theirs is as good.
-const MOST_STEPS: usize = 400;
+const MOST_STEPS: usize = 150;
 /// How near a vector has to come, as a share of the largest value of the squared matrix.
-const NEAR: f64 = 1e-11;
+const NEAR: f64 = 1e-8;
 
 /// `left · right` `[m, rank] · [rank, n]` is the matrix `[m, n]` as nearly as that rank allows: the columns of `left` are as long as
 /// the singular values, the rows of `right` are orthonormal. Both in f32 on the host. `rank` is at most the shorter side.
