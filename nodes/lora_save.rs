@@ -27,7 +27,7 @@ pub enum LoraType {
 ///
 /// The difference comes from a ModelMergeSubtract, that of text encoders from a CLIPMergeSubtract. Of each matrix the part is kept
 /// that says most of it (by its singular values). The numbers are those of ComfyUI but for the signs of the factors, which are free, and so
-/// for the place from which extremes are cut off.
+/// for the place from which extremes are cut off. A large model takes minutes, with a high rank far longer.
 #[derive(Inputs)]
 #[node(category = "model merging", lane = "device")]
 pub struct LoraSave {

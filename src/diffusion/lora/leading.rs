@@ -96,24 +96,28 @@ fn diagonal(mut a: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
         let square = |row: &Vec<f64>| dot(row, row);
         let whole: f64 = a.iter().map(square).sum();
         let off = whole - (0..size).map(|i| a[i][i] * a[i][i]).sum::<f64>();
-        if off <= 1e-30 * whole {
+        if off <= 1e-24 * whole {
             break;
         }
         for p in 0..size {
             for q in p + 1..size {
-                if a[p][q].abs() <= 1e-300 {
+                // Too little to turn anything.
+                if a[p][q].powi(2) <= 1e-26 * (a[p][p] * a[q][q]).abs() || a[p][q].abs() <= f64::MIN_POSITIVE
+                {
                     continue;
                 }
                 let theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q]);
                 let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
                 let cos = 1.0 / tangent.hypot(1.0);
+                let corner = tangent * a[p][q];
+                let (first, second) = (a[p][p] - corner, a[q][q] + corner);
                 rotate(&mut a, p, q, cos, tangent * cos);
-                for row in &mut a {
-                    let (one, other) = (row[p], row[q]);
-                    row[p] = cos * one - tangent * cos * other;
-                    row[q] = tangent * cos * one + cos * other;
-                }
                 rotate(&mut turn, p, q, cos, tangent * cos);
+                // What the columns become, since the matrix stays symmetric.
+                for i in 0..size {
+                    (a[i][p], a[i][q]) = (a[p][i], a[q][i]);
+                }
+                (a[p][p], a[q][q], a[p][q], a[q][p]) = (first, second, 0.0, 0.0);
             }
         }
     }
