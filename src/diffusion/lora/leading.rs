@@ -114,8 +114,9 @@ fn diagonal(mut a: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
                 rotate(&mut a, p, q, cos, tangent * cos);
                 rotate(&mut turn, p, q, cos, tangent * cos);
                 // What the columns become, since the matrix stays symmetric.
-                for i in 0..size {
-                    (a[i][p], a[i][q]) = (a[p][i], a[q][i]);
+                let columns: Vec<_> = a[p].iter().copied().zip(a[q].iter().copied()).collect();
+                for (row, (one, other)) in a.iter_mut().zip(columns) {
+                    (row[p], row[q]) = (one, other);
                 }
                 (a[p][p], a[q][q], a[p][q], a[q][p]) = (first, second, 0.0, 0.0);
             }
