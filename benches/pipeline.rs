@@ -13,7 +13,13 @@ use flow_diffusion::{
     vae::{AutoencoderKl, VaeConfig},
 };
 use flow_graph::{Files, Overrides, Workflow, check};
-use flow_nodes::{picture::canny, ports::Image};
+use flow_nodes::{
+    picture::{
+        canny,
+        resize::{Method, scale},
+    },
+    ports::Image,
+};
 
 /// As the program has it: what a step allocates is kept for the next.
 #[global_allocator]
@@ -62,6 +68,20 @@ fn canny_opencv(bencher: Bencher, side: usize) {
     let value = |i: usize| if (i / 3 % side / 16 + i / 3 / side / 16).is_multiple_of(2) { 0.1 } else { 0.9 };
     let image = Image::new(1, side, side, (0..side * side * 3).map(value).collect::<Vec<f32>>());
     bencher.bench_local(|| canny::canny(&image, 100.0, 200.0));
+}
+
+/// A picture of 512×512 to this side.
+#[divan::bench(args = ["bilinear", "bicubic", "area", "lanczos"], consts = [384, 1024], sample_count = 20)]
+fn resize<const SIDE: usize>(bencher: Bencher, method: &str) {
+    let method = match method {
+        "bilinear" => Method::Bilinear,
+        "bicubic" => Method::Bicubic,
+        "area" => Method::Area,
+        _ => Method::Lanczos,
+    };
+    let values = (0..512 * 512 * 3).map(|i| (i * i % 255) as f32 / 255.0);
+    let image = Image::new(1, 512, 512, values.collect::<Vec<f32>>());
+    bencher.bench_local(|| scale(&image, SIDE, SIDE, method, false));
 }
 
 /// From the text of an example to its plan, headers of models included.

@@ -1,49 +1,141 @@
 //! OpenCV's `Canny` on 8-bit RGB, pixel for pixel (aperture 3, L1 norm).
 
-use image::{GrayImage, ImageBuffer, Luma};
-use imageproc::gradients::{horizontal_sobel, vertical_sobel};
 use rayon::prelude::*;
 
-use super::to_u8;
 use crate::ports::Image;
+
+/// Lines that a task takes: few enough for all threads to have some, many enough that the two beside them cost little.
+const BAND: usize = 64;
 
 /// The edges of all frames: white on black. Thresholds are on the 8-bit scale, at most 2040.
 pub fn canny(image: &Image, low: f32, high: f32) -> Image {
-    let frames: Vec<Vec<f32>> = (0..image.frames)
-        .into_par_iter()
-        .map(|frame| frame_edges(image.frame(frame), image.height, image.width, low, high))
-        .collect();
-    Image::new(image.frames, image.height, image.width, frames.concat())
+    let mut edges = vec![0.0; image.rgb.len()];
+    let size = (image.height * image.width * 3).max(1);
+    edges.par_chunks_mut(size).enumerate().for_each(|(frame, edges)| {
+        let frame = Frame { rgb: image.frame(frame), height: image.height, width: image.width };
+        // OpenCV floors the thresholds and compares whole numbers.
+        let state = frame.thin(low.floor() as i32, high.floor() as i32);
+        draw(&follow(state, image.height, image.width), edges);
+    });
+    Image::new(image.frames, image.height, image.width, edges)
 }
 
-fn frame_edges(rgb: &[f32], height: usize, width: usize, low: f32, high: f32) -> Vec<f32> {
-    let gradients = strongest(rgb, height, width);
-    // OpenCV floors the thresholds and compares whole numbers.
-    let state = thin(&gradients, height, width, low.floor() as i32, high.floor() as i32);
-    let edges = follow(state, height, width);
-    edges.iter().flat_map(|edge| [f32::from(u8::from(*edge)); 3]).collect()
+/// White where an edge is.
+pub(super) fn draw(edges: &[bool], rgb: &mut [f32]) {
+    rgb.as_chunks_mut::<3>()
+        .0
+        .iter_mut()
+        .zip(edges)
+        .for_each(|(rgb, edge)| *rgb = [f32::from(u8::from(*edge)); 3]);
 }
 
-/// Per pixel the Sobel gradient (dx, dy) of the channel where it is greatest in L1, the first of equals.
-fn strongest(rgb: &[f32], height: usize, width: usize) -> Vec<(i16, i16)> {
-    let grey = rgb.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]);
-    let mut best = vec![(0i16, 0i16); height * width];
-    for channel in 0..if grey { 1 } else { 3 } {
-        let plane = rgb.iter().skip(channel).step_by(3).map(|value| to_u8(*value)).collect();
-        let plane: GrayImage = buffer(plane, height, width);
-        // imageproc repeats the border pixels, as OpenCV's Canny asks of its Sobel.
-        let (dx, dy) = (horizontal_sobel(&plane), vertical_sobel(&plane));
-        for (best, (dx, dy)) in best.iter_mut().zip(dx.iter().zip(dy.iter())) {
-            if dx.abs() + dy.abs() > best.0.abs() + best.1.abs() {
-                *best = (*dx, *dy);
+#[derive(Clone, Copy)]
+struct Frame<'a> {
+    rgb: &'a [f32],
+    height: usize,
+    width: usize,
+}
+
+/// A line of the gradient: of each pixel that of the channel where it is greatest in L1, the first of equals.
+#[derive(Clone)]
+struct Line {
+    dx: Vec<i16>,
+    dy: Vec<i16>,
+    /// L1, with a 0 before and after.
+    length: Vec<i16>,
+}
+
+/// What lines of the gradient are made in, one after the other.
+struct Desk {
+    /// The line of the gradient to come, and the picture's before, at and after it on the 8-bit scale, a pixel more on each side.
+    next: usize,
+    lines: [Vec<i16>; 3],
+    /// What these come to when smoothed from top to bottom, and what they differ by.
+    smooth: Vec<i16>,
+    slope: Vec<i16>,
+    /// Each channel's gradient and its length.
+    channels: [Vec<i16>; 3],
+}
+
+impl Frame<'_> {
+    /// Keeps ridges of the gradient, in one of four directions; beyond the border there is no gradient.
+    fn thin(&self, low: i32, high: i32) -> Vec<Pixel> {
+        let mut pixels = vec![Pixel::Flat; self.height * self.width];
+        pixels.par_chunks_mut(BAND * self.width).enumerate().for_each(|(band, pixels)| {
+            let none = vec![0; self.width + 2];
+            let none = Line { dx: none.clone(), dy: none.clone(), length: none };
+            let [mut above, mut here, mut below] = [none.clone(), none.clone(), none];
+            let first = band * BAND;
+            let mut desk = self.desk(first.saturating_sub(1));
+            if first > 0 {
+                self.gradient(&mut desk, &mut above);
+            }
+            self.gradient(&mut desk, &mut here);
+            for (y, pixels) in (first..).zip(pixels.chunks_exact_mut(self.width)) {
+                match y + 1 < self.height {
+                    true => self.gradient(&mut desk, &mut below),
+                    false => below.length.fill(0),
+                }
+                ridges([&above, &here, &below], low, high, pixels);
+                std::mem::swap(&mut above, &mut here);
+                std::mem::swap(&mut here, &mut below);
+            }
+        });
+        pixels
+    }
+
+    /// Ready for line `next` of the gradient.
+    fn desk(&self, next: usize) -> Desk {
+        let wide = vec![0; (self.width + 2) * 3];
+        let mut lines = std::array::from_fn(|_| wide.clone());
+        let [_, here, below] = &mut lines;
+        self.line(next.saturating_sub(1), here);
+        self.line(next, below);
+        let channels = std::array::from_fn(|_| vec![0; self.width * 3]);
+        Desk { next, lines, smooth: wide.clone(), slope: wide, channels }
+    }
+
+    /// Sobel's gradient of the next line, the border pixels repeated.
+    fn gradient(&self, desk: &mut Desk, to: &mut Line) {
+        let Desk { next, lines, smooth, slope, channels: [dx, dy, length] } = desk;
+        lines.rotate_left(1);
+        let [above, here, below] = lines;
+        self.line((*next + 1).min(self.height - 1), below);
+        *next += 1;
+        let of = smooth.iter_mut().zip(slope.iter_mut()).zip(above.iter().zip(&*here).zip(&*below));
+        of.for_each(|((smooth, slope), ((above, here), below))| {
+            *smooth = *above + 2 * *here + *below;
+            *slope = *below - *above;
+        });
+        dx.iter_mut()
+            .zip(smooth[6..].iter().zip(&*smooth))
+            .for_each(|(dx, (right, left))| *dx = right - left);
+        let of = slope.iter().zip(&slope[3..]).zip(&slope[6..]);
+        dy.iter_mut().zip(of).for_each(|(dy, ((left, here), right))| *dy = left + 2 * here + right);
+        let of = dx.iter().zip(&*dy);
+        length.iter_mut().zip(of).for_each(|(length, (dx, dy))| *length = dx.abs() + dy.abs());
+        let (dx, dy, length) = (dx.as_chunks::<3>().0, dy.as_chunks::<3>().0, length.as_chunks::<3>().0);
+        let best = to.dx.iter_mut().zip(&mut to.dy).zip(&mut to.length[1..]);
+        for (((to_dx, to_dy), to_length), ((dx, dy), length)) in best.zip(dx.iter().zip(dy).zip(length)) {
+            (*to_dx, *to_dy, *to_length) = (dx[0], dy[0], length[0]);
+            for channel in 1..3 {
+                if length[channel] > *to_length {
+                    (*to_dx, *to_dy, *to_length) = (dx[channel], dy[channel], length[channel]);
+                }
             }
         }
     }
-    best
-}
 
-fn buffer(values: Vec<u8>, height: usize, width: usize) -> ImageBuffer<Luma<u8>, Vec<u8>> {
-    ImageBuffer::from_raw(width as u32, height as u32, values).expect("one value a pixel")
+    /// Line `y` on the 8-bit scale, its first and last pixel repeated.
+    fn line(&self, y: usize, to: &mut [i16]) {
+        let from = &self.rgb[3 * y * self.width..][..3 * self.width];
+        let inside = &mut to[3..3 + 3 * self.width];
+        // As `to_u8` rounds, and takes what is not a number to 0.
+        let of = inside.iter_mut().zip(from);
+        of.for_each(|(to, value)| *to = (255.0 * value).max(0.0).min(255.0) as i32 as i16);
+        to.copy_within(3..6, 0);
+        to.copy_within(3 * self.width..3 * self.width + 3, 3 * self.width + 3);
+    }
 }
 
 /// What is known of a pixel before edges are followed.
@@ -57,52 +149,48 @@ pub(super) enum Pixel {
     Strong,
 }
 
-/// Keeps ridges of the gradient, in one of four directions; the border has no gradient.
-fn thin(gradients: &[(i16, i16)], height: usize, width: usize, low: i32, high: i32) -> Vec<Pixel> {
-    let magnitude = |y: isize, x: isize| {
-        let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&x);
-        let at = |(dx, dy): (i16, i16)| i32::from(dx.abs()) + i32::from(dy.abs());
-        if inside { at(gradients[y as usize * width + x as usize]) } else { 0 }
-    };
-    let pixel = |i: usize| {
-        let (y, x) = ((i / width) as isize, (i % width) as isize);
-        let here = magnitude(y, x);
-        if here <= low {
-            return Pixel::Flat;
+/// What the pixels of a line are, by its gradient and those above and below.
+fn ridges([above, here, below]: [&Line; 3], low: i32, high: i32, pixels: &mut [Pixel]) {
+    for (x, pixel) in pixels.iter_mut().enumerate() {
+        let length = here.length[x + 1];
+        *pixel = Pixel::Flat;
+        if i32::from(length) <= low {
+            continue;
         }
-        let (dx, dy) = gradients[i];
-        let ridge = match direction(dx, dy) {
-            Direction::Horizontal => here > magnitude(y, x - 1) && here >= magnitude(y, x + 1),
-            Direction::Vertical => here > magnitude(y - 1, x) && here >= magnitude(y + 1, x),
-            Direction::Diagonal(s) => here > magnitude(y - 1, x - s) && here > magnitude(y + 1, x + s),
+        let ridge = match direction(here.dx[x], here.dy[x]) {
+            Direction::Horizontal => length > here.length[x] && length >= here.length[x + 2],
+            Direction::Vertical => length > above.length[x + 1] && length >= below.length[x + 1],
+            Direction::Falling => length > above.length[x] && length > below.length[x + 2],
+            Direction::Rising => length > above.length[x + 2] && length > below.length[x],
         };
-        match (ridge, here > high) {
-            (false, _) => Pixel::Flat,
-            (true, false) => Pixel::Weak,
-            (true, true) => Pixel::Strong,
+        if ridge {
+            *pixel = if i32::from(length) > high { Pixel::Strong } else { Pixel::Weak };
         }
-    };
-    (0..gradients.len()).map(pixel).collect()
+    }
 }
 
 enum Direction {
     Horizontal,
     Vertical,
-    /// Down and to the right (1) or to the left (-1).
-    Diagonal(isize),
+    /// Down and to the right.
+    Falling,
+    /// Down and to the left.
+    Rising,
 }
 
 /// Compares |dy/dx| with tan 22.5° and tan 67.5° in 15-bit fixed point, tan 67.5° = tan 22.5° + 2.
 fn direction(dx: i16, dy: i16) -> Direction {
-    const TAN_22: i64 = 13573;
-    let (x, y) = (i64::from(dx.abs()), i64::from(dy.abs()) << 15);
+    const TAN_22: i32 = 13573;
+    let (x, y) = (i32::from(dx.abs()), i32::from(dy.abs()) << 15);
     let low = x * TAN_22;
     if y < low {
         Direction::Horizontal
     } else if y > low + (x << 16) {
         Direction::Vertical
+    } else if (dx ^ dy) < 0 {
+        Direction::Rising
     } else {
-        Direction::Diagonal(if (dx ^ dy) < 0 { -1 } else { 1 })
+        Direction::Falling
     }
 }
 

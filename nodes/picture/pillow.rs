@@ -108,14 +108,30 @@ fn across(data: Vec<u8>, from: Shape, width: usize, filter: Filter) -> Vec<u8> {
     let (columns, channels) = (taps(from.width, width, filter), from.channels);
     let mut out = vec![0; from.frames * from.height * width * channels];
     let rows = out.par_chunks_exact_mut(width * channels).zip(data.par_chunks_exact(from.width * channels));
-    rows.for_each(|(out, row)| {
-        for (pixel, (start, weights)) in out.chunks_exact_mut(channels).zip(&columns) {
-            for (c, value) in pixel.iter_mut().enumerate() {
-                *value = fixed_sum(weights, row[start * channels + c..].iter().step_by(channels));
+    rows.for_each(|(out, row)| match channels {
+        3 => line::<3>(out, row, &columns),
+        1 => line::<1>(out, row, &columns),
+        _ => {
+            for (pixel, (start, weights)) in out.chunks_exact_mut(channels).zip(&columns) {
+                for (c, value) in pixel.iter_mut().enumerate() {
+                    *value = fixed_sum(weights, row[start * channels + c..].iter().step_by(channels));
+                }
             }
         }
     });
     out
+}
+
+/// A line of pixels of so many channels, which are summed side by side.
+fn line<const CHANNELS: usize>(out: &mut [u8], row: &[u8], columns: &[(usize, Vec<i32>)]) {
+    let (out, row) = (out.as_chunks_mut::<CHANNELS>().0, row.as_chunks::<CHANNELS>().0);
+    for (pixel, (start, weights)) in out.iter_mut().zip(columns) {
+        let mut sums = [HALF; CHANNELS];
+        for (weight, values) in weights.iter().zip(&row[*start..]) {
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * i32::from(*value));
+        }
+        *pixel = sums.map(clipped);
+    }
 }
 
 fn down(data: Vec<u8>, from: Shape, height: usize, filter: Filter) -> Vec<u8> {
@@ -124,22 +140,32 @@ fn down(data: Vec<u8>, from: Shape, height: usize, filter: Filter) -> Vec<u8> {
     }
     let (rows, line) = (taps(from.height, height, filter), from.width * from.channels);
     let mut out = vec![0; from.frames * height * line];
-    out.par_chunks_exact_mut(line).enumerate().for_each(|(i, out)| {
-        let (start, weights) = &rows[i % height];
-        let frame = &data[(i / height * from.height + start) * line..];
-        for (x, value) in out.iter_mut().enumerate() {
-            *value = fixed_sum(weights, frame[x..].iter().step_by(line));
-        }
-    });
+    out.par_chunks_exact_mut(line).enumerate().for_each_init(
+        || vec![0i32; line],
+        |sums, (i, out)| {
+            let (start, weights) = &rows[i % height];
+            let frame = &data[(i / height * from.height + start) * line..];
+            sums.fill(HALF);
+            for (weight, values) in weights.iter().zip(frame.chunks_exact(line)) {
+                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * i32::from(*value));
+            }
+            out.iter_mut().zip(&*sums).for_each(|(out, sum)| *out = clipped(*sum));
+        },
+    );
     out
 }
 
 const FRACTION_BITS: u32 = 32 - 8 - 2;
+/// Half of one, so that cutting the fraction off rounds.
+const HALF: i32 = 1 << (FRACTION_BITS - 1);
 
 fn fixed_sum<'a>(weights: &[i32], values: impl Iterator<Item = &'a u8>) -> u8 {
-    let half = 1 << (FRACTION_BITS - 1);
-    let sum: i32 = weights.iter().zip(values).map(|(weight, value)| weight * i32::from(*value)).sum();
-    ((half + sum) >> FRACTION_BITS).clamp(0, 255) as u8
+    clipped(HALF + weights.iter().zip(values).map(|(weight, value)| weight * i32::from(*value)).sum::<i32>())
+}
+
+/// A sum as a value of 8 bits.
+fn clipped(sum: i32) -> u8 {
+    (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
 /// For each output position: the first input position and fixed-point weights (`Resample.c`: 22 fractional bits).

@@ -109,6 +109,32 @@ pub fn crop(data: &[f32], from: Shape, top: usize, left: usize, height: usize, w
 }
 
 fn across(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
+    match from.channels {
+        1 => across_of::<1>(data, from, columns),
+        3 => across_of::<3>(data, from, columns),
+        4 => across_of::<4>(data, from, columns),
+        _ => across_any(data, from, columns),
+    }
+}
+
+/// [`across_any`] of so many channels, which are then summed side by side.
+fn across_of<const CHANNELS: usize>(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
+    let mut out = vec![0.0; from.frames * from.height * columns.len() * CHANNELS];
+    let rows = out.par_chunks_exact_mut(columns.len() * CHANNELS).with_min_len(8);
+    rows.zip(data.par_chunks_exact(from.width * CHANNELS)).for_each(|(out, row)| {
+        let (out, row) = (out.as_chunks_mut::<CHANNELS>().0, row.as_chunks::<CHANNELS>().0);
+        for (pixel, taps) in out.iter_mut().zip(columns) {
+            let mut sums = [0.0; CHANNELS];
+            for (x, weight) in taps {
+                sums.iter_mut().zip(row[*x]).for_each(|(sum, value)| *sum += value * weight);
+            }
+            *pixel = sums;
+        }
+    });
+    out
+}
+
+fn across_any(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
     let channels = from.channels;
     let mut out = vec![0.0; from.frames * from.height * columns.len() * channels];
     out.par_chunks_exact_mut(columns.len() * channels)
