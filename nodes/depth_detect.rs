@@ -13,7 +13,7 @@ use crate::{model_file::opened, picture::check_size, ports::Image};
 /// The model is Depth Anything v2, small, base or large, of transformers' files or the original's.
 #[derive(Inputs)]
 #[node(
-    category = "image",
+    category = "preprocess",
     lane = "device",
     alias("DepthAnythingV2Preprocessor"),
     alias("DepthAnythingPreprocessor"),

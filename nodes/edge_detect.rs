@@ -18,7 +18,7 @@ pub enum Operator {
 ///
 /// CannyDetect gives thin lines of one brightness instead.
 #[derive(Inputs)]
-#[node(category = "image")]
+#[node(category = "preprocess")]
 pub struct EdgeDetect {
     /// The picture.
     image: Arc<Image>,

@@ -1,11 +1,11 @@
 //! What the nodes that change latents have in common.
 
 use candle_core::{Device, Tensor};
+use flow_diffusion::bislerp::bislerp;
 use flow_graph::NodeError;
 
 use crate::{
     picture::{
-        bislerp::bislerp,
         composite::Block,
         resize::{LatentMethod, Method, Shape, of_aspect, resize},
     },

@@ -35,6 +35,7 @@ mod conditioning_zero_out;
 mod control_net_apply;
 mod crop_mask;
 mod depth_detect;
+mod diff_control_net_loader;
 mod differential_diffusion;
 mod diffusers_loader;
 mod disable_noise;
@@ -51,6 +52,8 @@ mod flip_sigmas;
 mod free_u;
 mod free_u_v2;
 mod grow_mask;
+mod hyper_tile;
+mod image_add_noise;
 mod image_batch;
 mod image_blend;
 mod image_blur;
@@ -75,6 +78,7 @@ mod invert_mask;
 mod ip_adapter;
 mod ip_adapter_apply;
 mod ip_adapter_batch;
+mod ip_adapter_clip_vision_enhancer;
 mod ip_adapter_combine_embeds;
 mod ip_adapter_combine_params;
 mod ip_adapter_embeds;
@@ -82,6 +86,7 @@ mod ip_adapter_encoder;
 mod ip_adapter_from_params;
 mod ip_adapter_load_embeds;
 mod ip_adapter_ms;
+mod ip_adapter_noise;
 mod ip_adapter_precise_composition;
 mod ip_adapter_precise_style_transfer;
 mod ip_adapter_regional_conditioning;
@@ -121,17 +126,20 @@ mod load_upscale_model;
 mod load_vae;
 mod lora_loader;
 mod lora_loader_model_only;
+mod lora_save;
 mod mask_composite;
 mod mask_to_image;
 mod model_file;
 mod model_merge_add;
 mod model_merge_blocks;
+mod model_merge_sdxl;
 mod model_merge_simple;
 mod model_merge_subtract;
 mod model_sampling_continuous_edm;
 mod model_sampling_discrete;
 mod morphology;
 mod names;
+mod patch_model_add_downscale;
 mod perp_neg;
 mod perp_neg_guider;
 mod perturbed_attention_guidance;
@@ -168,6 +176,7 @@ mod split_image_with_alpha;
 mod split_sigmas;
 mod split_sigmas_denoise;
 mod threshold_mask;
+mod tome_patch_model;
 mod unet_cross_attention_multiply;
 mod unet_loader;
 mod unet_self_attention_multiply;
@@ -223,6 +232,7 @@ pub fn registry() -> Registry {
         .add::<control_net_apply::ControlNetApply>()
         .add::<crop_mask::CropMask>()
         .add::<depth_detect::DepthDetect>()
+        .add::<diff_control_net_loader::DiffControlNetLoader>()
         .add::<differential_diffusion::DifferentialDiffusion>()
         .add::<diffusers_loader::DiffusersLoader>()
         .add::<disable_noise::DisableNoise>()
@@ -237,6 +247,8 @@ pub fn registry() -> Registry {
         .add::<free_u::FreeU>()
         .add::<free_u_v2::FreeU_V2>()
         .add::<grow_mask::GrowMask>()
+        .add::<hyper_tile::HyperTile>()
+        .add::<image_add_noise::ImageAddNoise>()
         .add::<image_batch::ImageBatch>()
         .add::<image_blend::ImageBlend>()
         .add::<image_blur::ImageBlur>()
@@ -260,6 +272,7 @@ pub fn registry() -> Registry {
         .add::<ip_adapter::IPAdapter>()
         .add::<ip_adapter_apply::IPAdapterApply>()
         .add::<ip_adapter_batch::IPAdapterBatch>()
+        .add::<ip_adapter_clip_vision_enhancer::IPAdapterClipVisionEnhancer>()
         .add::<ip_adapter_combine_embeds::IPAdapterCombineEmbeds>()
         .add::<ip_adapter_combine_params::IPAdapterCombineParams>()
         .add::<ip_adapter_embeds::IPAdapterEmbeds>()
@@ -267,6 +280,7 @@ pub fn registry() -> Registry {
         .add::<ip_adapter_from_params::IPAdapterFromParams>()
         .add::<ip_adapter_load_embeds::IPAdapterLoadEmbeds>()
         .add::<ip_adapter_ms::IPAdapterMS>()
+        .add::<ip_adapter_noise::IPAdapterNoise>()
         .add::<ip_adapter_precise_composition::IPAdapterPreciseComposition>()
         .add::<ip_adapter_precise_style_transfer::IPAdapterPreciseStyleTransfer>()
         .add::<ip_adapter_regional_conditioning::IPAdapterRegionalConditioning>()
@@ -305,15 +319,18 @@ pub fn registry() -> Registry {
         .add::<load_vae::LoadVAE>()
         .add::<lora_loader::LoraLoader>()
         .add::<lora_loader_model_only::LoraLoaderModelOnly>()
+        .add::<lora_save::LoraSave>()
         .add::<mask_composite::MaskComposite>()
         .add::<mask_to_image::MaskToImage>()
         .add::<model_merge_add::ModelMergeAdd>()
         .add::<model_merge_blocks::ModelMergeBlocks>()
+        .add::<model_merge_sdxl::ModelMergeSDXL>()
         .add::<model_merge_simple::ModelMergeSimple>()
         .add::<model_merge_subtract::ModelMergeSubtract>()
         .add::<model_sampling_continuous_edm::ModelSamplingContinuousEDM>()
         .add::<model_sampling_discrete::ModelSamplingDiscrete>()
         .add::<morphology::Morphology>()
+        .add::<patch_model_add_downscale::PatchModelAddDownscale>()
         .add::<perp_neg::PerpNeg>()
         .add::<perp_neg_guider::PerpNegGuider>()
         .add::<perturbed_attention_guidance::PerturbedAttentionGuidance>()
@@ -347,6 +364,7 @@ pub fn registry() -> Registry {
         .add::<split_sigmas::SplitSigmas>()
         .add::<split_sigmas_denoise::SplitSigmasDenoise>()
         .add::<threshold_mask::ThresholdMask>()
+        .add::<tome_patch_model::TomePatchModel>()
         .add::<unet_cross_attention_multiply::UNetCrossAttentionMultiply>()
         .add::<unet_loader::UNETLoader>()
         .add::<unet_self_attention_multiply::UNetSelfAttentionMultiply>()

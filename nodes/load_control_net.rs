@@ -21,12 +21,21 @@ impl Node for LoadControlNet {
     type Output = ControlNet;
 
     fn run(self, _cx: &Context) -> Result<ControlNet, NodeError> {
-        let source = opened("control_net_name", &self.control_net_name, ControlSource::open)?;
-        Ok(ControlNet(Arc::new(source)))
+        Ok(ControlNet(Arc::new(whole(&self.control_net_name)?)))
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         let Some(file) = known.file("control_net_name") else { return Ok(Vec::new()) };
-        Ok(vec![control_net_facts(&opened("control_net_name", file, ControlSource::open)?)])
+        Ok(vec![control_net_facts(&whole(file)?)])
     }
+}
+
+/// Opens a file that needs no model beside it.
+fn whole(file: &File) -> Result<ControlSource, NodeError> {
+    let source = opened("control_net_name", file, ControlSource::open)?;
+    if matches!(&source, ControlSource::ControlNet(net) if net.is_difference()) {
+        let error = NodeError::on("control_net_name", "this ControlNet is a difference to a model");
+        return Err(error.hint("open it with a DiffControlNetLoader, which adds it to the model"));
+    }
+    Ok(source)
 }

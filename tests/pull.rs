@@ -368,7 +368,13 @@ fn the_catalogue_and_what_is_there_of_it_are_listed() {
     assert_eq!(known.unwrap()["name"], "vae/thing.safetensors");
     let unknown = place.flow(&["pull", "thin"]);
     assert_eq!(unknown.code, Some(2));
-    assert!(unknown.err.contains("no model `thin` is known; there is `thing`;"), "{}", unknown.err);
+    assert!(unknown.err.contains("no model `thin` is known; there is `thing`"), "{}", unknown.err);
+    // All that are not known are told before anything is fetched.
+    let several = place.flow(&["pull", "nothing-like-it", "thing", "thin"]);
+    assert_eq!((several.code, &*several.out), (Some(2), ""), "{}", several.err);
+    for name in ["nothing-like-it", "thin"] {
+        assert!(several.err.contains(&format!("no model `{name}` is known")), "{}", several.err);
+    }
 
     fs::write(place.path("own.yaml"), "- { name: ../x }").unwrap();
     let broken = place.flow(&["pull", "--list"]);

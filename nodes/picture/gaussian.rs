@@ -20,6 +20,15 @@ pub fn gaussian(radius: usize, sigma: f32) -> Vec<f32> {
     kernel
 }
 
+/// The weights of torchvision's bell curve over a square of `side` pixels, an odd number, row by row; their sum is 1. `sigma` is
+/// measured in pixels.
+pub fn bell(side: usize, sigma: f64) -> Vec<f32> {
+    let place = |i: usize| i as f64 - (side / 2) as f64;
+    let row: Vec<f64> = (0..side).map(|i| (-0.5 * (place(i) / sigma).powi(2)).exp()).collect();
+    let sum: f64 = row.iter().sum();
+    row.iter().flat_map(|y| row.iter().map(move |x| (y * x / (sum * sum)) as f32)).collect()
+}
+
 /// Refuses a radius that mirrors more than the picture.
 ///
 /// # Errors

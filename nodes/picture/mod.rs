@@ -1,6 +1,5 @@
 //! Host image arithmetic that several nodes share.
 
-pub mod bislerp;
 pub mod canny;
 pub mod composite;
 pub mod decode;

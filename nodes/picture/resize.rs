@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use flow_diffusion::resize::{Kernel, Taps, taps};
 use flow_graph::Choice;
 use rayon::prelude::*;
 
@@ -56,14 +57,15 @@ pub struct Shape {
 
 /// Resizes all frames to `height × width`.
 pub fn resize(data: &[f32], from: Shape, height: usize, width: usize, method: Method) -> Vec<f32> {
-    if method == Method::Lanczos {
-        return pillow::resize(data, from, height, width, pillow::Filter::Lanczos);
-    }
-    if method == Method::NearestExact {
-        return nearest(data, from, height, width);
-    }
-    let columns = taps(method, from.width, width);
-    let rows = taps(method, from.height, height);
+    let kernel = match method {
+        Method::Lanczos => return pillow::resize(data, from, height, width, pillow::Filter::Lanczos),
+        Method::NearestExact => Kernel::Nearest,
+        Method::Bilinear => Kernel::Linear,
+        Method::Area => Kernel::Area,
+        Method::Bicubic => Kernel::Cubic,
+    };
+    let columns = taps(kernel, from.width, width);
+    let rows = taps(kernel, from.height, height);
     let wide = across(data, from, &columns);
     down(&wide, Shape { width, ..from }, &rows)
 }
@@ -106,66 +108,7 @@ pub fn crop(data: &[f32], from: Shape, top: usize, left: usize, height: usize, w
     out
 }
 
-/// For each output position: input positions and their weights.
-type Taps = Vec<Vec<(usize, f32)>>;
-
-fn taps(method: Method, from: usize, to: usize) -> Taps {
-    (0..to)
-        .map(|i| match method {
-            Method::Area => {
-                let (start, end) = (i * from / to, ((i + 1) * from).div_ceil(to));
-                (start..end).map(|j| (j, 1.0 / (end - start) as f32)).collect()
-            }
-            Method::Bicubic => cubic_taps(from, to, i),
-            _ => linear_taps(from, to, i),
-        })
-        .collect()
-}
-
-/// torch's `area_pixel_compute_source_index`, align_corners false.
-fn source(from: usize, to: usize, i: usize) -> f32 {
-    (from as f32 / to as f32) * (i as f32 + 0.5) - 0.5
-}
-
-fn linear_taps(from: usize, to: usize, i: usize) -> Vec<(usize, f32)> {
-    let at = source(from, to, i).max(0.0);
-    let low = (at as usize).min(from - 1);
-    let part = (at - low as f32).clamp(0.0, 1.0);
-    vec![(low, 1.0 - part), ((low + 1).min(from - 1), part)]
-}
-
-fn cubic_taps(from: usize, to: usize, i: usize) -> Vec<(usize, f32)> {
-    const A: f32 = -0.75;
-    let at = source(from, to, i);
-    let low = at.floor();
-    let part = at - low;
-    let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    let weights = [far(part + 1.0), near(part), near(1.0 - part), far(2.0 - part)];
-    let clamped = |offset: i64| (low as i64 + offset).clamp(0, from as i64 - 1) as usize;
-    (-1..3).map(clamped).zip(weights).collect()
-}
-
-fn nearest(data: &[f32], from: Shape, height: usize, width: usize) -> Vec<f32> {
-    let index = |from: usize, to: usize, i: usize| {
-        // torch's `nearest_neighbor_exact_compute_source_index`, in f32.
-        let at = ((i as f32 + 0.5) * (from as f32 / to as f32)).floor();
-        (at as usize).min(from - 1)
-    };
-    let columns: Vec<usize> = (0..width).map(|x| index(from.width, width, x)).collect();
-    let mut out = Vec::with_capacity(from.frames * height * width * from.channels);
-    for frame in 0..from.frames {
-        for y in 0..height {
-            let row = (frame * from.height + index(from.height, height, y)) * from.width;
-            for x in &columns {
-                out.extend_from_slice(&data[(row + x) * from.channels..][..from.channels]);
-            }
-        }
-    }
-    out
-}
-
-fn across(data: &[f32], from: Shape, columns: &Taps) -> Vec<f32> {
+fn across(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
     match from.channels {
         1 => across_of::<1>(data, from, columns),
         3 => across_of::<3>(data, from, columns),
@@ -175,7 +118,7 @@ fn across(data: &[f32], from: Shape, columns: &Taps) -> Vec<f32> {
 }
 
 /// [`across_any`] of so many channels, which are then summed side by side.
-fn across_of<const CHANNELS: usize>(data: &[f32], from: Shape, columns: &Taps) -> Vec<f32> {
+fn across_of<const CHANNELS: usize>(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
     let mut out = vec![0.0; from.frames * from.height * columns.len() * CHANNELS];
     let rows = out.par_chunks_exact_mut(columns.len() * CHANNELS).with_min_len(8);
     rows.zip(data.par_chunks_exact(from.width * CHANNELS)).for_each(|(out, row)| {
@@ -191,7 +134,7 @@ fn across_of<const CHANNELS: usize>(data: &[f32], from: Shape, columns: &Taps) -
     out
 }
 
-fn across_any(data: &[f32], from: Shape, columns: &Taps) -> Vec<f32> {
+fn across_any(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
     let channels = from.channels;
     let mut out = vec![0.0; from.frames * from.height * columns.len() * channels];
     out.par_chunks_exact_mut(columns.len() * channels)
@@ -208,7 +151,7 @@ fn across_any(data: &[f32], from: Shape, columns: &Taps) -> Vec<f32> {
     out
 }
 
-fn down(data: &[f32], from: Shape, rows: &Taps) -> Vec<f32> {
+fn down(data: &[f32], from: Shape, rows: &[Taps]) -> Vec<f32> {
     let (height, line) = (rows.len(), from.width * from.channels);
     let mut out = vec![0.0; from.frames * height * line];
     out.par_chunks_exact_mut(line).enumerate().for_each(|(i, out)| {

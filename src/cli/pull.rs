@@ -13,7 +13,7 @@ use std::{
     process,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use flow_diffusion::Size;
 use flow_graph::{Files, near};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -81,9 +81,15 @@ impl Pull {
         }
         let mut ending = Ending::Done;
         let mut asked = Vec::new();
+        let mut strange = Vec::new();
         for name in &self.names {
-            let Some((entry, file)) = catalogue.named(name) else { return Err(unknown(&catalogue, name)) };
-            self.add(&mut asked, entry, file);
+            match catalogue.named(name) {
+                Some((entry, file)) => self.add(&mut asked, entry, file),
+                None => strange.push(unknown(&catalogue, name)),
+            }
+        }
+        if !strange.is_empty() {
+            bail!("{}; `flow pull --list` shows all", strange.join("; "));
         }
         if let Some(workflow) = &self.workflow {
             let Some(problems) = load::problems(workflow, &self.roots)? else {
@@ -219,15 +225,14 @@ impl Pull {
 }
 
 /// What to say of a name that is none.
-fn unknown(catalogue: &Catalogue, name: &str) -> anyhow::Error {
+fn unknown(catalogue: &Catalogue, name: &str) -> String {
     let names = || catalogue.entries().iter().map(|entry| entry.name.as_str());
     let parts = names().filter(|own| own.contains(&name.to_lowercase()));
     let like = match parts.map(|own| format!("`{own}`")).collect::<Vec<_>>() {
         none if none.is_empty() => near(name, names()).map(|near| format!("; did you mean `{near}`?")),
-        some => Some(format!("; there is {};", some.join(", "))),
+        some => Some(format!("; there is {}", some.join(", "))),
     };
-    let like = like.unwrap_or_else(|| ";".to_owned());
-    anyhow!("no model `{name}` is known{like} `flow pull --list` shows all")
+    format!("no model `{name}` is known{}", like.unwrap_or_default())
 }
 
 /// Fetches one file and tells how that goes.

@@ -8,6 +8,7 @@ use candle_core::{Tensor, TensorId};
 use candle_nn::VarBuilder;
 
 use crate::Result;
+use crate::deep_shrink::{DeepShrink, same_size};
 use crate::free_u::FreeU;
 use crate::ops::{self, Linear};
 
@@ -154,8 +155,15 @@ impl Texts {
 #[derive(Debug, Clone, Default)]
 pub struct Patches {
     processors: Arc<BTreeMap<String, Vec<Arc<dyn AttnProcessor>>>>,
-    meetings: Vec<FreeU>,
+    meetings: Vec<Meeting>,
     texts: Option<Arc<Texts>>,
+}
+
+/// What is done where a UNet's way up meets its way down.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Meeting {
+    FreeU(FreeU),
+    DeepShrink(DeepShrink),
 }
 
 impl Patches {
@@ -184,13 +192,45 @@ impl Patches {
     /// These patches and one more thing done where the two ways meet.
     #[must_use]
     pub fn with_free_u(&self, free_u: FreeU) -> Self {
-        let meetings = self.meetings.iter().copied().chain([free_u]).collect();
+        self.with_meeting(Meeting::FreeU(free_u))
+    }
+
+    /// These patches and one that makes maps smaller on the way down.
+    #[must_use]
+    pub fn with_deep_shrink(&self, shrink: DeepShrink) -> Self {
+        self.with_meeting(Meeting::DeepShrink(shrink))
+    }
+
+    fn with_meeting(&self, meeting: Meeting) -> Self {
+        let meetings = self.meetings.iter().copied().chain([meeting]).collect();
         Self { meetings, ..self.clone() }
+    }
+
+    /// A map `[B, H, W, C]` of a block on the way down, before it is kept for the way up or `after_skip`.
+    pub(crate) fn descend(&self, h: Tensor, block: usize, after_skip: bool, step: &Step) -> Result<Tensor> {
+        self.shrinks().try_fold(h, |h, shrink| shrink.descend(h, block, after_skip, step))
+    }
+
+    /// A map `[B, H, W, C]` and what a ControlNet adds to it. Where maps are smaller than it has seen them nothing is added, as
+    /// in ComfyUI.
+    pub(crate) fn add_control(&self, h: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let left_out = self.shrinks().next().is_some() && !same_size(h, residual);
+        Ok(if left_out { h.clone() } else { h.broadcast_add(residual)? })
+    }
+
+    fn shrinks(&self) -> impl Iterator<Item = &DeepShrink> {
+        self.meetings.iter().filter_map(|meeting| match meeting {
+            Meeting::DeepShrink(shrink) => Some(shrink),
+            Meeting::FreeU(_) => None,
+        })
     }
 
     /// What comes up and what is remembered from the way down, `[B, H, W, C]` each, as they are joined.
     pub(crate) fn meet(&self, h: Tensor, skip: Tensor) -> Result<(Tensor, Tensor)> {
-        self.meetings.iter().try_fold((h, skip), |(h, skip), free_u| free_u.apply(h, skip))
+        self.meetings.iter().try_fold((h, skip), |(h, skip), meeting| match meeting {
+            Meeting::FreeU(free_u) => free_u.apply(h, skip),
+            Meeting::DeepShrink(shrink) => shrink.meet(h, skip),
+        })
     }
 
     /// The processors around the layer `name`, innermost first.
@@ -200,7 +240,7 @@ impl Patches {
 
     /// Which way each of them goes; `None` if one has to be asked every time.
     pub fn ways(&self, step: &Step) -> Option<Vec<u64>> {
-        // Where the two ways meet, waves are brought to the device.
+        // Where the two ways meet, waves and weights are brought to the device.
         if !self.meetings.is_empty() {
             return None;
         }

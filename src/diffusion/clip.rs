@@ -348,7 +348,7 @@ impl ClipSource {
             return Err(Error::Mismatch(message));
         }
         let shares = Shares::Even { own, other };
-        Ok(self.with_overlays(|i, overlay| overlay.with_blend(theirs[i].weights(), shares)))
+        Ok(self.with_overlays(|i, overlay| overlay.with_blend(theirs[i].weights(), shares.clone())))
     }
 
     /// This encoder with what its attention layers are made of multiplied: queries, keys, values and output.

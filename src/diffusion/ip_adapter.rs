@@ -5,6 +5,7 @@
 
 mod attn;
 mod embeds;
+mod enhance;
 mod layer_weights;
 mod source;
 mod weight_type;
@@ -20,6 +21,7 @@ use crate::runtime::Runtime;
 use crate::{Error, Result};
 
 pub use embeds::{Combine, ImageEmbeds};
+pub use enhance::enhanced;
 pub use layer_weights::LayerWeights;
 pub use source::{IpAdapter, IpAdapterSource, Needs, Variant};
 pub use weight_type::WeightType;

@@ -6,6 +6,8 @@
 //! (see [`crate::overlay`]).
 
 mod delta;
+pub mod extract;
+mod leading;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -291,6 +291,7 @@ pub struct ControlNetSource {
     /// How many kinds of hints a union ControlNet knows.
     control_types: Option<usize>,
     control_type: Option<usize>,
+    overlay: Overlay,
 }
 
 impl ControlNetSource {
@@ -303,7 +304,23 @@ impl ControlNetSource {
         kind::expect(&header, "a ControlNet", |part| part == kind::Part::ControlNet)?;
         let (config, keys, hint_channels) = UNetConfig::detect_controlnet(&header)?;
         let control_types = header.shape(&keys.file_name(TASKS)).and_then(|shape| shape.first().copied());
-        Ok(Self { header, config, keys, hint_channels, control_types, control_type: None })
+        let overlay = Overlay::default();
+        Ok(Self { header, config, keys, hint_channels, control_types, control_type: None, overlay })
+    }
+
+    /// Whether its weights are differences to those of a model, and mean nothing without them (lllyasviel's "transfer control").
+    pub fn is_difference(&self) -> bool {
+        self.header.tensors.contains_key("difference") && self.overlay.is_empty()
+    }
+
+    /// The same with the weights of the model added that its own are differences to.
+    ///
+    /// # Errors
+    /// `Error::Mismatch` if the model is of another family.
+    pub fn added_to(&self, model: &Model) -> Result<Self> {
+        self.check(model)?;
+        let shares = Shares::Even { own: 1.0, other: 1.0 };
+        Ok(Self { overlay: self.overlay.with_blend(model.unet.weights(), shares), ..self.clone() })
     }
 
     /// How many kinds of hints it knows, if it is a union ControlNet.
@@ -357,11 +374,12 @@ impl ControlNetSource {
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ControlNet>> {
         let part = if rt.int8 { "controlnet with linears of 8 bits" } else { "controlnet" };
-        let recipe = Recipe::new(&self.header, part, rt.dtype, &rt.device);
+        let recipe = Recipe::new(&self.header, part, rt.dtype, &rt.device).with(&self.overlay);
         rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            ControlNet::new(&UNetConfig { int8: rt.int8, ..self.config.clone() }, &self.hint_channels, vb)
+            let config = UNetConfig { int8: rt.int8, ..self.config.clone() };
+            ControlNet::new(&config, &self.hint_channels, self.overlay.onto(vb)?)
         })
     }
 }

@@ -185,6 +185,17 @@ impl TorchRng {
         values
     }
 
+    /// The next `n` values of a uniform draw, in [0, 1), bit-equal to `torch.rand(n)`.
+    pub fn rand(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.words.next_f32()).collect()
+    }
+
+    /// The next `n` standard normals, as torch draws them into a tensor whose values do not lie in its own order: one
+    /// after the other, in f64, in the order of memory.
+    pub fn randn_one_by_one(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.scalar_normal() as f32).collect()
+    }
+
     /// The next normals as a tensor of `shape`, f32 on `device`.
     pub fn randn_tensor(&mut self, shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
         let shape = shape.into();

@@ -8,8 +8,9 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use crate::header::Header;
-use crate::keys::{KeyMap, Place, TextKeys};
+use crate::keys::{self, KeyMap, Place, TextKeys};
 use crate::lora::Fit;
+use crate::unet_config::UNetConfig;
 use crate::weights::var_builder;
 use crate::{Error, Result};
 
@@ -29,7 +30,7 @@ enum Patch {
 }
 
 /// How much of each of two models a mixture has.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Shares {
     /// The same of every weight.
     Even {
@@ -47,16 +48,44 @@ pub enum Shares {
         /// On the way up, and the end.
         out: f64,
     },
+    /// By the beginnings of the original code's names of a UNet's weights, this much of the model that is changed, and what
+    /// is missing to 1 of the other. The longest beginning counts, and the first of all where none fits.
+    Named(Named),
+}
+
+/// The shares of [`Shares::Named`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    keys: Arc<KeyMap>,
+    shares: Arc<[(&'static str, f64)]>,
+}
+
+impl Named {
+    /// The shares of the parts of a UNet.
+    pub fn new(config: &UNetConfig, shares: impl Into<Arc<[(&'static str, f64)]>>) -> Self {
+        Self { keys: Arc::new(keys::unet(config)), shares: shares.into() }
+    }
+
+    fn of(&self, name: &str) -> f64 {
+        let name = self.keys.file_name(name);
+        let fitting = self.shares.iter().filter(|(start, _)| name.starts_with(start));
+        let share = fitting.max_by_key(|(start, _)| start.len()).or(self.shares.first());
+        share.map_or(1.0, |(_, share)| *share)
+    }
 }
 
 impl Shares {
     /// Own and other share of a weight of diffusers' name.
-    fn of(self, name: &str) -> (f64, f64) {
+    fn of(&self, name: &str) -> (f64, f64) {
         match self {
-            Self::Even { own, other } => (own, other),
+            Self::Even { own, other } => (*own, *other),
+            Self::Named(named) => {
+                let own = named.of(name);
+                (own, 1.0 - own)
+            }
             Self::Blocks { input, middle, out } => {
                 let starts = |parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
-                let own = if starts(&["mid_block."]) {
+                let own = *if starts(&["mid_block."]) {
                     middle
                 } else if starts(&["up_blocks.", "conv_norm_out.", "conv_out."]) {
                     out
@@ -254,5 +283,46 @@ impl SimpleBackend for Patched {
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.base.contains_tensor(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_beginning_of_a_weights_first_name_says_its_share() {
+        let shares =
+            [("time_embed.", 0.1), ("input_blocks.1", 0.2), ("input_blocks.3", 0.3), ("input_", 0.4)];
+        let shares = Named::new(&UNetConfig::sdxl(), shares.as_slice());
+        for (name, share) in [
+            ("time_embedding.linear_1.weight", 0.1),
+            ("down_blocks.0.resnets.0.norm1.weight", 0.2),
+            ("down_blocks.0.downsamplers.0.conv.bias", 0.3),
+            ("conv_in.weight", 0.4),
+            // What no beginning fits.
+            ("mid_block.resnets.0.conv1.weight", 0.1),
+        ] {
+            assert_eq!(shares.of(name), share, "{name}");
+        }
+        assert_eq!(Shares::Named(shares).of("conv_in.weight"), (0.4, 0.6));
+    }
+
+    #[test]
+    fn every_weight_of_sdxl_has_the_share_that_comfyui_gives_it() {
+        let path = crate::fixture::project("tests/fixtures/merge/sdxl.tsv");
+        let text: &'static str = std::fs::read_to_string(path).unwrap().leak();
+        let (inputs, weights) = text.split_once("\n\n").unwrap();
+        let row = |line: &'static str| {
+            let (name, share) = line.split_once('\t').unwrap();
+            (name, share.parse::<f64>().unwrap())
+        };
+        let config = UNetConfig::sdxl();
+        let shares = Named::new(&config, inputs.lines().map(row).collect::<Vec<_>>());
+        let names = keys::unet(&config);
+        assert_eq!((inputs.lines().count(), weights.lines().count()), (24, 240));
+        for (name, share) in weights.lines().map(row) {
+            assert_eq!(shares.of(&names.inside_name(name).unwrap()), share, "{name}");
+        }
     }
 }

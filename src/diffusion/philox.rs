@@ -14,6 +14,11 @@ pub(crate) fn normals(seed: u64, stream: u64, places: Range<usize>) -> Vec<f32> 
     blocks.skip(places.start - 4 * first).take(places.len()).collect()
 }
 
+/// A random word for a step of a sampling and two numbers, the same in every run.
+pub(crate) fn word(step: usize, first: usize, second: usize) -> u32 {
+    philox([step as u32, first as u32, second as u32, 0], [0, 0])[0]
+}
+
 fn four_normals(seed: u64, stream: u64, block: u64) -> [f32; 4] {
     let [low, high] = [|n: u64| n as u32, |n: u64| (n >> 32) as u32];
     let words = philox([low(block), high(block), low(stream), high(stream)], [low(seed), high(seed)]);

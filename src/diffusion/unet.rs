@@ -167,10 +167,10 @@ impl UNet {
         let features = residuals.map_or(&[][..], |residuals| &residuals.input);
         let (mut skips, mut h) = self.encoder.forward(&x, None, features, &pass)?;
         if let Some(mid) = residuals.and_then(|residuals| residuals.mid.as_ref()) {
-            h = h.broadcast_add(mid)?;
+            h = patches.add_control(&h, mid)?;
         }
         if let Some(residuals) = residuals.filter(|residuals| !residuals.down.is_empty()) {
-            skips = add_residuals(skips, &residuals.down)?;
+            skips = add_residuals(&skips, &residuals.down, patches)?;
         }
         for block in &self.up_blocks {
             h = block.forward(h, &mut skips, &pass)?;
@@ -182,7 +182,7 @@ impl UNet {
     }
 }
 
-fn add_residuals(skips: Vec<Tensor>, residuals: &[Tensor]) -> Result<Vec<Tensor>> {
+fn add_residuals(skips: &[Tensor], residuals: &[Tensor], patches: &Patches) -> Result<Vec<Tensor>> {
     if skips.len() != residuals.len() {
         return Err(Error::Mismatch(format!(
             "the ControlNet gives {} residuals, the model takes {}; they are of different families",
@@ -190,7 +190,7 @@ fn add_residuals(skips: Vec<Tensor>, residuals: &[Tensor]) -> Result<Vec<Tensor>
             skips.len()
         )));
     }
-    skips.iter().zip(residuals).map(|(skip, residual)| Ok(skip.broadcast_add(residual)?)).collect()
+    skips.iter().zip(residuals).map(|(skip, residual)| patches.add_control(skip, residual)).collect()
 }
 
 /// What a UNet and a ControlNet ask of their inputs.

@@ -218,10 +218,10 @@ impl DownBlock {
 
     fn forward(&self, mut x: Tensor, skips: &mut Skips, pass: &Pass) -> Result<Tensor> {
         for layer in &self.layers {
-            x = skips.keep(layer.forward(&x, pass)?)?;
+            x = skips.keep(layer.forward(&x, pass)?, pass)?;
         }
         match &self.downsampler {
-            Some(downsampler) => skips.keep(downsampler.forward(&x)?),
+            Some(downsampler) => skips.keep(downsampler.forward(&x)?, pass),
             None => Ok(x),
         }
     }
@@ -236,13 +236,15 @@ struct Skips<'a> {
 
 impl Skips<'_> {
     /// Adds what is to be added, keeps the sum and gives it on.
-    fn keep(&mut self, x: Tensor) -> Result<Tensor> {
-        let x = match self.features.get(self.kept.len()) {
-            Some(Some(feature)) => x.broadcast_add(feature)?,
+    fn keep(&mut self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        let block = self.kept.len();
+        let x = match self.features.get(block) {
+            Some(Some(feature)) => pass.patches.add_control(&x, feature)?,
             _ => x,
         };
+        let x = pass.patches.descend(x, block, false, pass.step)?;
         self.kept.push(x.clone());
-        Ok(x)
+        pass.patches.descend(x, block, true, pass.step)
     }
 }
 
@@ -365,7 +367,7 @@ impl Encoder {
             x = x.broadcast_add(hint)?;
         }
         let mut skips = Skips { kept: vec![], features };
-        x = skips.keep(x)?;
+        x = skips.keep(x, pass)?;
         for block in &self.down_blocks {
             x = block.forward(x, &mut skips, pass)?;
         }

@@ -25,8 +25,10 @@ fn models(folder: &Path) {
             r#"{"text": {"num_attention_heads": 2}, "unet": {"num_heads": 8}}"#,
         ),
         ("controlnet/control", "control", r#"{"controlnet": {"num_heads": 8}}"#),
+        ("controlnet/difference", "difference", r#"{"controlnet": {"num_heads": 8}}"#),
         ("clip_vision/vision", "vision", r#"{"vision": {"num_attention_heads": 2}}"#),
         ("ipadapter/ip", "ip", "{}"),
+        ("ipadapter/plus", "plus", "{}"),
         ("loras/style", "lora", "{}"),
         ("loras/lcm", "lcm", "{}"),
     ] {

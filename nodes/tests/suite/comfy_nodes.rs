@@ -47,40 +47,53 @@ fn worst(found: &[f32], expected: &[f32]) -> f32 {
     found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// What a call of the list is named, its node and what that gives.
+fn called(
+    number: usize,
+    case: &Json,
+    tensors: &HashMap<String, Tensor>,
+) -> (String, Result<Vec<Value>, flow_graph::NodeError>) {
+    let registry = flow_nodes::registry();
+    let class = case["class"].as_str().unwrap();
+    let name = format!("{number} {class} {} {}", case["set"], case["link"]);
+    let def = registry.get(class).unwrap_or_else(|| panic!("no node for {class}"));
+    let input = |name: &str| def.input(name).unwrap_or_else(|| panic!("{class} has no input {name}")).name;
+    let mut call = node(def.kind);
+    for (name, value) in case["set"].as_object().unwrap() {
+        let literal = match value {
+            Json::Bool(b) => Literal::from(*b),
+            Json::Number(n) if n.is_i64() => Literal::Int(n.as_i64().unwrap().into()),
+            Json::Number(n) => Literal::Float(n.as_f64().unwrap()),
+            other => Literal::from(other.as_str().unwrap()),
+        };
+        call = call.set(input(name), literal);
+    }
+    for (name, tensor) in case["link"].as_object().unwrap() {
+        call = link(call, input(name), tensor.as_str().unwrap(), tensors);
+    }
+    (name, call.run())
+}
+
+fn cases(list: &str) -> Vec<Json> {
+    serde_json::from_slice(&fs::read(repository(&format!("tests/fixtures/{list}"))).unwrap()).unwrap()
+}
+
 #[test]
 fn pictures_masks_and_latents_become_what_they_become_in_comfyui() {
     let tensors = fixture("comfy_nodes/cases.safetensors");
-    let text = fs::read(repository("tests/fixtures/comfy_nodes/cases.json")).unwrap();
-    let cases: Vec<Json> = serde_json::from_slice(&text).unwrap();
+    let cases = cases("comfy_nodes/cases.json");
     assert!(cases.len() > 100);
-    let registry = flow_nodes::registry();
     let mut wrong = Vec::new();
     for (number, case) in cases.iter().enumerate() {
-        let class = case["class"].as_str().unwrap();
-        let name = format!("{number} {class} {} {}", case["set"], case["link"]);
-        let def = registry.get(class).unwrap_or_else(|| panic!("no node for {class}"));
-        let input =
-            |name: &str| def.input(name).unwrap_or_else(|| panic!("{class} has no input {name}")).name;
-        let mut call = node(def.kind);
-        for (name, value) in case["set"].as_object().unwrap() {
-            let literal = match value {
-                Json::Bool(b) => Literal::from(*b),
-                Json::Number(n) if n.is_i64() => Literal::Int(n.as_i64().unwrap().into()),
-                Json::Number(n) => Literal::Float(n.as_f64().unwrap()),
-                other => Literal::from(other.as_str().unwrap()),
-            };
-            call = call.set(input(name), literal);
-        }
-        for (name, tensor) in case["link"].as_object().unwrap() {
-            call = link(call, input(name), tensor.as_str().unwrap(), &tensors);
-        }
-        let outputs = match call.run() {
+        let (name, outputs) = called(number, case, &tensors);
+        let outputs = match outputs {
             Ok(outputs) => outputs,
             Err(error) => {
                 wrong.push(format!("{name}: {error}"));
                 continue;
             }
         };
+        let class = case["class"].as_str().unwrap();
         for (found, expected) in outputs.iter().zip(case["out"].as_array().unwrap()) {
             let key = expected.as_str().unwrap();
             let (dims, found, noise_mask) = output(found);
@@ -103,6 +116,32 @@ fn pictures_masks_and_latents_become_what_they_become_in_comfyui() {
                 );
                 assert!(worst(&noise_mask.values, &values(expected)) < 1e-6, "{name}");
             }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn noise_of_a_picture_is_what_ipadapter_plus_makes_of_it() {
+    const EACH: usize = 13;
+    let mut tensors = fixture("comfy_nodes/noise.safetensors");
+    let by_rule = (0..224 * 230 * 3).map(|i| (i * 37 % 251) as f32 / 250.0);
+    let by_rule = Tensor::from_iter(by_rule, &candle_core::Device::Cpu).unwrap();
+    tensors.insert("IMAGE/own".into(), by_rule.reshape((1, 224, 230, 3)).unwrap());
+    let mut wrong = Vec::new();
+    for (number, case) in cases("comfy_nodes/noise.json").iter().enumerate() {
+        let (name, outputs) = called(number, case, &tensors);
+        let (dims, found, _) = output(&outputs.unwrap()[0]);
+        assert_eq!(dims[1..], [224, 224, 3]);
+        let expected = values(&tensors[case["out"][0].as_str().unwrap()]);
+        let kept = |place: &usize| {
+            (place / 3 % 224).is_multiple_of(EACH) && (place / 3 / 224 % 224).is_multiple_of(EACH)
+        };
+        let found: Vec<f32> = (0..found.len()).filter(kept).map(|place| found[place]).collect();
+        let off = worst(&found, &expected);
+        println!("{name}: {off:e}");
+        if off > 2e-5 {
+            wrong.push(format!("{name}: off by {off}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

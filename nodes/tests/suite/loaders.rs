@@ -349,6 +349,52 @@ fn merged_models_are_sums_of_weights() {
 }
 
 #[test]
+fn the_difference_of_two_models_becomes_a_lora_that_makes_one_of_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("look.safetensors");
+    lora(&file);
+    let cx = context(folder.path()).with_resource(Arc::new(Runtime::cpu()));
+    let checkpoint = repository("models/tiny-sd/tiny-sd.safetensors");
+    let base = node("LoadCheckpoint").file("ckpt_name", checkpoint).run_in(&cx).unwrap();
+    let load = |file: &Path| {
+        let call = node("LoraLoader").value("model", &base[0]).value("clip", &base[1]);
+        call.file("lora_name", file).run_in(&cx).unwrap()
+    };
+    let changed = load(&file);
+    let model = node("ModelMergeSubtract").value("model1", &changed[0]).value("model2", &base[0]);
+    let clip = node("CLIPMergeSubtract").value("clip1", &changed[1]).value("clip2", &base[1]);
+    let (model, clip) = (model.run_in(&cx).unwrap().remove(0), clip.run_in(&cx).unwrap().remove(0));
+    let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    let whole = distance(&predicted(&changed[0], &cx), &predicted(&base[0], &cx));
+    let word = distance(&encoded(&changed[1], "a cat", &cx), &encoded(&base[1], "a cat", &cx));
+    assert!(whole > 1e-3 && word > 1e-3, "{whole} {word}");
+    // The LoRA's matrices are of rank 4, but the extremes of its factors are cut off.
+    for (number, kind, rank, near) in [(1, "full_diff", 8, 2e-3), (2, "standard", 4, 0.3)] {
+        let save = node("LoraSave").value("model_diff", &model).value("text_encoder_diff", &clip);
+        save.set("lora_type", kind).set("rank", rank).run_in(&cx).unwrap();
+        let again = load(&folder.path().join(format!("loras/flow_0000{number}_.safetensors")));
+        let off = distance(&predicted(&again[0], &cx), &predicted(&changed[0], &cx)) / whole;
+        let off_word =
+            distance(&encoded(&again[1], "a cat", &cx), &encoded(&changed[1], "a cat", &cx)) / word;
+        println!("{kind}: {off:e}, text {off_word:e}");
+        assert!(off < near && off_word < near, "{kind}: {off}, {off_word}");
+    }
+    let nothing = node("LoraSave").run_in(&cx).unwrap_err().to_string();
+    assert!(nothing.contains("nothing to write"), "{nothing}");
+}
+
+#[test]
+fn models_of_sdxl_are_mixed_block_by_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let cx = context(folder.path());
+    let checkpoint = repository("models/tiny-sd/tiny-sd.safetensors");
+    let base = &node("LoadCheckpoint").file("ckpt_name", checkpoint).run_in(&cx).unwrap()[0];
+    let merge = node("ModelMergeSDXL").value("model1", base).value("model2", base);
+    let error = merge.run_in(&cx).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("no SDXL"), "{error}");
+}
+
+#[test]
 fn adapters_and_loras_do_not_mind_who_comes_first() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("look.safetensors");

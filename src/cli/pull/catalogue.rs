@@ -109,7 +109,10 @@ impl Catalogue {
 
     /// The entry that a file seems to be, by its name and length.
     pub fn of(&self, name: &str, bytes: u64) -> Option<&Entry> {
-        let fits = |entry: &&Entry| entry.is(tail(name)) && entry.bytes.is_none_or(|length| length == bytes);
+        let fits = |entry: &&Entry| {
+            let alike = ending(name) == ending(&entry.file);
+            alike && entry.is(tail(name)) && entry.bytes.is_none_or(|length| length == bytes)
+        };
         self.0.iter().find(fits)
     }
 }
@@ -142,9 +145,11 @@ impl Entry {
         Ok(())
     }
 
-    /// Whether a file name is one of this file's, with or without its ending.
+    /// Whether a file name is one of this file's, with or without an ending: models are known by the same name in files of
+    /// PyTorch.
     fn is(&self, name: &str) -> bool {
-        [&self.file].into_iter().chain(&self.also).any(|own| own == name || without_ending(own) == name)
+        let mut own = [&self.file].into_iter().chain(&self.also);
+        own.any(|own| own == name || without_ending(own) == without_ending(name))
     }
 
     /// The name it is written under for someone who asks by `asked`: that very name where it is one of this file's and ends
@@ -247,5 +252,11 @@ mod tests {
         assert_eq!(canny.file_for("control_v11p_sd15_canny.pth"), canny.file);
         assert_eq!(canny.command("control_v11p_sd15_canny_fp16.safetensors"), "sd15-canny");
         assert_eq!(catalogue.file("loras", "control_v11p_sd15_canny.safetensors"), None);
+        let sd15 = catalogue.file("checkpoints", "v1-5-pruned-emaonly.ckpt").unwrap();
+        assert_eq!(
+            (sd15.command("v1-5-pruned-emaonly.ckpt"), &*sd15.file),
+            ("sd15".into(), "v1-5-pruned-emaonly.safetensors")
+        );
+        assert_eq!(catalogue.of("v1-5-pruned-emaonly.ckpt", sd15.bytes.unwrap()), None);
     }
 }

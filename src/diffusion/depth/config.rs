@@ -141,14 +141,13 @@ fn place(names: Names, inside: &str) -> Place {
         ("head.conv2.", "depth_head.scratch.output_conv2.0."),
         ("head.conv3.", "depth_head.scratch.output_conv2.2."),
     ];
-    if let Some((number, rest)) = inside.strip_prefix("neck.convs.").and_then(|rest| rest.split_once('.')) {
-        return whole(format!("depth_head.scratch.layer{}_rn.{rest}", next(number)));
+    if let Some((number, rest)) = numbered(inside, "neck.convs.") {
+        return whole(format!("depth_head.scratch.layer{}_rn.{rest}", number + 1));
     }
-    if let Some((number, rest)) =
-        inside.strip_prefix("neck.fusion_stage.layers.").and_then(|rest| rest.split_once('.'))
+    if let Some((level, rest)) = numbered(inside, "neck.fusion_stage.layers.")
+        && let Some(number @ 1..) = 4usize.checked_sub(level)
     {
         // The original counts from the finest level.
-        let number = 4usize.saturating_sub(number.parse().unwrap_or(0));
         let rest = rest
             .replace("projection.", "out_conv.")
             .replace("residual_layer", "resConfUnit")
@@ -159,9 +158,10 @@ fn place(names: Names, inside: &str) -> Place {
         return whole(inside.to_owned());
     };
     let name = format!("{theirs}{}", &inside[ours.len()..]);
-    if let Some((start, rest)) = name.split_once(".attention.attention.") {
-        let (part, rest) = rest.split_once('.').unwrap_or((rest, ""));
-        let part = ["query", "key", "value"].iter().position(|name| *name == part).unwrap_or(0);
+    if let Some((start, rest)) = name.split_once(".attention.attention.")
+        && let Some((part, rest)) = rest.split_once('.')
+        && let Some(part) = ["query", "key", "value"].iter().position(|name| *name == part)
+    {
         return Place { name: format!("{start}.attn.qkv.{rest}"), part: Some((part, 3)), transposed: false };
     }
     let name = name.replace(".projection.", ".").replace(".attention.output.dense.", ".attn.proj.");
@@ -174,6 +174,8 @@ fn place(names: Names, inside: &str) -> Place {
     })
 }
 
-fn next(number: &str) -> usize {
-    number.parse::<usize>().unwrap_or(0) + 1
+/// What stands behind `start`: a number and the rest of a name.
+fn numbered<'a>(name: &'a str, start: &str) -> Option<(usize, &'a str)> {
+    let (number, rest) = name.strip_prefix(start)?.split_once('.')?;
+    Some((number.parse().ok()?, rest))
 }

@@ -87,7 +87,7 @@ pub enum Home {
 }
 
 /// The beginnings of modules' names: kohya's, diffusers', LDM's, ComfyUI's own.
-const BEGINNINGS: [(&str, Home); 11] = [
+const BEGINNINGS: [(&str, Home); 12] = [
     ("lora_unet_", Home::UNet),
     ("lora_te_", Home::Text),
     ("lora_te1_", Home::Text),
@@ -98,6 +98,7 @@ const BEGINNINGS: [(&str, Home); 11] = [
     ("model.diffusion_model.", Home::UNet),
     ("diffusion_model.", Home::UNet),
     ("text_encoders.clip_l.transformer.", Home::Text),
+    ("text_encoders.clip_h.transformer.", Home::Text),
     ("text_encoders.clip_g.transformer.", Home::SecondText),
 ];
 

@@ -240,6 +240,10 @@ fn for_socket(kind: &ValueKind, value: Literal) -> Literal {
 }
 
 fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
+    // Tiny autoencoders have a folder of their own.
+    let tiny =
+        folder == "vae" && name.rsplit(['/', '\\']).next().is_some_and(|file| file.starts_with("taesd"));
+    let home = if tiny { "vae_approx" } else { folder };
     match problem {
         FileProblem::Missing { searched, near } => {
             let message = if folder == "input" {
@@ -251,14 +255,14 @@ fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) 
             let hint = match near.first() {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if folder != "input" && files.new_models != Path::new("") => {
-                    let home = files.new_models.join(folder);
+                    let home = files.new_models.join(home);
                     let searched = if folders.is_empty() { String::new() } else { "; searched ".to_owned() };
                     format!("put it into `{}`{searched}{}", home.display(), folders.join(", "))
                 }
                 None if folders.is_empty() => "no folder was given to search; use --models or --input".into(),
                 None => format!("searched {}", folders.join(", ")),
             };
-            Diagnostic::error("missing-file", message).hint(hint).missing(folder, name)
+            Diagnostic::error("missing-file", message).hint(hint).missing(home, name)
         }
         FileProblem::Outside { roots } => {
             let roots: Vec<_> = roots.iter().map(|path| format!("`{}`", path.display())).collect();
