@@ -261,7 +261,7 @@ impl Attention {
     /// # Errors
     /// If the shapes do not fit.
     pub fn sdpa(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        Ok(ops::attention_like(&self.to_q, q, k, v, self.heads)?)
+        Ok(ops::attention_like(&self.to_q, q, k, v, self.heads, None)?)
     }
 
     /// The queries of hidden states `[B, N, C]`.

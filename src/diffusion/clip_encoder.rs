@@ -97,12 +97,15 @@ impl Encoder {
 
     /// `[B, N, width]` → what goes into the first block and what comes out of each: `layers + 1` states.
     pub(crate) fn hidden_states(&self, x: Tensor, mask: Option<&Tensor>) -> Result<Vec<Tensor>> {
-        let mut states = vec![x];
-        for block in &self.0 {
-            let next = block.forward(&states[states.len() - 1], mask)?;
-            states.push(next);
-        }
-        Ok(states)
+        let device = x.device().clone();
+        ops::on_pool(&device, || {
+            let mut states = vec![x];
+            for block in &self.0 {
+                let next = block.forward(&states[states.len() - 1], mask)?;
+                states.push(next);
+            }
+            Ok(states)
+        })
     }
 }
 
@@ -142,12 +145,13 @@ impl Block {
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let y = self.layer_norm1.forward(x)?;
         let (q, k, v) = (self.q_proj.forward(&y)?, self.k_proj.forward(&y)?, self.v_proj.forward(&y)?);
-        let x = (x + self.out_proj.forward(&ops::attention(&q, &k, &v, self.heads, mask)?)?)?;
+        let attended = ops::attention_like(&self.q_proj, &q, &k, &v, self.heads, mask)?;
+        let x = self.out_proj.forward_add(&attended, x)?;
         let y = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
         let y = match self.activation {
             Activation::QuickGelu => ops::quick_gelu(&y)?,
             Activation::Gelu => ops::gelu_erf(&y)?,
         };
-        x + self.fc2.forward(&y)?
+        self.fc2.forward_add(&y, &x)
     }
 }

@@ -101,11 +101,13 @@ impl ControlNet {
         let patches = Patches::default();
         let pass =
             Pass { time: &time, context: &context, patches: &patches, step: &step, latent: (height, width) };
-        let x = ops::to_nhwc(&x.to_dtype(self.dtype)?)?;
-        let (skips, mid) = self.encoder.forward(&x, Some(hint_embedding), &[], &pass)?;
-        let down = self.down.iter().zip(&skips).map(|(zero, skip)| zero.forward(skip));
-        let down = down.collect::<candle_core::Result<_>>()?;
-        Ok(Residuals { input: vec![], down, mid: Some(self.mid.forward(&mid)?) })
+        ops::on_pool(x.device(), || {
+            let x = ops::to_nhwc(&x.to_dtype(self.dtype)?)?;
+            let (skips, mid) = self.encoder.forward(&x, Some(hint_embedding), &[], &pass)?;
+            let down = self.down.iter().zip(&skips).map(|(zero, skip)| zero.forward(skip));
+            let down = down.collect::<candle_core::Result<_>>()?;
+            Ok(Residuals { input: vec![], down, mid: Some(self.mid.forward(&mid)?) })
+        })
     }
 }
 

@@ -25,7 +25,7 @@ mod kernels;
 mod linear;
 mod norm;
 
-use candle_core::{DType, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use self::cpu::Products;
@@ -47,6 +47,12 @@ fn fast(tensors: &[&Tensor]) -> bool {
     tensors
         .iter()
         .all(|t| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous() && !t.track_op())
+}
+
+/// Does all of `work` on a thread of rayon's pool where `device` is the CPU. From there each parallel loop starts at once and its
+/// caller takes part; from elsewhere each would wake the pool and sleep until it is done, a thousand times in a call of a model.
+pub(crate) fn on_pool<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
+    if device.is_cpu() { rayon::scope(|_| work()) } else { work() }
 }
 
 /// Whether a device may have kernels of ours for these tensors.

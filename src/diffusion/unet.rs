@@ -148,6 +148,18 @@ impl UNet {
         patches: &Patches,
         step: &Step,
     ) -> Result<Tensor> {
+        ops::on_pool(x.device(), || self.predict(x, time, context, residuals, patches, step))
+    }
+
+    fn predict(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        context: &Tensor,
+        residuals: Option<&Residuals>,
+        patches: &Patches,
+        step: &Step,
+    ) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
         let context = context.to_dtype(self.dtype)?;
         let pass = Pass { time, context: &context, patches, step, latent: (height, width) };

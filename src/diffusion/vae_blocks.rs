@@ -67,7 +67,7 @@ impl Attention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.group_norm.forward(x)?.flatten(1, 2)?;
         let (q, k, v) = (self.to_q.forward(&y)?, self.to_k.forward(&y)?, self.to_v.forward(&y)?);
-        self.to_out.forward_add(&ops::attention_like(&self.to_q, &q, &k, &v, 1)?, x)
+        self.to_out.forward_add(&ops::attention_like(&self.to_q, &q, &k, &v, 1, None)?, x)
     }
 }
 

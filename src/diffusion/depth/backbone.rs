@@ -118,7 +118,7 @@ impl Block {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm1.forward(x)?;
         let (q, k, v) = (self.query.forward(&y)?, self.key.forward(&y)?, self.value.forward(&y)?);
-        let y = self.dense.forward(&ops::attention_like(&self.query, &q, &k, &v, self.heads)?)?;
+        let y = self.dense.forward(&ops::attention_like(&self.query, &q, &k, &v, self.heads, None)?)?;
         let x = (x + y.broadcast_mul(&self.scale1)?)?;
         let y = self.fc2.forward(&ops::gelu_erf(&self.fc1.forward(&self.norm2.forward(&x)?)?)?)?;
         x + y.broadcast_mul(&self.scale2)?

@@ -16,13 +16,20 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Option<
     run(Products::F32, q, k, v, heads, mask)
 }
 
-/// Attention without a mask in the precision of a layer's weights: where these are bf16, so are the factors of scores and
-/// of results, while softmax and sums stay f32.
+/// [`attention`] in the precision of a layer's weights: where these are bf16, so are the factors of scores and of results, while
+/// softmax and sums stay f32.
 ///
 /// # Errors
 /// As [`attention`].
-pub fn attention_like(weights: &Linear, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    run(weights.products().unwrap_or(Products::F32), q, k, v, heads, None)
+pub fn attention_like(
+    weights: &Linear,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    mask: Option<&Tensor>,
+) -> Result<Tensor> {
+    run(weights.products().unwrap_or(Products::F32), q, k, v, heads, mask)
 }
 
 fn run(
@@ -44,9 +51,11 @@ fn run(
         );
     }
     if n * m > 0 && super::fast(&[q, k, v]) {
-        if mask.is_none() && products.available() {
+        if products.available() {
             let sizes = cpu::Attention { batch: b, n, m, heads, width: c / heads };
-            return cpu::map3(q, k, v, |q, k, v, y| sizes.run(products, q, k, v, y));
+            let mask = mask.map(|mask| Held::new(mask, (b, heads, n, m))).transpose()?;
+            let mask = mask.as_ref().map(Held::mask);
+            return cpu::map3(q, k, v, |q, k, v, y| sizes.run(products, [q, k, v], mask, y));
         }
         return fast(q, k, v, heads, mask);
     }
@@ -54,6 +63,30 @@ fn run(
         return on_device(q, k, v, heads, mask);
     }
     plain(q, k, v, heads, mask)
+}
+
+/// A mask as tiles read it: whole for a head, and for each picture and head only where they differ.
+struct Held {
+    values: Vec<f32>,
+    strides: (usize, usize),
+}
+
+impl Held {
+    fn new(mask: &Tensor, (batch, heads, n, m): (usize, usize, usize, usize)) -> Result<Self> {
+        let dims = [&[1; 4][mask.rank().min(4)..], mask.dims()].concat();
+        let (pictures, of_heads) = (dims[0], dims[1]);
+        let mask = mask.to_dtype(DType::F32)?.reshape(dims)?.broadcast_as((pictures, of_heads, n, m))?;
+        if ![1, batch].contains(&pictures) || ![1, heads].contains(&of_heads) {
+            candle_core::bail!("{batch} pictures and {heads} heads were given a mask {:?}", mask.dims());
+        }
+        let stride = |many: usize, values: usize| if many == 1 { 0 } else { values };
+        let strides = (stride(pictures, of_heads * n * m), stride(of_heads, n * m));
+        Ok(Self { values: mask.flatten_all()?.to_vec1()?, strides })
+    }
+
+    fn mask(&self) -> cpu::Mask<'_> {
+        cpu::Mask { values: &self.values, strides: self.strides }
+    }
 }
 
 /// In tiles where there is a kernel; else with scores in memory, for as many queries at once as keep them small.

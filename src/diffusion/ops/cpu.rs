@@ -6,6 +6,7 @@ mod avx2;
 mod avx512;
 mod heads;
 mod lanes;
+mod memory;
 mod norm;
 mod packed;
 mod pixels;
@@ -23,7 +24,7 @@ use candle_core::{
 use rayon::prelude::*;
 
 pub(super) use self::{
-    heads::Attention,
+    heads::{Attention, Mask},
     lanes::{gelu_erf, quick_gelu, silu, wide},
     norm::{Affine, GroupNorm, LayerNorm},
     packed::Packed,
@@ -87,7 +88,7 @@ impl<F: Fn(&[f32], &mut [f32])> CustomOp1 for Map<F> {
     }
 
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut out = vec![0f32; self.shape.elem_count()];
+        let mut out = memory::zeros(self.shape.elem_count());
         (self.fill)(slice(s, l)?, &mut out);
         Ok((CpuStorage::F32(out), self.shape.clone()))
     }
@@ -105,7 +106,7 @@ impl<F: Fn(&[f32], &[f32], &mut [f32])> CustomOp2 for Map<F> {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let mut out = vec![0f32; self.shape.elem_count()];
+        let mut out = memory::zeros(self.shape.elem_count());
         (self.fill)(slice(s1, l1)?, slice(s2, l2)?, &mut out);
         Ok((CpuStorage::F32(out), self.shape.clone()))
     }
@@ -125,7 +126,7 @@ impl<F: Fn(&[f32], &[f32], &[f32], &mut [f32])> CustomOp3 for Map<F> {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let mut out = vec![0f32; self.shape.elem_count()];
+        let mut out = memory::zeros(self.shape.elem_count());
         (self.fill)(slice(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?, &mut out);
         Ok((CpuStorage::F32(out), self.shape.clone()))
     }

@@ -26,6 +26,14 @@ pub(in crate::ops) struct Attention {
     pub width: usize,
 }
 
+/// What is added to scores, of each query `m` values for its keys: 0 where a key is seen, `-inf` where not.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Mask<'a> {
+    pub values: &'a [f32],
+    /// Values from one picture to the next, and from one head to the next; 0 where all have one mask.
+    pub strides: (usize, usize),
+}
+
 /// Keys and values of one head, packed.
 struct Head {
     /// `[32 keys][word of width][column]`.
@@ -45,7 +53,7 @@ struct Desk {
 
 impl Attention {
     /// `q` `[batch, n, heads · width]`, `k` and `v` `[batch, m, heads · width]` → `out` like `q`.
-    pub fn run(&self, products: Products, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+    pub fn run(&self, products: Products, [q, k, v]: [&[f32]; 3], mask: Option<Mask>, out: &mut [f32]) {
         let row = self.heads * self.width;
         assert_eq!(q.len(), self.batch * self.n * row, "queries");
         assert_eq!(k.len(), self.batch * self.m * row, "keys");
@@ -68,13 +76,12 @@ impl Attention {
                     let q = &q[(picture * self.n + block * QUERIES) * row..][..out.len()];
                     for head in 0..self.heads {
                         let at = head * self.width;
-                        self.block(
-                            products,
-                            &packed[picture * self.heads + head],
-                            &q[at..],
-                            &mut out[at..],
-                            desk,
-                        );
+                        let mask = mask.map(|mask| {
+                            let (of_picture, of_head) = mask.strides;
+                            &mask.values[picture * of_picture + head * of_head + block * QUERIES * self.m..]
+                        });
+                        let head = &packed[picture * self.heads + head];
+                        self.block(products, head, &q[at..], mask, &mut out[at..], desk);
                     }
                 },
             );
@@ -126,8 +133,16 @@ impl Attention {
         Head { keys, values }
     }
 
-    /// Some queries of one head against all its keys. `q` and `out` begin at the head's first value.
-    fn block(&self, products: Products, head: &Head, q: &[f32], out: &mut [f32], desk: &mut Desk) {
+    /// Some queries of one head against all its keys. `q` and `out` begin at the head's first value, `mask` at the first query's.
+    fn block(
+        &self,
+        products: Products,
+        head: &Head,
+        q: &[f32],
+        mask: Option<&[f32]>,
+        out: &mut [f32],
+        desk: &mut Desk,
+    ) {
         let row = self.heads * self.width;
         let rows = q.len().div_ceil(row);
         let wide = products.words(self.width);
@@ -147,7 +162,18 @@ impl Attention {
             self.scores(products, head, desk, (first, keys), rows);
             for r in 0..rows {
                 let scores = &mut desk.scores[r * KEYS..][..reach];
-                let (most, sum) = Products::exponentials(scores, keys, greatest[r]);
+                if let Some(mask) = mask {
+                    let mask = &mask[r * self.m + first..][..keys];
+                    scores.iter_mut().zip(mask).for_each(|(score, mask)| *score += mask);
+                }
+                let (most, sum) = match mask {
+                    // None of these keys is seen, and none before was: there is no greatest score to go by.
+                    Some(_) if greatest[r] == f32::NEG_INFINITY && hidden(&scores[..keys]) => {
+                        scores.fill(0.0);
+                        (greatest[r], 0.0)
+                    }
+                    _ => Products::exponentials(scores, keys, greatest[r]),
+                };
                 if most > greatest[r] {
                     let shrink = (greatest[r] - most).exp();
                     total[r] *= shrink;
@@ -231,4 +257,9 @@ impl Attention {
             unsafe { products.compute(&product) };
         }
     }
+}
+
+/// Whether no key of these scores is seen.
+fn hidden(scores: &[f32]) -> bool {
+    scores.iter().all(|score| *score == f32::NEG_INFINITY)
 }

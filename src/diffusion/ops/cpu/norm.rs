@@ -43,24 +43,22 @@ impl GroupNorm<'_> {
 
     /// Scale and shift of each channel.
     ///
-    /// Each thread finds mean and sum of squared deviations of some rows; they are joined as Chan, Golub & LeVeque (1979)
+    /// Each thread finds the mean of some rows and the sum of squared deviations from it; these are joined as Chan, Golub & LeVeque (1979)
     /// tell, in the order of the rows, so that the result does not depend on how many threads there are.
     pub fn of(&self, x: &[f32]) -> Affine {
         let channels = self.weight.len();
         let size = channels / self.groups;
-        let parts: Vec<_> =
-            x.par_chunks(GRAIN.div_ceil(channels) * channels).map(|x| moments(x, channels)).collect();
+        let chunk = GRAIN.div_ceil(channels) * channels;
+        let parts: Vec<_> = x.par_chunks(chunk).map(|x| moments(x, channels, size)).collect();
         let (mut centre, mut scale) = (vec![0f32; channels], vec![0f32; channels]);
         for group in 0..self.groups {
             let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-            for (rows, means, deviations) in &parts {
-                for c in group * size..(group + 1) * size {
-                    let apart = f64::from(means[c]) - mean;
-                    let total = count + rows;
-                    mean += apart * rows / total;
-                    squares += f64::from(deviations[c]) + apart * apart * count * rows / total;
-                    count = total;
-                }
+            for part in &parts {
+                let Moments { count: values, mean: of_part, squares: deviations } = part[group];
+                let (apart, total) = (of_part - mean, count + values);
+                mean += apart * values / total;
+                squares += deviations + apart * apart * count * values / total;
+                count = total;
             }
             let inverse = 1.0 / (squares / count + self.eps).sqrt();
             for c in group * size..(group + 1) * size {
@@ -72,8 +70,15 @@ impl GroupNorm<'_> {
     }
 }
 
-/// Of some rows: how many there are, and of each channel the mean and the sum of squared deviations from it.
-fn moments(x: &[f32], channels: usize) -> (f64, Vec<f32>, Vec<f32>) {
+/// Of some values: how many there are, their mean, and the sum of squared deviations from it.
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+/// Of each group of `size` channels in some rows.
+fn moments(x: &[f32], channels: usize, size: usize) -> Vec<Moments> {
     let rows = x.len() / channels;
     let (mut means, mut squares) = (vec![0f32; channels], vec![0f32; channels]);
     for row in x.chunks_exact(channels) {
@@ -87,7 +92,14 @@ fn moments(x: &[f32], channels: usize) -> (f64, Vec<f32>, Vec<f32>) {
             of.for_each(|(sum, (x, mean))| *sum += (x - mean) * (x - mean));
         });
     }
-    (rows as f64, means, squares)
+    let group = |(means, squares): (&[f32], &[f32])| {
+        let total: f64 = means.iter().copied().map(f64::from).sum();
+        let mean = total / size as f64;
+        let apart: f64 = means.iter().map(|of_channel| (f64::from(*of_channel) - mean).powi(2)).sum();
+        let squares: f64 = squares.iter().copied().map(f64::from).sum();
+        Moments { count: (rows * size) as f64, mean, squares: squares + rows as f64 * apart }
+    };
+    means.chunks_exact(size).zip(squares.chunks_exact(size)).map(group).collect()
 }
 
 impl Affine {

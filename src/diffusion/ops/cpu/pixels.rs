@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use super::{
+    memory::zeros,
     norm::Affine,
     packed::Packed,
     product::{COLUMNS, Product, Start},
@@ -124,7 +125,7 @@ impl Convolution<'_> {
         (tall, wide): (usize, usize),
     ) -> Vec<u32> {
         let length = products.words(k);
-        let mut words = vec![0u32; self.batch * tall * wide * length];
+        let mut words = zeros(self.batch * tall * wide * length);
         let (height, width) = self.source;
         words.par_chunks_mut((wide * length).max(1)).enumerate().for_each(|(line, words)| {
             let (picture, y) = (line / tall, line % tall);

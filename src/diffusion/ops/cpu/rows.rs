@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::{
     GRAIN,
     lanes::{gelu_erf, wide},
+    memory::zeros,
     norm::LayerNorm,
     packed::Packed,
     product::{COLUMNS, Product, Start},
@@ -158,7 +159,7 @@ impl Linear<'_> {
             return unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) };
         }
         let length = products.words(k);
-        words.resize(x.len() / k * length, 0);
+        *words = zeros(x.len() / k * length);
         let many = GRAIN.div_ceil(k);
         words.par_chunks_mut(many * length).zip(x.par_chunks(many * k)).for_each(|(words, x)| {
             let mut normal = vec![0f32; if self.norm.is_some() { k } else { 0 }];

@@ -231,7 +231,7 @@ fn attention_of_the_widths_of_real_models_is_that_of_its_definition() {
         }
         for (products, bound) in [(Products::F32, 2e-6), (Products::Bf16, 3e-2)] {
             let mut got = vec![0.0; q.len()];
-            Attention { batch: 2, n, m, heads, width }.run(products, &q, &k, &v, &mut got);
+            Attention { batch: 2, n, m, heads, width }.run(products, [&q, &k, &v], None, &mut got);
             let error = distance(&got, &want);
             assert!(error < bound, "{products:?}, {heads} heads of {width}: {error}");
         }

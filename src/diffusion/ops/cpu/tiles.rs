@@ -119,8 +119,8 @@ pub(super) struct Tasks {
 
 impl Tasks {
     pub(super) fn new(blocks: usize, panels: usize) -> Self {
-        // Four tasks a thread even out what takes longer.
-        let wanted = 4 * rayon::current_num_threads();
+        // So many that a thread that has one more than another is not waited for long.
+        let wanted = 16 * rayon::current_num_threads();
         let groups = wanted.div_ceil(blocks).clamp(1, panels);
         Self { blocks, panels, group: panels.div_ceil(groups) }
     }

@@ -6,10 +6,13 @@
 //! block as they are used, so nothing is held twice; products are f32 whatever the weights are held in.
 #![expect(unsafe_code, reason = "results are written by several threads, each to its own rows and columns")]
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::{
     lanes::wide_fn,
+    memory::zeros,
     packed::Packed,
     pixels::Convolution,
     product::{COLUMNS, Product, Start},
@@ -57,25 +60,21 @@ pub(super) fn run(conv: &Convolution, weight: &Packed, x: &[f32], out: &mut [f32
     let chunk = TILES.min(tiles);
     let chunk_values = PLACES * (chunk + APART) * weight.k;
     let at_once = (HELD / (4 * chunk_values)).clamp(1, tiles.div_ceil(chunk));
-    let mut transformed = vec![0f32; at_once * chunk_values];
+    let mut transformed = zeros(at_once * chunk_values);
     let to = Shared(out.as_mut_ptr());
     for first in (0..tiles).step_by(at_once * chunk) {
         let here = (at_once * chunk).min(tiles - first);
         grid.transform(&pixels, (first, here, chunk), &mut transformed);
         let chunks = here.div_ceil(chunk);
-        (0..chunks * weight.panels()).into_par_iter().with_max_len(1).for_each_init(
-            || Desk {
-                weights: vec![0.0; PLACES * (DEPTH + APART) * COLUMNS],
-                sums: vec![0.0; PLACES * (chunk + APART) * COLUMNS],
-            },
-            |desk, task| {
-                let (number, panel) = (task % chunks, task / chunks);
-                let rows = chunk.min(here - number * chunk);
-                let pixels = &transformed[number * chunk_values..][..chunk_values];
+        (0..chunks * weight.panels()).into_par_iter().with_max_len(1).for_each(|task| {
+            let (number, panel) = (task % chunks, task / chunks);
+            let rows = chunk.min(here - number * chunk);
+            let pixels = &transformed[number * chunk_values..][..chunk_values];
+            DESK.with_borrow_mut(|desk| {
                 desk.multiply(weight, panel, pixels, (chunk, rows));
                 grid.finish(conv, weight.n, panel, (first + number * chunk, chunk, rows), &desk.sums, to);
-            },
-        );
+            });
+        });
     }
 }
 
@@ -85,6 +84,14 @@ struct Grid {
     down: usize,
     across: usize,
     channels: usize,
+}
+
+thread_local! {
+    /// A thread's own, from one task to the next: under 1 MB.
+    static DESK: RefCell<Desk> = RefCell::new(Desk {
+        weights: vec![0.0; PLACES * (DEPTH + APART) * COLUMNS],
+        sums: vec![0.0; PLACES * (TILES + APART) * COLUMNS],
+    });
 }
 
 /// What one task works in.
