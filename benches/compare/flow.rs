@@ -42,8 +42,9 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     // `cargo test` runs benches too, to see that they compile.
     let [part, side, precision, checkpoint, rest @ ..] = &arguments[..] else { return Ok(()) };
-    let dtype = if precision == "bf16" { DType::BF16 } else { DType::F32 };
-    let runtime = Arc::new(Runtime::new(Device::Cpu, dtype, u64::MAX));
+    let dtype = if precision == "f32" { DType::F32 } else { DType::BF16 };
+    let runtime = Runtime::new(Device::Cpu, dtype, u64::MAX).with_int8(precision == "int8");
+    let runtime = Arc::new(runtime);
     let start = Instant::now();
     let mut run = open(part, side.parse()?, &runtime, Path::new(checkpoint))?;
     say(&json!({ "ready": start.elapsed().as_secs_f64() }))?;

@@ -22,10 +22,10 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 CONTENDERS = {
-    "unet": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:f16", "sdcpp:q8_0"],
+    "unet": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:f16", "sdcpp:q8_0"],
     "vae": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32"],
-    "held": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32"],
-    "picture": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:q8_0"],
+    "held": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32"],
+    "picture": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:q8_0"],
     "clip": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32"],
 }
 

@@ -20,7 +20,7 @@ use crate::{
     output,
     pull::hint,
     roots::Roots,
-    runtime::{self, Place, Precision},
+    runtime::{self, Numbers, Place, Precision},
 };
 
 /// Says what there is: device, memory and budgets, models and what each is, and what the examples miss
@@ -63,7 +63,7 @@ impl Doctor {
     }
 
     fn report(&self, folders: &[Folder], missing: &[Missing]) -> Result<Value> {
-        let (device, dtype) = runtime::device(Place::Auto, Precision::Auto)?;
+        let Numbers { device, dtype, .. } = runtime::numbers(Place::Auto, Precision::Auto)?;
         let cuda = candle_core::utils::cuda_is_available();
         let gpus = machine::gpus();
         let why = match (device.is_cpu(), cuda, gpus.is_empty()) {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
-use flow_diffusion::ops;
+use flow_diffusion::{Runtime, ops};
 use flow_graph::Registry;
 
 /// All nodes.
@@ -49,27 +49,43 @@ pub enum Precision {
     Bf16,
     /// 16 bits
     F16,
+    /// 8 bits for the linears of UNets and ControlNets, and what auto takes for all else; on a CPU that multiplies 8 bits
+    Int8,
+}
+
+/// Where models run, and in what numbers.
+#[derive(Debug)]
+pub struct Numbers {
+    pub device: Device,
+    pub dtype: DType,
+    /// Whether linears are held in 8 bits.
+    pub int8: bool,
 }
 
 /// The device and number type of a run.
 ///
 /// # Errors
-/// When this build or machine has no such device.
-pub fn device(place: Place, precision: Precision) -> Result<(Device, DType)> {
+/// When this build or machine has no such device or numbers.
+pub fn numbers(place: Place, precision: Precision) -> Result<Numbers> {
     let device = match place {
         Place::Cpu => Device::Cpu,
         Place::Auto => gpu(0).unwrap_or(Device::Cpu),
         Place::Cuda(number) => gpu(number)?,
     };
+    let int8 = precision == Precision::Int8;
+    if int8 && !(device.is_cpu() && ops::has_int8()) {
+        let who = if device.is_cpu() { "this CPU has no products" } else { "a GPU has no linears" };
+        bail!("{who} of 8 bits here; use --precision auto");
+    }
     let dtype = match precision {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::BF16,
         Precision::F16 => DType::F16,
-        Precision::Auto if device.is_cpu() && !ops::has_bf16() => DType::F32,
-        Precision::Auto if device.is_cpu() => DType::BF16,
-        Precision::Auto => DType::F16,
+        Precision::Auto | Precision::Int8 if device.is_cpu() && !ops::has_bf16() => DType::F32,
+        Precision::Auto | Precision::Int8 if device.is_cpu() => DType::BF16,
+        Precision::Auto | Precision::Int8 => DType::F16,
     };
-    Ok((device, dtype))
+    Ok(Numbers { device, dtype, int8 })
 }
 
 fn gpu(number: usize) -> Result<Device> {
@@ -81,10 +97,11 @@ fn gpu(number: usize) -> Result<Device> {
     flow_diffusion::runtime::gpu(number).map_err(|error| anyhow::anyhow!("cannot use cuda:{number}: {error}"))
 }
 
-/// Names what results on this device in this number type depend on, for their keys.
-pub fn salt(device: &Device, dtype: DType) -> String {
-    let kind = if device.is_cpu() { "cpu" } else { "gpu" };
-    format!("{kind} {dtype:?}")
+/// Names what results on this device in these numbers depend on, for their keys.
+pub fn salt(runtime: &Runtime) -> String {
+    let kind = if runtime.device.is_cpu() { "cpu" } else { "gpu" };
+    let linears = if runtime.int8 { " int8" } else { "" };
+    format!("{kind} {:?}{linears}", runtime.dtype)
 }
 
 #[cfg(test)]

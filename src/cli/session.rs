@@ -15,7 +15,7 @@ use crate::{
     },
     memory::Memory,
     output, recipe,
-    runtime::{self, Place, Precision},
+    runtime::{self, Numbers, Place, Precision},
 };
 
 /// Where and how a workflow is computed.
@@ -70,18 +70,18 @@ impl Session {
         flow_engine::start_threads().map_err(|error| {
             anyhow!("the system starts no threads to compute on ({error}); see `ulimit -u`, or a container's limit")
         })?;
-        let (device, dtype) = runtime::device(compute.device, compute.precision)?;
+        let Numbers { device, dtype, int8 } = runtime::numbers(compute.device, compute.precision)?;
         let budgets = compute.memory.budgets(&device)?;
         let results = if compute.no_cache { Bytes::default() } else { budgets.results };
-        let mut engine =
-            Engine::with_budget(results).with_clock(clock).with_salt(&runtime::salt(&device, dtype));
+        let runtime = Runtime::new(device, dtype, budgets.weights).with_int8(int8);
+        let mut engine = Engine::with_budget(results).with_clock(clock).with_salt(&runtime::salt(&runtime));
         let folder = if compute.no_cache { None } else { Folder::from_env()? };
         let kept = folder.map(|folder| Kept { disk: Arc::new(folder.results()), folder });
         if let Some(kept) = &kept {
             engine = engine.with_disk(kept.disk.clone());
         }
-        let others = beside_weights(engine.kept(), device.is_cpu());
-        let runtime = Runtime::new(device, dtype, budgets.weights).beside(others);
+        let others = beside_weights(engine.kept(), runtime.device.is_cpu());
+        let runtime = runtime.beside(others);
         // Off until somebody has seen it work on a card: docs/gpu.md.
         let graphs = std::env::var_os("FLOW_CUDA_GRAPHS").is_some_and(|value| value == "1");
         let runtime = Arc::new(runtime.with_graphs(graphs));
@@ -138,12 +138,12 @@ impl Session {
     /// What `recipe::precision` reads out of a picture again.
     fn made_with(&self) -> String {
         let device = if self.runtime.device.is_cpu() { "cpu" } else { "gpu" };
-        let precision = self.runtime.dtype.as_str();
+        let precision = if self.runtime.int8 { "int8" } else { self.runtime.dtype.as_str() };
         json!({ "flow": env!("CARGO_PKG_VERSION"), "device": device, "precision": precision }).to_string()
     }
 
     fn place(&self) -> String {
-        runtime::salt(&self.runtime.device, self.runtime.dtype)
+        runtime::salt(&self.runtime)
     }
 
     fn context(&self, files: &Arc<Files>) -> Context {

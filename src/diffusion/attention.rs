@@ -256,6 +256,18 @@ impl Attention {
         })
     }
 
+    /// The same with its weights in 8 bits, where the CPU multiplies these.
+    #[must_use]
+    pub(crate) fn quantised(self) -> Self {
+        Self {
+            to_q: self.to_q.quantised(),
+            to_k: self.to_k.quantised(),
+            to_v: self.to_v.quantised(),
+            to_out: self.to_out.quantised(),
+            ..self
+        }
+    }
+
     /// Attention of queries `[B, N, C]` to keys and values `[B, M, C]`, with this layer's heads.
     ///
     /// # Errors

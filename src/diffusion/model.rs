@@ -98,11 +98,12 @@ impl UNetSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<UNet>> {
-        let recipe = Recipe::new(&self.header, "unet", rt.dtype, &rt.device).with(&self.overlay);
+        let part = if rt.int8 { "unet with linears of 8 bits" } else { "unet" };
+        let recipe = Recipe::new(&self.header, part, rt.dtype, &rt.device).with(&self.overlay);
         rt.store.lease(&recipe, self.parameters() * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            UNet::new(&self.config, self.overlay.onto(vb)?)
+            UNet::new(&UNetConfig { int8: rt.int8, ..self.config.clone() }, self.overlay.onto(vb)?)
         })
     }
 
@@ -355,11 +356,12 @@ impl ControlNetSource {
     /// # Errors
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ControlNet>> {
-        let recipe = Recipe::new(&self.header, "controlnet", rt.dtype, &rt.device);
+        let part = if rt.int8 { "controlnet with linears of 8 bits" } else { "controlnet" };
+        let recipe = Recipe::new(&self.header, part, rt.dtype, &rt.device);
         rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            ControlNet::new(&self.config, &self.hint_channels, vb)
+            ControlNet::new(&UNetConfig { int8: rt.int8, ..self.config.clone() }, &self.hint_channels, vb)
         })
     }
 }

@@ -89,6 +89,11 @@ pub fn has_bf16() -> bool {
     Products::Bf16.available()
 }
 
+/// Whether this CPU multiplies 8 bits: then linears can be held so.
+pub fn has_int8() -> bool {
+    cpu::Quantised::available()
+}
+
 /// How this weight is multiplied by the tiles of `cpu`; `None` where candle multiplies.
 fn products(weight: &Tensor) -> Option<Products> {
     if !weight.device().is_cpu() || weight.track_op() {

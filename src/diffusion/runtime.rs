@@ -14,6 +14,8 @@ pub struct Runtime {
     pub dtype: DType,
     /// The weights in use.
     pub store: WeightStore,
+    /// Whether linears of UNets and ControlNets hold their weights in 8 bits.
+    pub int8: bool,
     /// Whether a model's calls are recorded and repeated, on a device that can.
     pub graphs: bool,
 }
@@ -21,7 +23,7 @@ pub struct Runtime {
 impl Runtime {
     /// A runtime that holds at most `budget` bytes of weights.
     pub fn new(device: Device, dtype: DType, budget: u64) -> Self {
-        Self { device, dtype, store: WeightStore::new(budget), graphs: false }
+        Self { device, dtype, store: WeightStore::new(budget), int8: false, graphs: false }
     }
 
     /// What networks compute in that are too small to gain from halves: f32 where bf16 is a form of weights only.
@@ -40,6 +42,12 @@ impl Runtime {
     #[must_use]
     pub fn beside(self, others: Others) -> Self {
         Self { store: self.store.beside(others), ..self }
+    }
+
+    /// The same runtime, with linears of UNets and ControlNets in 8 bits or not, where the CPU multiplies these.
+    #[must_use]
+    pub fn with_int8(self, int8: bool) -> Self {
+        Self { int8: int8 && self.device.is_cpu() && crate::ops::has_int8(), ..self }
     }
 
     /// The same runtime, recording and repeating the calls of models or not.

@@ -98,17 +98,21 @@ struct BasicTransformerBlock {
 }
 
 impl BasicTransformerBlock {
-    fn load(vb: &VarBuilder, channels: usize, heads: usize, context: usize) -> Result<Self> {
+    fn load(vb: &VarBuilder, cfg: &UNetConfig, channels: usize, heads: usize) -> Result<Self> {
         let norm = |name: &str| LayerNorm::load(&vb.pp(name), channels, 1e-5);
+        let attention = |name: &str, context| {
+            let layer = Attention::load(&vb.pp(name), channels, context, heads)?;
+            Ok::<_, crate::Error>(if cfg.int8 { layer.quantised() } else { layer })
+        };
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&vb.pp("attn1"), channels, channels, heads)?,
+            attn1: attention("attn1", channels)?,
             norm2: norm("norm2")?,
-            attn2: Attention::load(&vb.pp("attn2"), channels, context, heads)?,
+            attn2: attention("attn2", cfg.context_dim)?,
             norm3: norm("norm3")?,
             // GEGLU: twice the four-fold inner width goes in, once comes out.
-            ff_in: Linear::load(&vb.pp("ff.net.0.proj"), channels, 8 * channels)?,
-            ff_out: Linear::load(&vb.pp("ff.net.2"), 4 * channels, channels)?,
+            ff_in: linear(&vb.pp("ff.net.0.proj"), cfg, channels, 8 * channels)?,
+            ff_out: linear(&vb.pp("ff.net.2"), cfg, 4 * channels, channels)?,
         })
     }
 
@@ -120,6 +124,12 @@ impl BasicTransformerBlock {
         let x = self.attn2.output(&h, &x)?;
         Ok(self.ff_out.forward_add(&self.ff_in.forward_geglu(&x, &self.norm3)?, &x)?)
     }
+}
+
+/// A linear of a transformer, held as the configuration says.
+fn linear(vb: &VarBuilder, cfg: &UNetConfig, inputs: usize, outputs: usize) -> Result<Linear> {
+    let linear = Linear::load(vb, inputs, outputs)?;
+    Ok(if cfg.int8 { linear.quantised() } else { linear })
 }
 
 /// A spatial transformer. `proj_in` and `proj_out` are 1×1 convolutions in SD1.x and linears in SD2.x and SDXL,
@@ -134,14 +144,12 @@ struct Transformer2D {
 
 impl Transformer2D {
     fn load(vb: &VarBuilder, cfg: &UNetConfig, channels: usize, heads: usize, depth: usize) -> Result<Self> {
-        let block = |n| {
-            BasicTransformerBlock::load(&vb.pp("transformer_blocks").pp(n), channels, heads, cfg.context_dim)
-        };
+        let block = |n| BasicTransformerBlock::load(&vb.pp("transformer_blocks").pp(n), cfg, channels, heads);
         Ok(Self {
             norm: GroupNorm::load(&vb.pp("norm"), cfg.groups, channels, 1e-6)?,
-            proj_in: Linear::load(&vb.pp("proj_in"), channels, channels)?,
+            proj_in: linear(&vb.pp("proj_in"), cfg, channels, channels)?,
             transformer_blocks: (0..depth).map(block).collect::<Result<_>>()?,
-            proj_out: Linear::load(&vb.pp("proj_out"), channels, channels)?,
+            proj_out: linear(&vb.pp("proj_out"), cfg, channels, channels)?,
         })
     }
 

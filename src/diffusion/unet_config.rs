@@ -38,6 +38,9 @@ pub struct UNetConfig {
     pub norm_eps: f64,
     /// Width of the pooled text and size vector (SDXL: 2816).
     pub add_dim: Option<usize>,
+    /// Whether the linears of transformers hold their weights in 8 bits, on a CPU that multiplies these: how it is held, which no
+    /// file says.
+    pub int8: bool,
 }
 
 impl UNetConfig {
@@ -67,6 +70,7 @@ impl UNetConfig {
             groups: 32,
             norm_eps: 1e-5,
             add_dim: None,
+            int8: false,
         }
     }
 
@@ -245,6 +249,7 @@ impl Shapes<'_> {
             groups: 32,
             norm_eps: 1e-5,
             add_dim: self.dim(label, 1),
+            int8: false,
         };
         if context_dim != 768 {
             // SD2.x and SDXL have heads of width 64, SD1.x (text of width 768) always 8 heads.

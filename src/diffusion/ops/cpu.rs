@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_int8;
 mod heads;
 mod lanes;
 mod memory;
@@ -11,6 +13,7 @@ mod norm;
 mod packed;
 mod pixels;
 mod product;
+mod quantised;
 mod rows;
 mod tiles;
 mod winograd;
@@ -29,7 +32,8 @@ pub(super) use self::{
     norm::{Affine, GroupNorm, LayerNorm},
     packed::Packed,
     pixels::Convolution,
-    rows::Linear,
+    quantised::Quantised,
+    rows::{Linear, Matrix},
     tiles::Products,
 };
 

@@ -3,7 +3,7 @@ use candle_nn::VarBuilder;
 
 use super::{
     LayerNorm,
-    cpu::{self, Packed, Products},
+    cpu::{self, Products, Quantised},
     kernels,
 };
 
@@ -20,7 +20,7 @@ enum Matrix {
     /// `[out, in]`, as files have it.
     Plain(Tensor),
     Packed {
-        weight: Packed,
+        weight: cpu::Matrix,
         bias: Option<Vec<f32>>,
         inputs: usize,
         outputs: usize,
@@ -48,7 +48,8 @@ impl Linear {
         let packed = cpu::pack(products, (outputs, 1, inputs), &weight)?;
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         let values = bias.as_ref().map(Tensor::to_vec1).transpose()?;
-        Ok(Self { weight: Matrix::Packed { weight: packed, bias: values, inputs, outputs }, bias })
+        let weight = cpu::Matrix::Packed(packed);
+        Ok(Self { weight: Matrix::Packed { weight, bias: values, inputs, outputs }, bias })
     }
 
     /// Loads `weight` `[out, in]` (or `[out, in, 1, 1]`) and `bias` `[out]`.
@@ -66,6 +67,18 @@ impl Linear {
     /// If it is missing or has another shape.
     pub fn load_no_bias(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
         Self::of(super::load_weight(vb, (outputs, inputs), "weight")?, None)
+    }
+
+    /// The same with its weights in 8 bits, where the CPU multiplies these.
+    #[must_use]
+    pub fn quantised(mut self) -> Self {
+        if let Matrix::Packed { weight, .. } = &mut self.weight
+            && let cpu::Matrix::Packed(packed) = &*weight
+            && Quantised::available()
+        {
+            *weight = cpu::Matrix::Quantised(Quantised::new(packed));
+        }
+        self
     }
 
     /// What it takes and gives.
@@ -108,7 +121,7 @@ impl Linear {
                 cpu::map1(x, shape, |x, y| tiled(weight, bias).run(x, y))
             }
             Matrix::Packed { weight, .. } => {
-                let values = (0..outputs).flat_map(|row| (0..inputs).map(move |i| weight.get(row, 0, i)));
+                let values = (0..outputs).flat_map(|row| (0..inputs).map(move |i| weight.get(row, i)));
                 self.plain(x, &Tensor::from_iter(values, x.device())?.reshape((outputs, inputs))?, shape)
             }
             Matrix::Plain(weight) => self.plain(x, weight, shape),
@@ -221,6 +234,6 @@ fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.reshape(((), weight.dim(1)?))?.matmul(&weight.t()?)
 }
 
-fn tiled<'a>(weight: &'a Packed, bias: &'a Option<Vec<f32>>) -> cpu::Linear<'a> {
+fn tiled<'a>(weight: &'a cpu::Matrix, bias: &'a Option<Vec<f32>>) -> cpu::Linear<'a> {
     cpu::Linear { weight, bias: bias.as_deref(), norm: None, beside: None }
 }

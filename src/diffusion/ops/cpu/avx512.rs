@@ -147,7 +147,7 @@ macro_rules! form {
 /// As the products', for the columns of the mask.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn start(p: &Product, row: usize, column: usize, mask: __mmask16) -> __m512 {
+pub(super) unsafe fn start(p: &Product, row: usize, column: usize, mask: __mmask16) -> __m512 {
     let at = row * p.out_stride + column;
     // SAFETY: by the contract; masked lanes are not touched.
     unsafe {
@@ -183,7 +183,7 @@ fn dot(acc: __m512, a: __m512, b: __m512) -> __m512 {
 }
 
 /// The lowest `lanes` of 16.
-fn mask(lanes: usize) -> __mmask16 {
+pub(super) fn mask(lanes: usize) -> __mmask16 {
     if lanes >= 16 { !0 } else { (1 << lanes) - 1 }
 }
 

@@ -86,6 +86,23 @@ impl Packed {
         &self.words[start..start + size]
     }
 
+    /// The weights of one result, of the first tap; what `to` has room for beyond stays.
+    pub(super) fn row(&self, row: usize, to: &mut [f32]) {
+        for first in (0..self.length()).step_by(self.block) {
+            let panel = self.panel(first, row / COLUMNS);
+            let here = self.block.min(self.length() - first);
+            let words = panel[row % COLUMNS..].iter().step_by(COLUMNS).take(here);
+            let to = &mut to[self.products.values(first)..self.k.min(self.products.values(first + here))];
+            match self.products {
+                Products::F32 => to.iter_mut().zip(words).for_each(|(to, word)| *to = f32::from_bits(*word)),
+                Products::Bf16 => to.chunks_mut(2).zip(words).for_each(|(to, word)| {
+                    let pair = [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)];
+                    to.copy_from_slice(&pair[..to.len()]);
+                }),
+            }
+        }
+    }
+
     /// One weight, as it was packed.
     pub fn get(&self, row: usize, tap: usize, i: usize) -> f32 {
         let word = if self.products == Products::F32 { i } else { i / 2 };

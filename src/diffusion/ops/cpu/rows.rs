@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "results are written by several threads, each to its own rows and columns")]
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use rayon::prelude::*;
 
@@ -13,16 +13,25 @@ use super::{
     norm::LayerNorm,
     packed::Packed,
     product::{COLUMNS, Product, Start},
+    quantised::{self, Quantised},
     tiles::{Products, Shared, Tasks},
 };
 
 /// Rows that one task takes: enough to use a panel many times, few enough to leave work for others.
 const ROWS: usize = 192;
 
-/// A linear over rows of `weight.k` values.
+/// The weights of a linear.
+#[derive(Debug, Clone)]
+pub(in crate::ops) enum Matrix {
+    /// Of one tap.
+    Packed(Packed),
+    Quantised(Quantised),
+}
+
+/// A linear over rows of as many values as the weight takes.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Linear<'a> {
-    pub weight: &'a Packed,
+    pub weight: &'a Matrix,
     /// A value for each result of a row.
     pub bias: Option<&'a [f32]>,
     /// Normalises each row first.
@@ -34,72 +43,56 @@ pub(in crate::ops) struct Linear<'a> {
 impl Linear<'_> {
     /// `out[rows, n] = norm(x)[rows, k] · weightᵀ + bias + beside`.
     pub fn run(&self, x: &[f32], out: &mut [f32]) {
-        let n = self.weight.n;
+        let (_, n) = self.weight.sizes();
         let rows = self.check(x, out, n);
         if out.is_empty() {
             return;
         }
-        let mut words = Vec::new();
-        let a = self.words(x, &mut words);
-        let (weight, to) = (self.weight, Shared(out.as_mut_ptr()));
-        Tasks::new(rows.div_ceil(ROWS), weight.panels()).run(|block, panels| {
-            let first_row = block * ROWS;
-            weight.for_panels(panels, |first, panel, words| {
-                let column = panel * COLUMNS;
-                let product = Product {
-                    out: to.at(first_row * n + column),
-                    out_stride: n,
-                    rows: ROWS.min(rows - first_row),
-                    start: self.start(first, column, first_row * n + column),
-                    ..self.product(a, first_row, (first, panel, words))
-                };
-                // SAFETY: `a` has `rows` rows of `length` words, `out` and `beside` `rows` rows of `n` values, the panel `k`
-                // words of each column; tasks differ in rows or panels, so no two write to one place.
-                unsafe { weight.products.compute(&product) };
-            });
+        let a = self.weight.rows(x, self.norm.as_ref());
+        let to = Shared(out.as_mut_ptr());
+        Tasks::new(rows.div_ceil(ROWS), n.div_ceil(COLUMNS)).run(|block, panels| {
+            let first = block * ROWS;
+            let some = (first, ROWS.min(rows - first));
+            for panel in panels {
+                let at = first * n + panel * COLUMNS;
+                // SAFETY: `out` and `beside` have `rows` rows of `n` values, a bias `n`; tasks differ in rows or panels, so no two
+                // write to one place.
+                unsafe { self.weight.multiply(&a, some, panel, self.start(panel, at), (to.at(at), n)) };
+            }
         });
     }
 
     /// Whether [`Linear::run_gated`] can compute it: the two halves of a row are whole panels.
-    pub fn can_be_gated(weight: &Packed) -> bool {
-        weight.n.is_multiple_of(2 * COLUMNS)
+    pub fn can_be_gated(weight: &Matrix) -> bool {
+        weight.sizes().1.is_multiple_of(2 * COLUMNS)
     }
 
     /// The same for GEGLU: `out[rows, n / 2]` is the first half of each row of results times the exact GELU of the second.
     /// The wide result is never held.
     pub fn run_gated(&self, x: &[f32], out: &mut [f32]) {
-        let half = self.weight.n / 2;
+        let half = self.weight.sizes().1 / 2;
         assert!(Self::can_be_gated(self.weight) && self.beside.is_none(), "two halves of whole panels");
         let rows = self.check(x, out, half);
         if out.is_empty() {
             return;
         }
-        let mut words = Vec::new();
-        let a = self.words(x, &mut words);
-        let (weight, to) = (self.weight, Shared(out.as_mut_ptr()));
+        let a = self.weight.rows(x, self.norm.as_ref());
+        let to = Shared(out.as_mut_ptr());
         Tasks::new(rows.div_ceil(ROWS), half / COLUMNS).run(|block, panels| {
-            let first_row = block * ROWS;
-            let rows = ROWS.min(rows - first_row);
+            let first = block * ROWS;
+            let rows = ROWS.min(rows - first);
             let mut both = [vec![0f32; rows * COLUMNS], vec![0f32; rows * COLUMNS]];
             for panel in panels {
                 for (sums, panel) in both.iter_mut().zip([panel, half / COLUMNS + panel]) {
-                    weight.for_panels(panel..panel + 1, |first, panel, words| {
-                        let product = Product {
-                            out: sums.as_mut_ptr(),
-                            out_stride: COLUMNS,
-                            rows,
-                            start: self.start(first, panel * COLUMNS, 0),
-                            ..self.product(a, first_row, (first, panel, words))
-                        };
-                        // SAFETY: as above; `sums` has `rows` rows of whole panels.
-                        unsafe { weight.products.compute(&product) };
-                    });
+                    let to = (sums.as_mut_ptr(), COLUMNS);
+                    // SAFETY: as above; `sums` has `rows` rows of whole panels.
+                    unsafe { self.weight.multiply(&a, (first, rows), panel, self.start(panel, 0), to) };
                 }
                 let [values, gates] = &both;
                 for (row, (values, gates)) in
                     values.chunks_exact(COLUMNS).zip(gates.chunks_exact(COLUMNS)).enumerate()
                 {
-                    let at = to.at((first_row + row) * half + panel * COLUMNS);
+                    let at = to.at((first + row) * half + panel * COLUMNS);
                     // SAFETY: this task alone writes these columns of these rows.
                     let out = unsafe { std::slice::from_raw_parts_mut(at, COLUMNS) };
                     wide(|| {
@@ -113,9 +106,9 @@ impl Linear<'_> {
 
     /// The number of rows; that all lengths fit is what the kernels rely on.
     fn check(&self, x: &[f32], out: &[f32], columns: usize) -> usize {
-        let Packed { k, n, taps, .. } = *self.weight;
+        let (k, n) = self.weight.sizes();
         let rows = x.len() / k.max(1);
-        assert_eq!(taps, 1, "a linear has one tap");
+        assert!(self.weight.has_one_tap(), "a linear has one tap");
         assert!(rows * k == x.len() && rows * columns == out.len(), "{} values to {k}x{n}", x.len());
         assert!(self.bias.is_none_or(|bias| bias.len() == n), "a bias has a value for each result");
         assert!(self.beside.is_none_or(|beside| beside.len() == out.len()), "as many values as results");
@@ -123,62 +116,129 @@ impl Linear<'_> {
         rows
     }
 
-    /// The part of a product that has to do with what goes in.
-    fn product<'a>(&self, a: &[u32], first_row: usize, (first, panel, words): Part<'a>) -> Product<'a> {
-        let length = self.weight.length();
-        Product {
-            a: a[first_row * length + first..].as_ptr(),
-            a_stride: length,
-            taps: &[0],
-            k: self.weight.block.min(length - first),
-            panel: words.as_ptr(),
-            columns: COLUMNS.min(self.weight.n - panel * COLUMNS),
-            out: std::ptr::null_mut(),
-            out_stride: 0,
-            rows: 0,
-            start: Start::Zero,
-        }
-    }
-
-    /// What the sums of a block of words begin with; `at` is their place among the results.
-    fn start(&self, first: usize, column: usize, at: usize) -> Start {
-        let bias = self.bias.map(|bias| bias[column..].as_ptr());
+    /// What the sums of a panel begin with; `at` is their place among the results.
+    fn start(&self, panel: usize, at: usize) -> Start {
+        let bias = self.bias.map(|bias| bias[panel * COLUMNS..].as_ptr());
         match (self.beside, bias) {
-            _ if first > 0 => Start::Out,
             (Some(beside), bias) => Start::Beside(beside[at..].as_ptr(), bias.unwrap_or(std::ptr::null())),
             (None, Some(bias)) => Start::Bias(bias),
             (None, None) => Start::Zero,
         }
     }
+}
 
-    /// The rows as words: themselves where a word is a value.
-    fn words<'a>(&self, x: &'a [f32], words: &'a mut Vec<u32>) -> &'a [u32] {
-        let Packed { products, k, .. } = *self.weight;
-        if products == Products::F32 && self.norm.is_none() {
-            // SAFETY: f32 and u32 have one size and alignment, and every bit pattern is a u32.
-            return unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) };
+/// Rows as the factors that a weight is multiplied with.
+enum Rows<'a> {
+    Words(Cow<'a, [u32]>),
+    Whole(quantised::Rows),
+}
+
+impl Matrix {
+    /// Values that a row has, and results that it gives.
+    fn sizes(&self) -> (usize, usize) {
+        match self {
+            Self::Packed(weight) => (weight.k, weight.n),
+            Self::Quantised(weight) => (weight.k, weight.n),
         }
-        let length = products.words(k);
-        *words = zeros(x.len() / k * length);
-        let many = GRAIN.div_ceil(k);
-        words.par_chunks_mut(many * length).zip(x.par_chunks(many * k)).for_each(|(words, x)| {
-            let mut normal = vec![0f32; if self.norm.is_some() { k } else { 0 }];
-            for (words, x) in words.chunks_exact_mut(length).zip(x.chunks_exact(k)) {
-                match &self.norm {
-                    Some(norm) => {
-                        norm.row(x, &mut normal);
-                        products.convert(&normal, words);
-                    }
-                    None => products.convert(x, words),
-                }
+    }
+
+    fn has_one_tap(&self) -> bool {
+        match self {
+            Self::Packed(weight) => weight.taps == 1,
+            Self::Quantised(_) => true,
+        }
+    }
+
+    /// What attention beside it multiplies as.
+    pub fn products(&self) -> Products {
+        match self {
+            Self::Packed(weight) => weight.products(),
+            Self::Quantised(_) if Products::Bf16.available() => Products::Bf16,
+            Self::Quantised(_) => Products::F32,
+        }
+    }
+
+    /// One weight, as it is held.
+    pub fn get(&self, row: usize, i: usize) -> f32 {
+        match self {
+            Self::Packed(weight) => weight.get(row, 0, i),
+            Self::Quantised(weight) => weight.get(row, i),
+        }
+    }
+
+    fn rows<'a>(&self, x: &'a [f32], norm: Option<&LayerNorm>) -> Rows<'a> {
+        match self {
+            Self::Packed(weight) => Rows::Words(words(weight, x, norm)),
+            Self::Quantised(weight) => Rows::Whole(weight.rows(x, norm)),
+        }
+    }
+
+    /// Rows `first..first + many` of `a` times one panel, to `out`.
+    ///
+    /// # Safety
+    /// `a` is of this weight and has so many rows; as many columns as the panel has of the matrix are readable and writable at
+    /// `out + row · out_stride`, by nobody else meanwhile, and `start` is readable as [`Product::plain`] says.
+    unsafe fn multiply(
+        &self,
+        a: &Rows,
+        (first, many): (usize, usize),
+        panel: usize,
+        start: Start,
+        (out, out_stride): (*mut f32, usize),
+    ) {
+        match (self, a) {
+            (Self::Packed(weight), Rows::Words(a)) => {
+                weight.for_panels(panel..panel + 1, |from, panel, words| {
+                    let length = weight.length();
+                    let product = Product {
+                        a: a[first * length + from..].as_ptr(),
+                        a_stride: length,
+                        taps: &[0],
+                        k: weight.block.min(length - from),
+                        panel: words.as_ptr(),
+                        out,
+                        out_stride,
+                        rows: many,
+                        columns: COLUMNS.min(weight.n - panel * COLUMNS),
+                        start: if from == 0 { start } else { Start::Out },
+                    };
+                    // SAFETY: rows have `length` words, the panel as many of each column; the rest is this function's contract.
+                    unsafe { weight.products.compute(&product) };
+                });
             }
-        });
-        words
+            // SAFETY: by this function's contract.
+            (Self::Quantised(weight), Rows::Whole(a)) => unsafe {
+                weight.multiply(a, (first, many), panel, start, (out, out_stride));
+            },
+            _ => unreachable!("rows are of the weight that made them"),
+        }
     }
 }
 
-/// A panel of a block: the first word of the block, the panel's number, its words.
-type Part<'a> = (usize, usize, &'a [u32]);
+/// The rows as words: themselves where a word is a value.
+fn words<'a>(weight: &Packed, x: &'a [f32], norm: Option<&LayerNorm>) -> Cow<'a, [u32]> {
+    let Packed { products, k, .. } = *weight;
+    if products == Products::F32 && norm.is_none() {
+        // SAFETY: f32 and u32 have one size and alignment, and every bit pattern is a u32.
+        return Cow::Borrowed(unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) });
+    }
+    let length = products.words(k);
+    let mut words = zeros(x.len() / k * length);
+    let many = GRAIN.div_ceil(k);
+    words.par_chunks_mut(many * length).zip(x.par_chunks(many * k)).for_each(|(words, x)| {
+        let mut normal = vec![0f32; if norm.is_some() { k } else { 0 }];
+        for (words, x) in words.chunks_exact_mut(length).zip(x.chunks_exact(k)) {
+            match norm {
+                Some(norm) => {
+                    norm.row(x, &mut normal);
+                    products.convert(&normal, words);
+                }
+                None => products.convert(x, words),
+            }
+        }
+    });
+    Cow::Owned(words)
+}
 
 impl Packed {
     /// All parts of some panels, block by block.

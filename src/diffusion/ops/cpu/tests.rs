@@ -7,7 +7,8 @@ use super::{
     packed::Packed,
     pixels::Convolution,
     product::{self, COLUMNS, Product, Start},
-    rows::Linear,
+    quantised::{HEAD, Int8, Quantised},
+    rows::{Linear, Matrix},
     tiles::Products,
     winograd,
 };
@@ -133,6 +134,82 @@ proptest! {
     }
 
     #[test]
+    #[expect(unsafe_code, reason = "the forms under test take addresses")]
+    fn tiles_of_8_bits_compute_what_the_plain_loops_compute(
+        (rows, columns, k) in (1usize..40, 1usize..=COLUMNS, 1usize..50),
+        start in 0usize..5,
+    ) {
+        if !Quantised::available() {
+            return Ok(());
+        }
+        let any = |n: usize, seed| random(n, seed).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let a = any(rows + k, 1);
+        let mut panel = any((HEAD + k) * COLUMNS, 2);
+        for (i, word) in panel[..COLUMNS].iter_mut().enumerate() {
+            *word = (1000 * i as i32 - 16_000).cast_unsigned();
+        }
+        let (scales, bias) = (random(2 * rows, 3), random(columns, 4));
+        let (before, beside) = (random(rows * (columns + 1), 5), random(rows * (columns + 1), 6));
+        let (mut got, mut want) = (before.clone(), before);
+        let work = |out: &mut [f32]| Int8 {
+            product: Product {
+                a: a.as_ptr(),
+                a_stride: 1,
+                taps: &[0],
+                k,
+                panel: panel.as_ptr(),
+                out: out.as_mut_ptr(),
+                out_stride: columns + 1,
+                rows,
+                columns,
+                start: [
+                    Start::Zero,
+                    Start::Bias(bias.as_ptr()),
+                    Start::Out,
+                    Start::Beside(beside.as_ptr(), std::ptr::null()),
+                    Start::Beside(beside.as_ptr(), bias.as_ptr()),
+                ][start],
+            },
+            scales: scales.as_ptr(),
+            scale_stride: 2,
+        };
+        // SAFETY: a row begins a word after the one before, and the buffer has `k` words after the last; there are two scales a row.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            super::avx512_int8::product(&work(&mut got));
+            work(&mut want).plain();
+        }
+        let want: Vec<_> = want.into_iter().map(f64::from).collect();
+        prop_assert!(distance(&got, &want) < 1e-6, "{}", distance(&got, &want));
+    }
+
+    #[test]
+    fn a_linear_of_8_bits_is_near_the_product(
+        (rows, k, n) in (1usize..70, 1usize..700, 1usize..100),
+        (biased, added) in (any::<bool>(), any::<bool>()),
+    ) {
+        let (x, w) = (random(rows * k, 1), random(n * k, 2));
+        let (bias, beside) = (random(n, 3), random(rows * n, 4));
+        let weight = Quantised::new(&Packed::new(Products::F32, (n, 1, k), &w));
+        for (at, value) in w.iter().enumerate() {
+            // Half a step of the largest of a group, which is less than 6 here.
+            prop_assert!((weight.get(at / k, at % k) - value).abs() < 6.0 / 254.0, "weight {at}");
+        }
+        let weight = Matrix::Quantised(weight);
+        let (bias, beside) = (biased.then_some(&bias[..]), added.then_some(&beside[..]));
+        let mut got = vec![f32::NAN; rows * n];
+        Linear { weight: &weight, bias, norm: None, beside }.run(&x, &mut got);
+        for (at, got) in got.iter().enumerate() {
+            let (row, column) = (at / n, at % n);
+            let terms = (0..k).map(|i| f64::from(x[row * k + i]) * f64::from(w[column * k + i]));
+            let more = bias.map_or(0.0, |bias| bias[column]) + beside.map_or(0.0, |beside| beside[at]);
+            let error = f64::from(*got) - terms.sum::<f64>() - f64::from(more);
+            // Each factor is off by at most half a step: a hundredth of what is typical, and errors add up like noise.
+            prop_assert!(error.abs() < 0.1 * (k as f64).sqrt(), "{at}: {error}");
+        }
+    }
+
+    #[test]
     fn a_linear_of_any_size_is_the_product_of_its_factors(
         (rows, k, n) in (1usize..70, 1usize..90, 1usize..100),
     ) {
@@ -140,7 +217,7 @@ proptest! {
         for products in BOTH {
             let packed = Packed::new(products, (n, 1, k), &w);
             let mut got = vec![0.0; rows * n];
-            Linear { weight: &packed, bias: Some(&bias), norm: None, beside: None }.run(&x, &mut got);
+            Linear { weight: &Matrix::Packed(packed.clone()), bias: Some(&bias), norm: None, beside: None }.run(&x, &mut got);
             let value = |at: usize| {
                 let (row, column) = (at / n, at % n);
                 let terms = (0..k).map(|i| factor(products, x[row * k + i]) * factor(products, w[column * k + i]));
@@ -194,7 +271,8 @@ fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
         let packed = Packed::new(products, (n, 1, k), &w);
         assert!(products == Products::Bf16 || packed.block < k, "f32 rows of this length are cut");
         let mut got = vec![0.0; 3 * n];
-        Linear { weight: &packed, bias: None, norm: None, beside: None }.run(&x, &mut got);
+        Linear { weight: &Matrix::Packed(packed.clone()), bias: None, norm: None, beside: None }
+            .run(&x, &mut got);
         let term = |row: usize, column: usize, i: usize| {
             factor(products, x[row * k + i]) * factor(products, w[column * k + i])
         };
