@@ -103,9 +103,11 @@ impl Recorded {
         };
         let output = output?;
         if self.kinds.len() >= MOST {
+            let (_, oldest) = self.kinds.remove(0);
             // What it has put on the stream must have been done before its arrays go.
-            device.synchronize()?;
-            self.kinds.remove(0);
+            if matches!(oldest, State::Ready(_)) {
+                device.synchronize()?;
+            }
         }
         self.kinds.push((kind, state));
         Ok(output)
