@@ -120,6 +120,27 @@ fn a_picture_says_what_it_was_made_in() {
 }
 
 #[test]
+fn a_picture_made_in_8_bits_is_made_so_again() {
+    let text = "flow: 1\nmodels: { base: { kind: checkpoint, file: tiny-sd.safetensors } }\nnodes:\n  \
+                text: { type: CLIPTextEncode, clip: $models.base, text: a teapot }\n  \
+                start: { type: EmptyLatentImage, width: 64, height: 64 }\n  \
+                made: { type: KSampler, model: $models.base, positive: text, negative: text, latent_image: start, steps: 2 }\n  \
+                drawn: { type: VAEDecode, samples: made, vae: $models.base }\n  \
+                save: { type: SaveImage, images: drawn, path: a.png }\n";
+    let place = Place::new("w.yaml", text);
+    let arguments = ["run", "w.yaml", "--models", MODELS, "--precision", "int8"];
+    if flow_diffusion::ops::has_int8() {
+        place.ok(&arguments);
+        assert_eq!(place.ok(&["verify", "a.png", "--models", MODELS]), "a.png: equal, 64×64\n");
+        let (code, out, _) = place.flow(&["verify", "a.png", "--models", MODELS, "--precision", "f32"]);
+        assert!(code == 1 && out.contains("differs"), "{out}");
+    } else {
+        let (code, _, said) = place.flow(&arguments);
+        assert!(code == 2 && said.contains("no products of 8 bits"), "{said}");
+    }
+}
+
+#[test]
 fn a_changed_picture_is_told_apart_with_by_how_much() {
     let place = Place::new("edges.yaml", EDGES);
     place.ok(&["run", "edges.yaml"]);

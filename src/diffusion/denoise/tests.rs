@@ -334,11 +334,10 @@ fn twenty_euler_steps_give_diffusers_picture() {
     assert!(psnr >= 40.0, "{psnr} dB");
 }
 
-/// On the CPU, bf16 is a form of weights; where the processor has no such products they are computed in f32.
+/// On the CPU, bf16 and 8 bits are forms of weights; where the processor has no such products they are computed in f32.
 #[test]
-fn weights_in_bf16_draw_nearly_the_same_picture() {
+fn weights_of_fewer_bits_draw_nearly_the_same_picture() {
     let full = Family::open();
-    let half = Family { rt: Runtime::new(Device::Cpu, candle_core::DType::BF16, 1 << 30), ..Family::open() };
     let vae = crate::vae::VaeSource::open(&fixture::tiny_sd("tiny-sd.safetensors")).unwrap();
     let embeds = ImageEmbeds::new(Tensors::reference().get("clip_embeds"));
     let picture = |family: &Family| {
@@ -347,7 +346,11 @@ fn weights_in_bf16_draw_nearly_the_same_picture() {
         let latent = ddim20(family, &model, [&family.text(PROMPT), &family.text("")]);
         vae.load(&family.rt).unwrap().decode(&latent, &|| true).unwrap()
     };
-    let psnr = psnr(&picture(&half), &picture(&full));
-    println!("bf16: {psnr} dB");
-    assert!(psnr > 30.0 && psnr.is_finite(), "{psnr} dB");
+    let full = picture(&full);
+    for int8 in [false, true] {
+        let rt = Runtime::new(Device::Cpu, candle_core::DType::BF16, 1 << 30).with_int8(int8);
+        let psnr = psnr(&picture(&Family { rt, ..Family::open() }), &full);
+        println!("8 bits {int8}: {psnr} dB");
+        assert!(psnr > 30.0, "8 bits {int8}: {psnr} dB");
+    }
 }
