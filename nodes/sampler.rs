@@ -73,7 +73,9 @@ impl Task<'_> {
         let runtime = cx.resource::<Runtime>()?;
         let (format, samples) = (&self.model.latent, &self.latent.samples);
         let uncond = self.sampler.needs_uncond();
-        let mut guided = Guided::new(&runtime, self.model, self.guider, samples.dims4()?, uncond)?;
+        let note = |text: String| cx.note(text);
+        let guided = Guided::new(&runtime, self.model, self.guider, samples.dims4()?, uncond)?;
+        let mut guided = guided.telling(&note);
         let settings = Settings {
             sampler: &self.sampler,
             sigmas: self.sigmas,

@@ -414,3 +414,21 @@ fn why_goes_back_to_what_has_changed() {
     let said = String::from_utf8(wrong.stderr).unwrap();
     assert!(wrong.status.code() == Some(2) && said.contains("sampel"), "{said}");
 }
+
+#[test]
+fn why_of_a_sweep_tells_of_all_its_runs() {
+    let place = Place::new();
+    let swept = "flow: 1\ninputs: { high: 200 }\nmatrix: { high: [200, 300, 400] }";
+    let swept = EDGES.replace("flow: 1", swept).replace("high: 200 }\n  inv", "high: $high }\n  inv");
+    fs::write(place.path("edges.yaml"), swept.replace("out.png", "\"out-${high}.png\"")).unwrap();
+    place.flow(&["run", "edges.yaml", "-q", "--set", "edges.low=90"]);
+    insta::assert_snapshot!(place.flow(&["why", "edges.yaml", "edges"]));
+    let json: Value = serde_json::from_str(&place.flow(&["why", "edges.yaml", "edges", "--json"])).unwrap();
+    let runs = json["runs"].as_array().unwrap();
+    assert_eq!(
+        (runs.len(), &runs[2]["run"], &runs[2]["values"]["high"]),
+        (3, &3.into(), &400.into()),
+        "{json}"
+    );
+    assert_eq!(runs[2]["chain"][0]["node"], "edges", "{json}");
+}

@@ -308,3 +308,56 @@ fn the_graph_is_drawn_in_three_languages() {
     let pruned = place.on_edges("graph", &["edges"]).out;
     assert!(pruned.contains("CannyDetect") && !pruned.contains("SaveImage"), "{pruned}");
 }
+
+#[test]
+fn a_file_that_is_not_there_is_told_with_the_one_that_is() {
+    let place = Place::new(EDGES);
+    for command in ["run", "check", "set"] {
+        let said =
+            place.flow(&[&[command, "edge.yml"][..], &["a=1"][..usize::from(command == "set")]].concat());
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(
+            said.err.contains("cannot read `edge.yml`") && said.err.contains("did you mean `edges.yaml`?"),
+            "{}",
+            said.err
+        );
+    }
+}
+
+#[test]
+fn a_wanted_node_without_a_picture_is_told() {
+    let place = Place::new(
+        "flow: 1\nnodes:\n  empty: { type: EmptyLatentImage }\n  photo: { type: LoadImage, image: product_teapot.png }\noutputs: {}\n",
+    );
+    let said = place.on_edges("run", &["empty"]);
+    assert_eq!((said.code, said.out.as_str()), (0, ""), "{}", said.err);
+    assert!(
+        said.err.contains("empty (EmptyLatentImage): gives LATENT, of which there is no picture"),
+        "{}",
+        said.err
+    );
+}
+
+/// Threads with a stack that no machine has.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_system_that_starts_no_threads_is_told() {
+    let place = Place::new(EDGES);
+    for command in ["plan", "run", "watch"] {
+        let mut command = place.command(&[command, "edges.yaml", "--input", PICTURES]);
+        let said = Said::from(command.env("RUST_MIN_STACK", (1u64 << 60).to_string()).output().unwrap());
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.starts_with("error: ") && !said.err.contains("panicked"), "{}", said.err);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_standard_output_is_told() {
+    let place = Place::new(EDGES);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = place.command(&["run", "edges.yaml", "--input", PICTURES, "-q"]);
+    let said = Said::from(command.stdout(full).output().unwrap());
+    assert!(said.code == 2 && said.err.contains("cannot write to standard output: "), "{}", said.err);
+    assert!(place.path("out/edges-200.png").is_file());
+}

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::Read,
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::Duration,
@@ -43,6 +43,11 @@ impl Drop for Terminal {
 
 impl Terminal {
     fn new(workflow: &str, env: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::with_output(None, workflow, env, arguments)
+    }
+
+    /// With standard output going elsewhere.
+    fn with_output(stdout: Option<File>, workflow: &str, env: &[(&str, &str)], arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("flow.yaml"), workflow).unwrap();
         fs::copy(PICTURE, dir.path().join("photo.png")).unwrap();
@@ -67,7 +72,8 @@ impl Terminal {
             .env("TERM", "xterm-256color")
             .envs(env.iter().copied());
         let end = || pty.slave.try_clone().unwrap();
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let stdout = stdout.map_or_else(|| end().into(), Stdio::from);
+        let child = command.stdin(end()).stdout(stdout).stderr(end()).spawn().unwrap();
         // Only the child holds the other end now, so reading ends when it does.
         drop((command, pty.slave));
         let mut master = File::from(pty.master);
@@ -133,6 +139,16 @@ fn nodes_and_the_picture_are_on_the_screen_and_change_with_the_file() {
     terminal.save(&WORKFLOW.replace("CannyDetect", "CannyDetct"));
     let broken = terminal.until("waiting for a change");
     assert!(broken.contains("unknown-node") && broken.contains('▀'), "the last picture stays: {broken:?}");
+    assert_eq!(terminal.interrupt(), Some(0));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_output_that_cannot_be_written_is_on_the_screen() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut terminal = Terminal::with_output(Some(full), WORKFLOW, &[], &["--no-preview"]);
+    terminal.until("error: cannot write to standard output");
+    terminal.until("waiting for a change");
     assert_eq!(terminal.interrupt(), Some(0));
 }
 

@@ -107,6 +107,17 @@ fn the_doctor_tells_the_device_the_budgets_the_models_and_what_is_missing() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_pipe_among_models_is_not_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("pipe.safetensors");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let listed = flow(folder.path(), &["models", "--models", "."], &[]);
+    assert!(listed.out.contains("unusable: this is a pipe or a device"), "{}{}", listed.out, listed.err);
+    assert_eq!(flow(folder.path(), &["inspect", "pipe.safetensors"], &[]).code, 2);
+}
+
+#[test]
 fn completions_name_every_command() {
     let folder = tempfile::tempdir().expect("a folder");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {

@@ -62,6 +62,9 @@ fn open(path: &Path) -> Result<impl ImageDecoder + use<>, NodeError> {
     if len > MAX_FILE {
         return Err(NodeError::new(format!("`{}` has {len} bytes, too long for a picture", path.display())));
     }
+    if len == 0 {
+        return Err(NodeError::new(format!("`{}` is empty", path.display())));
+    }
     let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(unreadable)?;
     if reader.format().is_none() {
         let message = format!("`{}` is no picture: its first bytes are of no known format", path.display());

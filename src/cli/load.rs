@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use flow_graph::{Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, sweep::Asked};
+use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
+use flow_graph::{Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, near, sweep::Asked};
 use serde_json::{Value, json};
 
 use crate::{display::emit, lock, output, pull::hint, recipe, roots::Roots, runtime};
@@ -160,7 +160,7 @@ fn text(path: &Path) -> Result<String> {
 /// When it cannot be read, or is none.
 pub fn read(path: &Path) -> Result<String> {
     let shown = path.display();
-    let meta = fs::metadata(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if meta.is_dir() {
         bail!("`{shown}` is a folder; name a file in it");
     }
@@ -175,6 +175,24 @@ pub fn read(path: &Path) -> Result<String> {
         Ok(text) => Ok(text),
         Err(_) => bail!("`{shown}` is no text in UTF-8; a workflow is YAML, or ComfyUI's JSON"),
     }
+}
+
+/// Why a file cannot be read, and which was meant if there is none of its name.
+pub fn unreadable(path: &Path, error: &io::Error) -> Error {
+    let like = near_file(path).filter(|_| error.kind() == io::ErrorKind::NotFound);
+    let like = like.map(|like| format!("; did you mean `{}`?", like.display())).unwrap_or_default();
+    anyhow!("cannot read `{}`: {error}{like}", path.display())
+}
+
+/// The file of the same folder whose name is most like that of `path`.
+fn near_file(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let names = fs::read_dir(listed).ok()?.flatten().filter(|entry| entry.path().is_file());
+    let mut names: Vec<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let like = near(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(folder.join(like))
 }
 
 /// Everything that is wrong with a workflow as it stands; `None` where it is none at all.

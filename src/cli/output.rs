@@ -6,7 +6,7 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice};
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 /// Writes `text` to stdout; a reader that has gone (`flow nodes | head`) is no error.
 ///
@@ -15,7 +15,9 @@ use anyhow::Result;
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::new(error).context("cannot write to standard output"))
+        }
         _ => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 pub mod ahead;
 pub mod reason;
-mod sweep;
+pub mod sweep;
 
 use std::sync::Arc;
 

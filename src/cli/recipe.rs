@@ -14,7 +14,7 @@ use png::{
 };
 use serde_json::Value;
 
-use crate::runtime::Precision;
+use crate::{load, runtime::Precision};
 
 /// Longest text taken from a picture.
 const MAX_TEXT: usize = 64 << 20;
@@ -46,7 +46,7 @@ pub fn carried(path: &Path) -> Result<Option<String>> {
     if path.is_dir() {
         bail!("`{shown}` is a folder; name a file in it");
     }
-    let mut file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let mut file = File::open(path).map_err(|error| load::unreadable(path, &error))?;
     let mut head = Vec::new();
     Read::by_ref(&mut file)
         .take(8)

@@ -99,8 +99,13 @@ pub fn results(
         let path = files.output(&format!("{name}{mark}.png"))?;
         let shown = path.display();
         let written = flow_nodes::save_preview(value, &path);
-        if written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))? {
-            on(Event { node: name, kind: plan.job(job).def.kind, what: What::Saved { path: &path } });
+        let written = written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
+        let kind = plan.job(job).def.kind;
+        if written {
+            on(Event { node: name, kind, what: What::Saved { path: &path } });
+        } else if named.is_none() {
+            let text = format!("gives {}, of which there is no picture to write", value.ty());
+            on(Event { node: name, kind, what: What::Note(&text) });
         }
     }
     Ok(outputs.named.iter().map(|(name, value)| (name.clone(), plain(value))).collect())

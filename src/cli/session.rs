@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use flow_diffusion::{Others, Runtime};
 use flow_engine::{Clock, DiskCache, Engine, Event, Forecast, Outputs, Results, RunError};
 use flow_graph::{Bytes, CancelToken, Context, Files, Plan, context::Provenance};
@@ -65,8 +65,11 @@ impl Session {
     /// Opens the device.
     ///
     /// # Errors
-    /// When this build or machine has no such device, or the size of the cache is set to something that is none.
+    /// When this build or machine has no such device, the system starts no threads, or the size of the cache is set to something that is none.
     pub fn new(compute: &Compute, clock: Clock) -> Result<Self> {
+        flow_engine::start_threads().map_err(|error| {
+            anyhow!("the system starts no threads to compute on ({error}); see `ulimit -u`, or a container's limit")
+        })?;
         let Numbers { device, dtype, int8 } = runtime::numbers(compute.device, compute.precision)?;
         let budgets = compute.memory.budgets(&device)?;
         let results = if compute.no_cache { Bytes::default() } else { budgets.results };

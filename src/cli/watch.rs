@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::Result;
 use flow_engine::{Clock, What};
-use flow_graph::{CancelToken, Diagnostics, Plan};
+use flow_graph::{CancelToken, Diagnostic, Diagnostics, Plan};
 use serde_json::Value as Json;
 
 use crate::{
@@ -341,7 +341,7 @@ impl Watching<'_, '_> {
             Some(Running { leash: leash.clone(), cancel: cancel.clone(), start: self.clock.now() });
         let (session, wanted) = (self.session, &*self.command.wanted);
         let (done, outbox) = (self.done.clone(), self.outbox.clone());
-        self.scope.spawn(move || {
+        let started = thread::Builder::new().spawn_scoped(self.scope, move || {
             let turn =
                 Turn { session, wanted, ready: &ready, leash: &leash, cancel: &cancel, outbox: &outbox };
             // Only one turn runs at a time.
@@ -350,5 +350,14 @@ impl Watching<'_, '_> {
             drop(done);
             allocator::give_back();
         });
+        if let Err(error) = started {
+            let mut failed = Diagnostics::default();
+            failed.push(Diagnostic::error(
+                "node-failed",
+                format!("the system starts no thread for the run ({error})"),
+            ));
+            let ended = Ended { ending: Ending::Failed, outputs: Vec::new(), failed };
+            let _ = self.outbox.send(Message::Ended(ended));
+        }
     }
 }

@@ -2,18 +2,20 @@
 
 use anyhow::Result;
 use flow_engine::{Clock, Fate};
+use flow_graph::{Plan, sweep::Checked};
+use indexmap::IndexMap;
 use petgraph::graph::NodeIndex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     Ending,
-    load::{Load, show},
+    load::{Load, Opened, show},
     output,
-    plan::ahead::Ahead,
+    plan::{ahead::Ahead, sweep::look},
     session::{Compute, Session},
 };
 
-/// Says why a node would run or not, back to what has changed
+/// Says why a node would run or not, back to what has changed; of a sweep, for all its runs
 #[derive(Debug, clap::Args)]
 pub struct Why {
     #[command(flatten)]
@@ -33,33 +35,83 @@ impl Why {
     /// # Errors
     /// When a file cannot be read or the device cannot be used.
     pub fn run(&self) -> Result<Ending> {
-        let mut loaded = self.load.load(None, &[])?;
-        let named = |plan: &flow_graph::Plan| {
-            plan.order().iter().copied().find(|job| *plan.job(*job).id == *self.node)
+        let Opened { files, registry, overrides, sweep } = self.load.open(None)?;
+        let checked = |wanted: &[String]| match &sweep {
+            Ok(sweep) => sweep.check(&registry, &files, &overrides, wanted),
+            Err(problems) => Err(problems.clone()),
         };
+        let mut known = checked(&[]);
         // A node that no result needs is looked at for itself; a name that is none is refused with what looks alike.
-        if loaded.plan.as_ref().is_ok_and(|plan| named(plan).is_none()) {
-            loaded = self.load.load(None, std::slice::from_ref(&self.node))?;
+        if known.as_ref().is_ok_and(|known| !self.is_in(known)) {
+            known = checked(std::slice::from_ref(&self.node));
         }
-        let plan = match &loaded.plan {
-            Ok(plan) => plan,
-            Err(problems) => {
-                show(problems);
-                return Ok(Ending::Refused);
-            }
+        let problems = match known {
+            Ok(known) => match self.load.pinned(known.whole())? {
+                Ok(_) => return self.tell(&known),
+                Err(problems) => problems,
+            },
+            Err(problems) => problems,
         };
-        // An output goes by the node behind it.
-        let output = plan.outputs().get(&self.node).map(|output| output.job);
-        let job = named(plan).or(output).unwrap_or_else(|| plan.targets()[0]);
+        show(&problems);
+        Ok(Ending::Refused)
+    }
+
+    fn is_in(&self, checked: &Checked) -> bool {
+        checked.whole().is_ok_and(|plan| self.named(&plan).is_some())
+    }
+
+    fn named(&self, plan: &Plan) -> Option<NodeIndex> {
+        plan.order().iter().copied().find(|job| *plan.job(*job).id == *self.node)
+    }
+
+    fn tell(&self, checked: &Checked) -> Result<Ending> {
         let session = Session::new(&self.compute.like(&self.load.file), Clock::monotonic())?;
-        let ahead = Ahead::look(&session, plan, &loaded.files);
-        let chain = Chain::of(&ahead, job);
-        output::print(&if self.json {
-            format!("{:#}\n", json!({ "chain": chain.json }))
-        } else {
-            chain.text
-        })?;
+        let (sweep, mut told) = (checked.sweep(), Told::default());
+        look(checked, &session, &mut |run, ahead| {
+            let (plan, place) = (ahead.plan, sweep.place(run));
+            // An output goes by the node behind it.
+            let output = plan.outputs().get(&self.node).map(|output| output.job);
+            let other = || sweep.is_plain().then(|| plan.targets()[0]);
+            let Some(job) = self.named(plan).or(output).or_else(other) else { return };
+            let Chain { text, json } = Chain::of(ahead, job);
+            let values: Map<_, _> = sweep.values(run).into_iter().collect();
+            let mut object = json!({ "values": values, "chain": json });
+            object[if place.joins { "join" } else { "run" }] = place.number.into();
+            told.json.push(object);
+            told.texts.entry(text).or_default().push(format!("{place}: {}", sweep.label(run)));
+        });
+        let text = match (self.json, sweep.is_plain()) {
+            (true, true) => {
+                format!("{:#}\n", json!({ "chain": told.json.pop().map(|mut run| run["chain"].take()) }))
+            }
+            (true, false) => format!("{:#}\n", json!({ "runs": told.json })),
+            (false, true) => told.texts.into_keys().collect(),
+            (false, false) => told.text(),
+        };
+        output::print(&text)?;
         Ok(Ending::Done)
+    }
+}
+
+/// What is said of the node in all runs.
+#[derive(Default)]
+struct Told {
+    /// The runs by what is said of the node in them.
+    texts: IndexMap<String, Vec<String>>,
+    json: Vec<Value>,
+}
+
+impl Told {
+    /// What is said, under the first run of which it is said.
+    fn text(self) -> String {
+        let under = |(text, runs): (String, Vec<String>)| {
+            let others = match runs.len() - 1 {
+                0 => String::new(),
+                n => format!(", and {n} more"),
+            };
+            format!("{}{others}\n{text}", runs[0])
+        };
+        self.texts.into_iter().map(under).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -49,6 +49,7 @@ pub struct Guided<'a> {
     shape: (usize, usize, usize, usize),
     /// What a model call of these prompts is given.
     inputs: BTreeMap<Vec<usize>, Inputs>,
+    note: &'a dyn Fn(String),
 }
 
 /// A prompt made ready for a run.
@@ -117,6 +118,7 @@ impl<'a> Guided<'a> {
             nets: Vec::new(),
             shape,
             inputs: BTreeMap::new(),
+            note: &|_| (),
         };
         let rule = &model.guidance.rule;
         let roles = prompts::place(guider.prompts(rule), (height, width))?;
@@ -155,6 +157,12 @@ impl<'a> Guided<'a> {
             });
         }
         Ok(guided)
+    }
+
+    /// The same, telling `note` what somebody may want to know of the run.
+    #[must_use]
+    pub fn telling(self, note: &'a dyn Fn(String)) -> Self {
+        Self { note, ..self }
     }
 
     /// Shows a model that sees more than a noisy latent the latents `[B, 4, H, W]` the sampling starts from, not scaled, and
@@ -359,7 +367,7 @@ impl<'a> Guided<'a> {
         };
         let (context, y, patches) = (&context, y.as_ref(), patches.unwrap_or(&self.patches));
         let given = Given { input: &input, timestep, context, y, residuals, patches, step: &step };
-        let output = self.unet.forward(given)?;
+        let output = self.unet.forward(given, self.note)?;
         Ok(match prediction {
             Prediction::Epsilon => (x - (output * sigma)?)?,
             Prediction::X0 => output,

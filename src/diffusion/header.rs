@@ -149,11 +149,14 @@ impl Header {
             return Self::of_shards(path);
         }
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
+        // Before it is opened: a pipe would be waited for.
+        let meta = std::fs::metadata(path).map_err(unreadable)?;
+        if !meta.is_file() {
+            let what = if meta.is_dir() { "a folder" } else { "a pipe or a device" };
+            return Err(Error::file(path, format!("this is {what}, expected a safetensors file")));
+        }
         let mut file = File::open(path).map_err(unreadable)?;
         let meta = file.metadata().map_err(unreadable)?;
-        if meta.is_dir() {
-            return Err(Error::file(path, "this is a folder, expected a safetensors file"));
-        }
         let mut first = [0u8; 8];
         let got = read_up_to(&mut file, &mut first).map_err(unreadable)?;
         if pickle::is_meant(&first[..got]) {

@@ -64,7 +64,7 @@ impl LatentRgb {
         }
     }
 
-    /// What ComfyUI calls the tiny autoencoder of these latents; nothing for those that have none.
+    /// What ComfyUI calls the tiny autoencoder of these latents; for the shipped model's, of which it knows none, `taetiny`.
     pub fn tiny_vae(&self) -> &'static str {
         if *self == SDXL {
             "taesdxl"

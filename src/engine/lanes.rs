@@ -1,9 +1,10 @@
 //! Where nodes run: host nodes on rayon's pool, device nodes on one thread of their own.
 
 use std::{
+    io,
     sync::{
-        Arc,
-        mpsc::{self, Receiver, Sender},
+        Arc, OnceLock,
+        mpsc::{self, Receiver, SendError, Sender},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -18,6 +19,17 @@ use crate::{
     disk::DiskCache,
     guard::{DEVICE_THREAD, guarded},
 };
+
+/// Starts the threads of the host's nodes, once in a process. Otherwise whoever needs them first starts them, and panics where
+/// the system starts none.
+///
+/// # Errors
+/// The system's, if it starts no threads.
+pub fn start_threads() -> Result<(), String> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let start = || rayon::ThreadPoolBuilder::new().build_global().map_err(|error| error.to_string());
+    STARTED.get_or_init(start).clone()
+}
 
 /// What comes back to the coordinator.
 pub(crate) enum Message {
@@ -57,6 +69,11 @@ impl Work {
         });
         // Nobody listens when the run was left by a panic of the listener: then nobody wants the result either.
         let _ = done.send(Message::Done { job, outcome, elapsed });
+    }
+
+    /// Ends it before it has begun.
+    fn fail(self, error: NodeError) {
+        let _ = self.done.send(Message::Done { job: self.job, outcome: Err(error), elapsed: Duration::ZERO });
     }
 }
 
@@ -131,8 +148,19 @@ impl Lanes {
             }
             Lane::Device => {
                 self.running_device += 1;
-                let device = self.device.get_or_insert_with(DeviceThread::start);
-                device.jobs.send(work).expect("the device thread lives as long as its sender");
+                let device = match self.device.take().map_or_else(DeviceThread::start, Ok) {
+                    Ok(device) => self.device.insert(device),
+                    Err(error) => {
+                        let error = NodeError::new(format!("the system starts no thread for it ({error})"));
+                        return work.fail(
+                            error.hint("too many run already: see `ulimit -u`, or a container's limit"),
+                        );
+                    }
+                };
+                if let Err(SendError(work)) = device.jobs.send(work) {
+                    // It lives as long as its sender.
+                    work.fail(NodeError::new("its thread has ended, which is a bug; please report it"));
+                }
             }
         }
     }
@@ -168,12 +196,11 @@ impl Drop for Lanes {
 }
 
 impl DeviceThread {
-    fn start() -> Self {
+    fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Work>();
         let thread = thread::Builder::new()
             .name(DEVICE_THREAD.to_owned())
-            .spawn(move || queue.into_iter().for_each(Work::run))
-            .expect("the system can start a thread");
-        Self { jobs, thread }
+            .spawn(move || queue.into_iter().for_each(Work::run))?;
+        Ok(Self { jobs, thread })
     }
 }

@@ -1,7 +1,7 @@
 //! Runs a plan: keys, results in memory and on disk, scheduling, events, cancellation.
 //!
-//! [`Engine::run`] is the whole of it; [`Engine::forecast`] says what it would do. The calling thread coordinates; host nodes run on rayon, device nodes on one thread
-//! of their own. No tensor type appears here.
+//! [`Engine::run`] is the whole of it; [`Engine::forecast`] says what it would do. The calling thread coordinates; host nodes run on
+//! rayon, device nodes on one thread of their own. No tensor type appears here.
 
 pub mod cache;
 pub mod clock;
@@ -20,6 +20,7 @@ pub use cache::ResultCache;
 pub use clock::Clock;
 pub use disk::DiskCache;
 pub use event::{Event, What};
+pub use lanes::start_threads;
 pub use run::{Engine, Failure, Outputs, Results, RunError};
 pub use trace::{Fate, Forecast, Trace};
 

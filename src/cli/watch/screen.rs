@@ -250,18 +250,14 @@ impl View for Screen {
         if self.forming {
             self.last_picture();
         }
-        self.paint();
         if !io::stdout().is_terminal() {
-            let mut stdout = io::stdout().lock();
-            for (name, value) in outputs {
-                // A reader that has gone is no reason to fail.
-                let _ = writeln!(stdout, "{name}: {value}");
+            let named = outputs.iter().map(|(name, value)| format!("{name}: {value}\n"));
+            let saved = self.content.saved.iter().map(|path| format!("{}\n", path.display()));
+            if let Err(error) = output::print(&named.chain(saved).collect::<String>()) {
+                self.content.problems.push(format!("error: {error:#}"));
             }
-            for path in &self.content.saved {
-                let _ = writeln!(stdout, "{}", path.display());
-            }
-            let _ = stdout.flush();
         }
+        self.paint();
     }
 
     fn waiting(&mut self, files: usize) -> bool {

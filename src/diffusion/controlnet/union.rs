@@ -4,9 +4,9 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::Result;
 use crate::ops::{self, LayerNorm, Linear};
 use crate::unet_blocks::{Embedding, timestep_embedding};
+use crate::{Error, Result};
 
 /// The kinds of hints by ComfyUI's names, with their numbers in a file, which may know fewer; `auto` is none.
 pub const CONTROL_TYPES: &[(&str, Option<usize>)] = &[
@@ -27,6 +27,9 @@ pub(crate) const TASKS: &str = "task_embedding";
 /// How wide the answer to "is it of this kind?" is as sinusoids.
 const SINUSOIDS: usize = 256;
 
+/// More kinds of hints than any published union knows (8).
+const MAX_KINDS: usize = 64;
+
 /// The extra layers of a union ControlNet.
 #[derive(Debug)]
 pub(super) struct Union {
@@ -45,6 +48,9 @@ impl Union {
         }
         let tasks = vb.get_unchecked(TASKS)?;
         let (kinds, width) = tasks.dims2()?;
+        if kinds == 0 || kinds > MAX_KINDS {
+            return Err(Error::Mismatch(format!("a union ControlNet for {kinds} kinds of hints")));
+        }
         let place = |i: usize| vb.pp("transformer_layes").pp(i);
         let count = (0..).take_while(|&i| place(i).contains_tensor("attn.in_proj_weight")).count();
         Ok(Some(Self {

@@ -41,12 +41,14 @@ impl Replay {
         }
     }
 
-    /// What [`UNet::forward`] gives.
-    pub fn forward(&mut self, given: Given) -> Result<Tensor> {
+    /// What [`UNet::forward`] gives; `note` is told if calls should be recorded and cannot be.
+    pub fn forward(&mut self, given: Given, note: &dyn Fn(String)) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Some(recorded) = &mut self.recorded {
-            return recorded.forward(&self.unet, given);
+            return recorded.forward(&self.unet, given, note);
         }
+        #[cfg(not(feature = "cuda"))]
+        let _ = note;
         given.run(&self.unet)
     }
 }

@@ -71,7 +71,8 @@ impl DepthConfig {
         let backbone = config.get("backbone_config");
         let heads = backbone.and_then(|c| c.get("num_attention_heads")).and_then(Value::as_u64);
         let heads = heads.map_or(width / 64, |heads| heads as usize);
-        let odd = patch != across || patch == 0 || wide != width || grid == 0 || grid * grid + 1 != places;
+        let patches = patch == across && (1..=super::SIDE).contains(&patch);
+        let odd = !patches || wide != width || grid == 0 || grid * grid + 1 != places;
         if odd || heads == 0 || width % heads != 0 || blocks > MAX_BLOCKS {
             return Err(fail(format!(
                 "a depth model of width {width} with {heads} heads, {blocks} blocks and {places} places"

@@ -76,7 +76,7 @@ impl Conv2d {
     /// From a weight `[out, in, k, k]` as files have it, and a bias `[out]`.
     ///
     /// # Errors
-    /// If the weight has other than four dimensions or no square kernel.
+    /// If the weight has other than four dimensions or no square kernel, or the bias is not one for each output.
     pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize, padding: Padding) -> Result<Self> {
         let products = super::products(&weight);
         Self::of((weight, products), bias, stride, padding)
@@ -93,6 +93,9 @@ impl Conv2d {
             candle_core::bail!(
                 "a convolution with a kernel {size}x{width} and stride {stride} is not supported"
             );
+        }
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [outputs]) {
+            candle_core::bail!("a convolution to {outputs} channels with a bias {:?}", bias.dims());
         }
         let weight = if let Some(products) = products {
             let bias = bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1()).transpose()?;

@@ -31,7 +31,7 @@ impl Linear {
     /// From a weight `[out, in]` and a bias `[out]`.
     ///
     /// # Errors
-    /// If the weight has other than two dimensions.
+    /// If the weight has other than two dimensions, or the bias is not one for each output.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let products = super::products(&weight);
         Self::of((weight, products), bias)
@@ -39,6 +39,9 @@ impl Linear {
 
     fn of((weight, products): (Tensor, Option<Products>), bias: Option<Tensor>) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [outputs]) {
+            candle_core::bail!("a linear to {outputs} values with a bias {:?}", bias.dims());
+        }
         let Some(products) = products else {
             return Ok(Self { weight: Matrix::Plain(super::plain_weight(weight)?), bias });
         };

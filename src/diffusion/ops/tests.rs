@@ -244,6 +244,9 @@ fn misfits_are_errors_with_shapes() {
     assert!(attention(&q, &q, &q, 3, None).is_err());
     assert!(Linear::new(random(&[2, 5], 1), None).unwrap().forward(&q).is_err());
     assert!(geglu(&random(&[2, 3], 1)).is_err());
+    let bias = || Some(random(&[3], 1));
+    assert!(Linear::new(random(&[2, 5], 1), bias()).is_err());
+    assert!(Conv2d::new(random(&[2, 5, 3, 3], 1), bias(), 1, Padding::Same(1)).is_err());
 }
 
 #[test]

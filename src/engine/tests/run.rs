@@ -294,6 +294,32 @@ fn a_host_node_overlaps_a_device_node() {
     assert_eq!(run(&engine, &plan).number(0), 3);
 }
 
+/// In a process of its own, whose threads would need a stack that no machine has.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_device_node_without_a_thread_fails() {
+    const INSIDE: &str = "FLOW_TEST_WITHOUT_THREADS";
+    if std::env::var_os(INSIDE).is_none() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_device_node_without_a_thread_fails", "--test-threads=1"]);
+        let command = command.env(INSIDE, "1").env("RUST_MIN_STACK", (1u64 << 60).to_string());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+        return;
+    }
+    assert!(std::thread::Builder::new().spawn(|| ()).is_err());
+    assert!(flow_engine::start_threads().is_err());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).stack_size(1 << 20).build().unwrap();
+    let plan = Graph::default()
+        .node::<Number, _>("host", [("value", 1.into())])
+        .node::<Steps, _>("device", [("steps", of("host"))])
+        .plan(["device"]);
+    let told = pool.install(|| run(&engine(PLENTY), &plan));
+    let Err(RunError::Failed { failures, .. }) = &told.result else { panic!("{:?}", told.result) };
+    assert!(failures[0].error.to_string().starts_with("the system starts no thread"), "{failures:?}");
+}
+
 #[test]
 fn one_device_node_runs_at_a_time_and_branches_are_finished_one_by_one() {
     let plan = Graph::default()

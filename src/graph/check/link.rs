@@ -1,7 +1,7 @@
 //! References: `node`, `node.output`, `$models.alias` and ComfyUI's `["4", 0]`.
 
 use crate::{
-    Diagnostic, Literal, OutputSpec, Socket,
+    Diagnostic, Literal, NodeDef, OutputSpec, Socket,
     check::{
         draft::{At, Draft, Resolved},
         scope::Found,
@@ -270,7 +270,14 @@ impl Draft<'_> {
             return Some(format!("{ty} comes from {}", list(&names)));
         }
         let kinds = self.registry.iter().filter(|def| def.outputs.iter().any(|output| output.ty == ty));
-        let kinds: Vec<_> = kinds.map(|def| def.kind).take(5).collect();
+        // One that wants such a thing itself is of no help to somebody who has none.
+        let wants = |def: &NodeDef| {
+            def.inputs
+                .iter()
+                .any(|input| input.required() && matches!(input.socket, Socket::Link(wanted) if wanted == ty))
+        };
+        let (changing, making): (Vec<_>, Vec<_>) = kinds.partition(|def| wants(def));
+        let kinds: Vec<_> = making.into_iter().chain(changing).map(|def| def.kind).take(5).collect();
         (!kinds.is_empty()).then(|| format!("add a node that gives {ty}: {}", list(&kinds)))
     }
 

@@ -84,7 +84,10 @@ impl Reader<'_> {
             let hint = Some("begin with `flow: 1` and `nodes:`".to_owned());
             return self.error(
                 "not-a-workflow",
-                format!("a workflow is a map, this is {}", tree.describe()),
+                match tree.map() {
+                    Some(_) => "this workflow has nothing in it".to_owned(),
+                    None => format!("a workflow is a map, this is {}", tree.describe()),
+                },
                 &tree.range,
                 hint,
             );

@@ -37,6 +37,12 @@ fn fault(id: &'static str, message: impl Into<String>, range: Range<usize>) -> F
 /// # Errors
 /// All duplicate keys, or the first thing that stops the parser.
 pub(crate) fn spans(text: &str) -> Result<Option<Spans>, Vec<Fault>> {
+    let barred = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    if let Some((at, sign)) = text.char_indices().find(|(_, c)| barred(*c)) {
+        // By its number: nothing is to be seen of it.
+        let message = format!("this is not YAML: it has no place for the character U+{:04X}", sign as u32);
+        return Err(vec![fault("syntax", message, at..at + sign.len_utf8())]);
+    }
     let mut reader = Reader::new(text);
     let mut parser = Parser::new_from_str(text);
     let mut documents = 0;
@@ -45,7 +51,7 @@ pub(crate) fn spans(text: &str) -> Result<Option<Spans>, Vec<Fault>> {
             let at = reader.index.byte(error.marker().index());
             let mut wrong =
                 fault("syntax", format!("this is not YAML: {}", error.info()), at..reader.next_char(at));
-            wrong.hint = error.info().contains("tab").then_some("indent with spaces");
+            wrong.hint = error.info().contains("tabs ").then_some("indent with spaces");
             vec![wrong]
         })?;
         let range = reader.index.byte(span.start.index())..reader.index.byte(span.end.index());

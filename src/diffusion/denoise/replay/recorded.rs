@@ -13,9 +13,16 @@ use crate::{Error, Result};
 /// their own differ in the last places; a graph that reads the wrong memory differs altogether.
 const ALIKE: f32 = 1e-2;
 
-/// What was found out about each kind of call.
+/// Kinds of calls that are remembered. A run has a few; each that is recorded holds as much memory as a call takes.
+const MOST: usize = 8;
+
+/// What was found out about each kind of call, the one that came last at the end.
 #[derive(Default)]
-pub(super) struct Recorded(Vec<(Kind, State)>);
+pub(super) struct Recorded {
+    kinds: Vec<(Kind, State)>,
+    /// That a call cannot be recorded has been told.
+    told: bool,
+}
 
 /// What calls that may stand for each other have in common.
 #[derive(Debug, PartialEq)]
@@ -54,7 +61,8 @@ struct Tensors {
 }
 
 impl Recorded {
-    pub fn forward(&mut self, unet: &UNet, given: Given) -> Result<Tensor> {
+    /// What the call gives; `note` is told once if calls cannot be recorded.
+    pub fn forward(&mut self, unet: &UNet, given: Given, note: &dyn Fn(String)) -> Result<Tensor> {
         let device = given.input.device();
         let Some(ways) = given.patches.ways(given.step) else { return given.run(unet) };
         let tensors = Tensors {
@@ -66,7 +74,7 @@ impl Recorded {
         let shapes = tensors.all().into_iter().map(|t| t.map(|t| t.dims().to_vec())).collect();
         let kind = Kind { shapes, rows: given.step.rows.clone(), ways };
         let same = |patches: &Patches| patches.is(given.patches);
-        let known = self.0.iter_mut().find(|(known, state)| {
+        let known = self.kinds.iter().position(|(known, state)| {
             *known == kind
                 && match state {
                     State::Done(patches) => same(patches),
@@ -74,23 +82,35 @@ impl Recorded {
                     State::Never => true,
                 }
         });
-        match known {
-            None => {
+        let known = known.map(|place| self.kinds.remove(place).1);
+        let (output, state) = match known {
+            Some(State::Never) => (given.run(unet), State::Never),
+            Some(State::Ready(repeat)) => (repeat.again(&tensors), State::Ready(repeat)),
+            Some(State::Done(_)) => {
                 let output = remembering(device, || given.run(unet))?;
-                self.0.push((kind, State::Done(given.patches.clone())));
-                Ok(output)
-            }
-            Some((_, State::Never)) => given.run(unet),
-            Some((_, State::Ready(repeat))) => repeat.again(&tensors),
-            Some((_, state)) => {
-                let output = remembering(device, || given.run(unet))?;
-                *state = match Repeat::record(unet, tensors, &output, given.patches, given.step, device) {
+                let state = match Repeat::record(unet, tensors, &output, given.patches, given.step, device) {
                     Ok(repeat) => State::Ready(Box::new(repeat)),
-                    Err(_) => State::Never,
+                    Err(error) => {
+                        if !std::mem::replace(&mut self.told, true) {
+                            note(format!("calls of the model are made one by one, not recorded: {error}"));
+                        }
+                        State::Never
+                    }
                 };
-                Ok(output)
+                (Ok(output), state)
+            }
+            None => (remembering(device, || given.run(unet)), State::Done(given.patches.clone())),
+        };
+        let output = output?;
+        if self.kinds.len() >= MOST {
+            let (_, oldest) = self.kinds.remove(0);
+            // What it has put on the stream must have been done before its arrays go.
+            if matches!(oldest, State::Ready(_)) {
+                device.synchronize()?;
             }
         }
+        self.kinds.push((kind, state));
+        Ok(output)
     }
 }
 

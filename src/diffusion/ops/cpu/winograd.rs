@@ -53,6 +53,8 @@ pub(super) fn wins(conv: &Convolution, weight: &Packed) -> bool {
 /// multiple of 16.
 pub(super) fn run(conv: &Convolution, weight: &Packed, x: &[f32], out: &mut [f32]) {
     assert!(weight.taps == 9 && weight.k.is_multiple_of(LANES), "channels fill vectors");
+    let whole = weight.block >= weight.length() || weight.products.values(weight.block).is_multiple_of(DEPTH);
+    assert!(whole, "pixels lie in blocks of the same channels");
     let grid = Grid::of(conv, weight.k);
     let (tall, wide) = (grid.down * SIDE + 2, grid.across * SIDE + 2);
     let pixels = conv.bordered(Products::F32, x, weight.k, (tall, wide));
