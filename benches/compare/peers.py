@@ -6,6 +6,7 @@ Answers as `flow.rs` does. PyTorch's models are those of diffusers; stable-diffu
 """
 
 import json
+import os
 import pathlib
 import resource
 import sys
@@ -150,7 +151,11 @@ def sdcpp(part, side, precision, checkpoint):
     from stable_diffusion_cpp import StableDiffusion
 
     start = time.perf_counter()
-    model = StableDiffusion(model_path=checkpoint, wtype=precision, vae_decode_only=True, verbose=False)
+    # Left to itself it counts cores where there may be none to count.
+    threads = int(os.environ["SD_THREADS"])
+    model = StableDiffusion(
+        model_path=checkpoint, wtype=precision, n_threads=threads, vae_decode_only=True, verbose=False
+    )
     say({"ready": time.perf_counter() - start})
 
     def picture(steps):

@@ -15,6 +15,7 @@ mod previews;
 mod registry;
 mod resize;
 mod sampling;
+mod saving;
 mod upscale;
 
 use std::{

@@ -86,21 +86,17 @@ impl Packed {
         &self.words[start..start + size]
     }
 
-    /// The weights of one result, of the first tap; what `to` has room for beyond stays.
-    pub(super) fn row(&self, row: usize, to: &mut [f32]) {
-        for first in (0..self.length()).step_by(self.block) {
-            let panel = self.panel(first, row / COLUMNS);
-            let here = self.block.min(self.length() - first);
-            let words = panel[row % COLUMNS..].iter().step_by(COLUMNS).take(here);
-            let to = &mut to[self.products.values(first)..self.k.min(self.products.values(first + here))];
-            match self.products {
-                Products::F32 => to.iter_mut().zip(words).for_each(|(to, word)| *to = f32::from_bits(*word)),
-                Products::Bf16 => to.chunks_mut(2).zip(words).for_each(|(to, word)| {
-                    let pair = [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)];
-                    to.copy_from_slice(&pair[..to.len()]);
-                }),
-            }
-        }
+    /// Value `i` of the first tap of all columns of a panel.
+    pub(super) fn line(&self, panel: usize, i: usize, to: &mut [f32; COLUMNS]) {
+        let word = if self.products == Products::F32 { i } else { i / 2 };
+        let first = word / self.block * self.block;
+        let words = &self.panel(first, panel)[(word - first) * COLUMNS..][..COLUMNS];
+        let value = |word: &u32| match self.products {
+            Products::F32 => f32::from_bits(*word),
+            Products::Bf16 if i.is_multiple_of(2) => f32::from_bits(word << 16),
+            Products::Bf16 => f32::from_bits(word & 0xffff_0000),
+        };
+        to.iter_mut().zip(words).for_each(|(to, word)| *to = value(word));
     }
 
     /// One weight, as it was packed.

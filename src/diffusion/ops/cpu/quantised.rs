@@ -73,40 +73,19 @@ impl Quantised {
         let size = to.panel_size();
         let mut words = zeros(n.div_ceil(COLUMNS) * size);
         words.par_chunks_mut(size.max(1)).enumerate().for_each_init(
-            || vec![0f32; 4 * length],
-            |row, (panel, words)| {
-                for column in 0..COLUMNS.min(n - panel * COLUMNS) {
-                    weight.row(panel * COLUMNS + column, row);
-                    to.column(row, column, words);
+            || vec![[0f32; COLUMNS]; 4 * group],
+            |values, (panel, words)| {
+                for (number, words) in words.chunks_mut((HEAD + group) * COLUMNS).enumerate() {
+                    let first = 4 * group * number;
+                    for (i, to) in (first..k.next_multiple_of(4)).zip(&mut *values) {
+                        if i < k { weight.line(panel, i, to) } else { to.fill(0.0) }
+                    }
+                    to_columns(values, words.as_chunks_mut().0);
                 }
             },
         );
         to.words = words;
         to
-    }
-
-    /// Puts one column, the weights of a result, into its panel.
-    fn column(&self, row: &[f32], column: usize, panel: &mut [u32]) {
-        for (values, words) in row.chunks(4 * self.group).zip(panel.chunks_mut((HEAD + self.group) * COLUMNS))
-        {
-            let largest = values.iter().fold(0f32, |most, value| most.max(value.abs()));
-            let scale = largest / MOST;
-            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-            let mut sum = 0;
-            let to = words[HEAD * COLUMNS + column..].iter_mut().step_by(COLUMNS);
-            for (word, values) in to.zip(values.chunks(4)) {
-                let mut bytes = [0; 4];
-                for (byte, value) in bytes.iter_mut().zip(values) {
-                    let whole = (value * inverse).round_ties_even() as i8;
-                    sum += i32::from(whole);
-                    *byte = whole.cast_unsigned();
-                }
-                *word = u32::from_le_bytes(bytes);
-            }
-            // What the offset of the rows' numbers adds too much.
-            words[column] = (-i32::from(OFFSET) * sum).cast_unsigned();
-            words[COLUMNS + column] = scale.to_bits();
-        }
     }
 
     /// One weight, as it was packed.
@@ -198,6 +177,39 @@ impl Quantised {
                 work.plain();
             }
         }
+    }
+}
+
+wide_fn! {
+    /// The weights of a group, for each of its values those of all columns, as the group's lines.
+    fn to_columns(values: &[[f32; COLUMNS]], lines: &mut [[u32; COLUMNS]]) {
+        let values = &values[..4 * (lines.len() - HEAD)];
+        let mut largest = [0f32; COLUMNS];
+        for values in values {
+            largest.iter_mut().zip(values).for_each(|(most, value)| {
+                let size = value.abs();
+                *most = if size > *most { size } else { *most };
+            });
+        }
+        let mut inverse = [0f32; COLUMNS];
+        for ((inverse, most), line) in inverse.iter_mut().zip(&largest).zip(&mut lines[1]) {
+            *line = (most / MOST).to_bits();
+            *inverse = if *most > 0.0 { MOST / most } else { 0.0 };
+        }
+        let mut sums = [0i32; COLUMNS];
+        for (values, line) in values.as_chunks::<4>().0.iter().zip(&mut lines[HEAD..]) {
+            *line = [0; COLUMNS];
+            for (place, values) in values.iter().enumerate() {
+                for (((line, sum), value), inverse) in line.iter_mut().zip(&mut sums).zip(values).zip(&inverse) {
+                    // Adding 1.5 · 2^23 rounds to a whole number, which is then in the low bits of the sum.
+                    let whole = (value * inverse + 12_582_912.0).to_bits();
+                    *sum += i32::from(whole as i8);
+                    *line |= (whole & 0xff) << (8 * place);
+                }
+            }
+        }
+        // What the offset of the rows' numbers adds too much.
+        lines[0].iter_mut().zip(sums).for_each(|(line, sum)| *line = (-i32::from(OFFSET) * sum).cast_unsigned());
     }
 }
 

@@ -106,7 +106,7 @@ proptest! {
     #[test]
     fn minimal_filtering_gives_what_shifted_products_give(
         (batch, height, width, zoom) in (1usize..4, 1usize..14, 1usize..30, 1usize..3),
-        (k, n) in (prop::sample::select(vec![16usize, 64, 80, 336]), 1usize..70),
+        (k, n) in (prop::sample::select(vec![16usize, 64, 80, 336, 656]), 1usize..70),
         around in 0usize..4,
     ) {
         let (x, w) = (random(batch * height * width * k, 1), random(9 * n * k, 2));
