@@ -132,7 +132,7 @@ impl Frame<'_> {
         let inside = &mut to[3..3 + 3 * self.width];
         // As `to_u8` rounds, and takes what is not a number to 0.
         let of = inside.iter_mut().zip(from);
-        of.for_each(|(to, value)| *to = (255.0 * value).max(0.0).min(255.0) as i32 as i16);
+        of.for_each(|(to, value)| *to = (255.0 * value).clamp(0.0, 255.0) as i32 as i16);
         to.copy_within(3..6, 0);
         to.copy_within(3 * self.width..3 * self.width + 3, 3 * self.width + 3);
     }
