@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 
-use flow_diffusion::resize::{Kernel, Taps, taps};
+use flow_diffusion::{
+    ops::wide,
+    resize::{Kernel, Taps, taps},
+};
 use flow_graph::Choice;
 use rayon::prelude::*;
 
@@ -66,8 +69,7 @@ pub fn resize(data: &[f32], from: Shape, height: usize, width: usize, method: Me
     };
     let columns = taps(kernel, from.width, width);
     let rows = taps(kernel, from.height, height);
-    let wide = across(data, from, &columns);
-    down(&wide, Shape { width, ..from }, &rows)
+    resample(data, from, &rows, &columns)
 }
 
 /// What to cut off (from each side: rows, columns) so that the aspect becomes `height : width`, as ComfyUI does; a row or
@@ -108,61 +110,84 @@ pub fn crop(data: &[f32], from: Shape, top: usize, left: usize, height: usize, w
     out
 }
 
-fn across(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
-    match from.channels {
-        1 => across_of::<1>(data, from, columns),
-        3 => across_of::<3>(data, from, columns),
-        4 => across_of::<4>(data, from, columns),
-        _ => across_any(data, from, columns),
+/// Values that a vector of any processor takes.
+const LANES: usize = 4;
+
+/// Each row of the result is made of whole rows first, and then of its pixels: a row stays in the first cache between the two.
+fn resample(data: &[f32], from: Shape, rows: &[Taps], columns: &[Taps]) -> Vec<f32> {
+    let line = from.width * from.channels;
+    let mut out = vec![0.0; from.frames * rows.len() * columns.len() * from.channels];
+    let lines = out.par_chunks_exact_mut(columns.len() * from.channels).enumerate().with_min_len(8);
+    lines.for_each_init(
+        || vec![0.0; line + LANES],
+        |mixed, (i, out)| {
+            let frame = &data[i / rows.len() * from.height * line..][..from.height * line];
+            mix(&rows[i % rows.len()], frame, &mut mixed[..line]);
+            match from.channels {
+                1 => pick::<1>(mixed, columns, out),
+                2 => pick::<2>(mixed, columns, out),
+                3 => pick::<3>(mixed, columns, out),
+                4 => pick::<4>(mixed, columns, out),
+                channels => pick_any(mixed, columns, channels, out),
+            }
+        },
+    );
+    out
+}
+
+/// The sum of some of a frame's rows, each times its weight.
+fn mix(taps: &[(usize, f32)], frame: &[f32], to: &mut [f32]) {
+    let row = |y: usize| &frame[y * to.len()..][..to.len()];
+    // The ones that there are mostly, in one pass.
+    match *taps {
+        [(y, weight)] => {
+            let row = row(y);
+            wide(|| to.iter_mut().zip(row).for_each(|(to, x)| *to = x * weight));
+        }
+        [(ya, wa), (yb, wb)] => {
+            let rows = row(ya).iter().zip(row(yb));
+            wide(|| to.iter_mut().zip(rows).for_each(|(to, (a, b))| *to = a * wa + b * wb));
+        }
+        [(ya, wa), (yb, wb), (yc, wc), (yd, wd)] => {
+            let rows = row(ya).iter().zip(row(yb)).zip(row(yc).iter().zip(row(yd)));
+            wide(|| {
+                to.iter_mut()
+                    .zip(rows)
+                    .for_each(|(to, ((a, b), (c, d)))| *to = a * wa + b * wb + c * wc + d * wd)
+            });
+        }
+        _ => {
+            to.fill(0.0);
+            for (y, weight) in taps {
+                let row = &frame[y * to.len()..];
+                wide(|| to.iter_mut().zip(row).for_each(|(to, x)| *to += x * weight));
+            }
+        }
     }
 }
 
-/// [`across_any`] of so many channels, which are then summed side by side.
-fn across_of<const CHANNELS: usize>(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
-    let mut out = vec![0.0; from.frames * from.height * columns.len() * CHANNELS];
-    let rows = out.par_chunks_exact_mut(columns.len() * CHANNELS).with_min_len(8);
-    rows.zip(data.par_chunks_exact(from.width * CHANNELS)).for_each(|(out, row)| {
-        let (out, row) = (out.as_chunks_mut::<CHANNELS>().0, row.as_chunks::<CHANNELS>().0);
-        for (pixel, taps) in out.iter_mut().zip(columns) {
-            let mut sums = [0.0; CHANNELS];
-            for (x, weight) in taps {
-                sums.iter_mut().zip(row[*x]).for_each(|(sum, value)| *sum += value * weight);
-            }
-            *pixel = sums;
+/// [`pick_any`] of so few channels that one vector takes a pixel; behind the row's end is room for one.
+fn pick<const CHANNELS: usize>(row: &[f32], columns: &[Taps], out: &mut [f32]) {
+    for (pixel, taps) in out.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(columns) {
+        let mut sums = [0.0; LANES];
+        for (x, weight) in taps {
+            let values = &row[x * CHANNELS..][..LANES];
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * weight);
         }
-    });
-    out
+        pixel.copy_from_slice(&sums[..CHANNELS]);
+    }
 }
 
-fn across_any(data: &[f32], from: Shape, columns: &[Taps]) -> Vec<f32> {
-    let channels = from.channels;
-    let mut out = vec![0.0; from.frames * from.height * columns.len() * channels];
-    out.par_chunks_exact_mut(columns.len() * channels)
-        .zip(data.par_chunks_exact(from.width * channels))
-        .for_each(|(out, row)| {
-            for (pixel, taps) in out.chunks_exact_mut(channels).zip(columns) {
-                for (x, weight) in taps {
-                    for (sum, value) in pixel.iter_mut().zip(&row[x * channels..]) {
-                        *sum += value * weight;
-                    }
-                }
-            }
-        });
-    out
-}
-
-fn down(data: &[f32], from: Shape, rows: &[Taps]) -> Vec<f32> {
-    let (height, line) = (rows.len(), from.width * from.channels);
-    let mut out = vec![0.0; from.frames * height * line];
-    out.par_chunks_exact_mut(line).enumerate().for_each(|(i, out)| {
-        let frame = &data[i / height * from.height * line..];
-        for (y, weight) in &rows[i % height] {
-            for (sum, value) in out.iter_mut().zip(&frame[y * line..]) {
+/// Each pixel is the sum of some of a row's, each times its weight.
+fn pick_any(row: &[f32], columns: &[Taps], channels: usize, out: &mut [f32]) {
+    for (pixel, taps) in out.chunks_exact_mut(channels).zip(columns) {
+        pixel.fill(0.0);
+        for (x, weight) in taps {
+            for (sum, value) in pixel.iter_mut().zip(&row[x * channels..]) {
                 *sum += value * weight;
             }
         }
-    });
-    out
+    }
 }
 
 /// Resizes pictures to `height × width`; with `crop_center` the middle part of the right aspect is taken first.

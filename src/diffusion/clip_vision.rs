@@ -210,10 +210,14 @@ impl ClipVisionSource {
         let parameters = self.header.parameters(PREFIX) + self.header.parameters(PROJECTION);
         let dtype = rt.encoder_dtype(parameters);
         let recipe = Recipe::new(&self.header, "clip_vision", dtype, &rt.device);
-        rt.store.lease(&recipe, parameters * dtype.size_in_bytes() as u64, || {
-            let vb = var_builder(&self.header, str::to_owned, dtype, &rt.device)?;
-            ClipVision::new(&self.config, vb)
-        })
+        rt.store.lease(
+            &recipe,
+            rt.weight_bytes(&self.header, PREFIX, dtype) + rt.weight_bytes(&self.header, PROJECTION, dtype),
+            || {
+                let vb = var_builder(&self.header, str::to_owned, dtype, &rt.device)?;
+                ClipVision::new(&self.config, vb)
+            },
+        )
     }
 }
 

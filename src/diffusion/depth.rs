@@ -62,7 +62,7 @@ impl DepthSource {
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<DepthModel>> {
         let recipe = Recipe::new(&self.header, "depth", rt.dtype, &rt.device);
-        rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
+        rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.dtype), || {
             let config = self.config.clone();
             let vb = var_builder(&self.header, move |name| config.place(name), rt.dtype, &rt.device)?;
             Ok(DepthModel {

@@ -100,7 +100,8 @@ impl UNetSource {
     pub fn load(&self, rt: &Runtime) -> Result<Arc<UNet>> {
         let part = if rt.int8 { "unet with linears of 8 bits" } else { "unet" };
         let recipe = Recipe::new(&self.header, part, rt.dtype, &rt.device).with(&self.overlay);
-        rt.store.lease(&recipe, self.parameters() * rt.dtype.size_in_bytes() as u64, || {
+        let prefix = self.keys.file_name("");
+        rt.store.lease(&recipe, weight_bytes(rt, &self.header, &prefix, &self.overlay), || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
             UNet::new(&UNetConfig { int8: rt.int8, ..self.config.clone() }, self.overlay.onto(vb)?)
@@ -375,12 +376,20 @@ impl ControlNetSource {
     pub fn load(&self, rt: &Runtime) -> Result<Arc<ControlNet>> {
         let part = if rt.int8 { "controlnet with linears of 8 bits" } else { "controlnet" };
         let recipe = Recipe::new(&self.header, part, rt.dtype, &rt.device).with(&self.overlay);
-        rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
+        rt.store.lease(&recipe, weight_bytes(rt, &self.header, "", &self.overlay), || {
             let keys = self.keys.clone();
             let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
             let config = UNetConfig { int8: rt.int8, ..self.config.clone() };
             ControlNet::new(&config, &self.hint_channels, self.overlay.onto(vb)?)
         })
+    }
+}
+
+/// Bytes of a network's weights with changes, which 16 bits no longer hold.
+fn weight_bytes(rt: &Runtime, header: &Header, prefix: &str, overlay: &Overlay) -> u64 {
+    match overlay.is_empty() {
+        true => rt.weight_bytes(header, prefix, rt.dtype),
+        false => header.parameters(prefix) * rt.dtype.size_in_bytes() as u64,
     }
 }
 

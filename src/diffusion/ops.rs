@@ -32,6 +32,7 @@ use self::cpu::Products;
 
 pub use attention::{attention, attention_like};
 pub use conv::{Around, Conv2d, Padding};
+pub use cpu::wide;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::graph::{Graph, remembering};
 #[cfg(feature = "cuda")]
@@ -89,6 +90,11 @@ pub fn has_bf16() -> bool {
     Products::Bf16.available()
 }
 
+/// Whether products of f32 on this CPU take weights that are held in 16 bits.
+pub fn holds_halves() -> bool {
+    Products::F32.available()
+}
+
 /// Whether this CPU multiplies 8 bits: then linears can be held so.
 pub fn has_int8() -> bool {
     cpu::Quantised::available()
@@ -100,8 +106,8 @@ fn products(weight: &Tensor) -> Option<Products> {
         return None;
     }
     let products = match weight.dtype() {
-        DType::F32 => Products::F32,
-        DType::BF16 => Products::Bf16,
+        DType::BF16 if Products::Bf16.available() => Products::Bf16,
+        DType::F32 | DType::BF16 => Products::F32,
         _ => return None,
     };
     products.available().then_some(products)

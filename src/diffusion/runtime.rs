@@ -3,6 +3,7 @@
 use candle_core::{DType, Device};
 
 use crate::Result;
+use crate::header::{Dtype, Header, TensorInfo};
 use crate::store::{Others, WeightStore};
 
 /// A device, the precision of models on it, and the weights loaded there.
@@ -36,6 +37,17 @@ impl Runtime {
     pub fn encoder_dtype(&self, parameters: u64) -> DType {
         let large = parameters > 400_000_000;
         if large && self.device.is_cpu() && self.dtype == DType::BF16 { DType::BF16 } else { DType::F32 }
+    }
+
+    /// Bytes that the tensors of a file whose names start with `prefix` take as weights in `dtype`. On the CPU products of f32 take
+    /// matrices as the file has them where it has 16 bits.
+    pub fn weight_bytes(&self, header: &Header, prefix: &str, dtype: DType) -> u64 {
+        let halves = self.device.is_cpu() && crate::ops::holds_halves();
+        let each = |tensor: &TensorInfo| match tensor.dtype {
+            Dtype::F16 | Dtype::BF16 if halves && tensor.shape.len() > 1 => 2.min(dtype.size_in_bytes()),
+            _ => dtype.size_in_bytes(),
+        };
+        header.with_prefix(prefix).map(|(_, tensor)| tensor.elements() * each(tensor) as u64).sum()
     }
 
     /// The same runtime, whose budget is also that of `others`.

@@ -150,7 +150,7 @@ impl T2iAdapterSource {
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<T2iAdapter>> {
         let recipe = Recipe::new(&self.header, "t2i_adapter", rt.dtype, &rt.device);
-        rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
+        rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.dtype), || {
             let vb = var_builder(&self.header, str::to_owned, rt.dtype, &rt.device)?;
             T2iAdapter::load(&vb, &self.config)
         })

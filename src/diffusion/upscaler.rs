@@ -57,7 +57,7 @@ impl UpscalerSource {
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<Upscaler>> {
         let recipe = Recipe::new(&self.header, "upscaler", rt.dtype, &rt.device);
-        rt.store.lease(&recipe, self.header.parameters("") * rt.dtype.size_in_bytes() as u64, || {
+        rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.dtype), || {
             let vb = var_builder(&self.header, str::to_owned, rt.dtype, &rt.device)?;
             let network = match &self.config {
                 UpscalerConfig::Rrdb(config) => Network::Rrdb(Box::new(RrdbNet::load(&vb, config)?)),

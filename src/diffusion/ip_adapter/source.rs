@@ -239,7 +239,7 @@ impl IpAdapterSource {
     /// If a weight is missing or misshapen, or memory runs out.
     pub fn load(&self, rt: &Runtime) -> Result<Arc<IpAdapter>> {
         let recipe = Recipe::new(&self.header, "ip_adapter", rt.small_dtype(), &rt.device);
-        rt.store.lease(&recipe, self.parameters() * rt.small_dtype().size_in_bytes() as u64, || {
+        rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.small_dtype()), || {
             let vb = var_builder(&self.header, str::to_owned, rt.small_dtype(), &rt.device)?;
             IpAdapter::new(&self.variant, &self.layers, &vb)
         })

@@ -7,6 +7,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_int8;
 mod heads;
+mod held;
 mod lanes;
 mod memory;
 mod norm;
@@ -26,9 +27,10 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
+pub use self::lanes::wide;
 pub(super) use self::{
     heads::{Attention, Mask},
-    lanes::{gelu_erf, quick_gelu, silu, wide},
+    lanes::{gelu_erf, quick_gelu, silu},
     norm::{Affine, GroupNorm, LayerNorm},
     packed::Packed,
     pixels::Convolution,

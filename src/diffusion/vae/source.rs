@@ -135,9 +135,8 @@ impl VaeSource {
         };
         let recipe = Recipe::new(&self.header, "vae", dtype, &rt.device);
         let parts = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."].into_iter();
-        let parameters: u64 =
-            parts.map(|part| self.header.parameters(&format!("{}{part}", keys.prefix()))).sum();
-        let vae = rt.store.lease(&recipe, parameters * dtype.size_in_bytes() as u64, || {
+        let of = |part| rt.weight_bytes(&self.header, &format!("{}{part}", keys.prefix()), dtype);
+        let vae = rt.store.lease(&recipe, parts.map(of).sum(), || {
             let keys = keys.clone();
             let vb = var_builder(&self.header, move |name| keys.file_name(name), dtype, &rt.device)?;
             AutoencoderKl::new(config, vb)

@@ -248,7 +248,7 @@ impl HalfSource {
             if self.layers.iter().any(|l| l.1 == Layer::Up) { "decoder" } else { "encoder" }
         );
         let recipe = Recipe::new(&self.header, part, dtype, &rt.device);
-        let bytes = self.header.parameters(self.prefix) * dtype.size_in_bytes() as u64;
+        let bytes = rt.weight_bytes(&self.header, self.prefix, dtype);
         rt.store.lease(&recipe, bytes, || {
             let vb = var_builder(&self.header, str::to_owned, dtype, &rt.device)?;
             Ok(Layers::new(&vb, self)?)

@@ -7,29 +7,55 @@
 
 use std::arch::x86_64::*;
 
-use super::product::{COLUMNS, Product, Start};
+use super::{
+    held::Held,
+    product::{Product, Start},
+};
 
 /// Whether this processor has the instructions.
 pub(super) fn has_f32() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 /// Computes one product of f32.
 ///
 /// # Safety
-/// The processor has AVX2 and FMA; the rest as [`Product::plain`].
-#[target_feature(enable = "avx2,fma")]
+/// The processor has AVX2, FMA and F16C; the rest as [`Product::plain`].
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn product_f32(p: &Product) {
+    // SAFETY: 8 columns of a line are read, which it has.
+    unsafe {
+        match p.held {
+            Held::F32 => columns(p, |line, column| _mm256_loadu_ps(line.cast::<f32>().add(column))),
+            Held::F16 => columns(p, |line, column| {
+                _mm256_cvtph_ps(_mm_loadu_si128(line.cast::<u16>().add(column).cast()))
+            }),
+            Held::Bf16 => columns(p, |line, column| {
+                let halves = _mm_loadu_si128(line.cast::<u16>().add(column).cast());
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+            }),
+            Held::Bf16Pairs => unreachable!("pairs are not multiplied as f32"),
+        }
+    }
+}
+
+/// The same, where `load` gives 8 columns of a line as f32.
+///
+/// # Safety
+/// As above.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn columns(p: &Product, load: impl Fn(*const u32, usize) -> __m256 + Copy) {
     for column in (0..p.columns).step_by(16) {
         let mut row = 0;
         while row < p.rows {
             // SAFETY: the tile takes no more rows than are left, and its first column exists.
             row += unsafe {
                 match p.rows - row {
-                    6.. => tile::<6>(p, row, column),
-                    4.. => tile::<4>(p, row, column),
-                    2.. => tile::<2>(p, row, column),
-                    _ => tile::<1>(p, row, column),
+                    6.. => tile::<6>(p, load, row, column),
+                    4.. => tile::<4>(p, load, row, column),
+                    2.. => tile::<2>(p, load, row, column),
+                    _ => tile::<1>(p, load, row, column),
                 }
             };
         }
@@ -40,9 +66,14 @@ pub(super) unsafe fn product_f32(p: &Product) {
 ///
 /// # Safety
 /// As the product's; row `first + ROWS - 1` and column `column` exist, and `column` is 0 or 16.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn tile<const ROWS: usize>(p: &Product, first: usize, column: usize) -> usize {
+unsafe fn tile<const ROWS: usize>(
+    p: &Product,
+    load: impl Fn(*const u32, usize) -> __m256,
+    first: usize,
+    column: usize,
+) -> usize {
     let masks = [mask(p.columns - column), mask((p.columns - column).saturating_sub(8))];
     // SAFETY: all reads and writes are those the contract of the product allows; masked lanes are not touched.
     unsafe {
@@ -51,16 +82,16 @@ unsafe fn tile<const ROWS: usize>(p: &Product, first: usize, column: usize) -> u
             let at = (first + row) * p.out_stride + column;
             *sums = [start(p, at, column, masks[0]), start(p, at + 8, column + 8, masks[1])];
         }
-        let mut panel = p.panel.add(column).cast::<f32>();
+        let mut line = p.panel;
         for tap in p.taps {
             let a = p.a.add(first * p.a_stride + tap).cast::<f32>();
             for i in 0..p.k {
-                let b = [_mm256_loadu_ps(panel), _mm256_loadu_ps(panel.add(8))];
+                let b = [load(line, column), load(line, column + 8)];
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let a = _mm256_broadcast_ss(&*a.add(row * p.a_stride + i));
                     *sums = [_mm256_fmadd_ps(a, b[0], sums[0]), _mm256_fmadd_ps(a, b[1], sums[1])];
                 }
-                panel = panel.add(COLUMNS);
+                line = line.add(p.held.line());
             }
         }
         for (row, sums) in sums.iter().enumerate() {

@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::product::{COLUMNS, Product, Start};
+use super::product::{Product, Start};
 
 /// Whether this processor has the instructions of f32 tiles.
 pub(super) fn has_f32() -> bool {
@@ -22,12 +22,12 @@ pub(super) fn has_bf16() -> bool {
 }
 
 macro_rules! form {
-    ($product:ident, $tile:ident, $half:ident, $features:literal, |$acc:ident, $a:ident, $b:ident| $step:expr, $splat:expr) => {
+    ($product:ident, $tile:ident, $half:ident, $features:literal, |$acc:ident, $a:ident, $b:ident| $step:expr, $splat:expr, $load:expr) => {
         /// Computes one product.
         ///
         /// # Safety
         /// The processor has this form's instructions. For every row r and tap t, `k` words are readable at
-        /// `a + r · a_stride + t`; `taps.len() · k · COLUMNS` words are readable at `panel`; `columns` values are readable and
+        /// `a + r · a_stride + t`; `taps.len() · k` lines are readable at `panel`; `columns` values are readable and
         /// writable at `out + r · out_stride`, by nobody else meanwhile; a bias has `columns` values, and values beside
         /// the result are readable where the result is.
         #[target_feature(enable = $features)]
@@ -81,11 +81,11 @@ macro_rules! form {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     *sums = [start(p, row, 0, low), start(p, row, 16, high)];
                 }
-                let mut panel = p.panel;
+                let mut line = p.panel;
                 for tap in p.taps {
                     let a = p.a.add(*tap);
                     for i in 0..p.k {
-                        let both = [_mm512_loadu_ps(panel.cast()), _mm512_loadu_ps(panel.add(16).cast())];
+                        let both = [$load(line, 0), $load(line, 16)];
                         for (row, sums) in sums.iter_mut().enumerate() {
                             let $a = $splat(*a.add(row * p.a_stride + i));
                             let ($acc, $b) = (sums[0], both[0]);
@@ -93,7 +93,7 @@ macro_rules! form {
                             let ($acc, $b) = (sums[1], both[1]);
                             sums[1] = $step;
                         }
-                        panel = panel.add(COLUMNS);
+                        line = line.add(p.held.line());
                     }
                 }
                 for (row, sums) in sums.iter().enumerate() {
@@ -119,17 +119,17 @@ macro_rules! form {
                 for (row, sum) in sums.iter_mut().enumerate() {
                     *sum = start(p, row, 0, low);
                 }
-                let mut panel = p.panel;
+                let mut line = p.panel;
                 for tap in p.taps {
                     let a = p.a.add(*tap);
                     for i in 0..p.k {
-                        let $b = _mm512_loadu_ps(panel.cast());
+                        let $b = $load(line, 0);
                         for (row, sum) in sums.iter_mut().enumerate() {
                             let $a = $splat(*a.add(row * p.a_stride + i));
                             let $acc = *sum;
                             *sum = $step;
                         }
-                        panel = panel.add(COLUMNS);
+                        line = line.add(p.held.line());
                     }
                 }
                 for (row, sum) in sums.iter().enumerate() {
@@ -166,12 +166,47 @@ pub(super) unsafe fn start(p: &Product, row: usize, column: usize, mask: __mmask
     }
 }
 
-form!(product_f32, tile_f32, half_f32, "avx512f", |acc, a, b| _mm512_fmadd_ps(a, b, acc), |word: u32| {
-    _mm512_set1_ps(f32::from_bits(word))
-});
-form!(product_bf16, tile_bf16, half_bf16, "avx512f,avx512bf16", |acc, a, b| dot(acc, a, b), |word: u32| {
-    _mm512_castsi512_ps(_mm512_set1_epi32(word.cast_signed()))
-});
+form!(
+    product_f32,
+    tile_f32,
+    half_f32,
+    "avx512f",
+    |acc, a, b| _mm512_fmadd_ps(a, b, acc),
+    |word: u32| _mm512_set1_ps(f32::from_bits(word)),
+    |line: *const u32, column: usize| _mm512_loadu_ps(line.add(column).cast())
+);
+form!(
+    product_f16,
+    tile_f16,
+    half_f16,
+    "avx512f",
+    |acc, a, b| _mm512_fmadd_ps(a, b, acc),
+    |word: u32| _mm512_set1_ps(f32::from_bits(word)),
+    |line: *const u32, column: usize| {
+        _mm512_cvtph_ps(_mm256_loadu_si256(line.cast::<u16>().add(column).cast()))
+    }
+);
+form!(
+    product_wide_bf16,
+    tile_wide_bf16,
+    half_wide_bf16,
+    "avx512f",
+    |acc, a, b| _mm512_fmadd_ps(a, b, acc),
+    |word: u32| _mm512_set1_ps(f32::from_bits(word)),
+    |line: *const u32, column: usize| {
+        let halves = _mm256_loadu_si256(line.cast::<u16>().add(column).cast());
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+    }
+);
+form!(
+    product_bf16,
+    tile_bf16,
+    half_bf16,
+    "avx512f,avx512bf16",
+    |acc, a, b| dot(acc, a, b),
+    |word: u32| _mm512_castsi512_ps(_mm512_set1_epi32(word.cast_signed())),
+    |line: *const u32, column: usize| _mm512_loadu_ps(line.add(column).cast())
+);
 
 /// `acc + a · b` of pairs of bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]

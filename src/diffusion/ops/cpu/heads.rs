@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use super::{
+    held::Held,
     lanes::wide as wide_lanes,
     product::{COLUMNS, Product, Start, bf16_pair},
     tiles::Products,
@@ -212,6 +213,7 @@ impl Attention {
                 taps: &[0],
                 k: wide,
                 panel: head.keys[(first + panel) * wide..][..wide * COLUMNS].as_ptr(),
+                held: held(products),
                 out: desk.scores[panel..].as_mut_ptr(),
                 out_stride: KEYS,
                 rows,
@@ -219,7 +221,7 @@ impl Attention {
                 start: Start::Zero,
             };
             // SAFETY: there are `rows` ≤ QUERIES rows of `wide` words and of KEYS scores; panels are whole.
-            unsafe { products.compute(&product) };
+            unsafe { product.compute() };
         }
     }
 
@@ -247,6 +249,7 @@ impl Attention {
                 taps: &[0],
                 k: keys,
                 panel: head.values[from..][..keys * COLUMNS].as_ptr(),
+                held: held(products),
                 out: desk.sums[panel..].as_mut_ptr(),
                 out_stride: padded,
                 rows,
@@ -254,8 +257,16 @@ impl Attention {
                 start: Start::Out,
             };
             // SAFETY: there are `rows` ≤ QUERIES rows of at least `keys` words and of `padded` sums; panels are whole.
-            unsafe { products.compute(&product) };
+            unsafe { product.compute() };
         }
+    }
+}
+
+/// What keys and values, which are made in every call, are held in.
+fn held(products: Products) -> Held {
+    match products {
+        Products::F32 => Held::F32,
+        Products::Bf16 => Held::Bf16Pairs,
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// Runs a loop compiled for the widest vectors this processor has. `work` must be small enough to be inlined here.
 #[inline]
-pub(in crate::ops) fn wide<R>(work: impl FnOnce() -> R) -> R {
+pub fn wide<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         if super::avx512::has_f32() {

@@ -2,23 +2,25 @@
 
 use rayon::prelude::*;
 
-use super::{product::COLUMNS, tiles::Products};
+use super::{held::Held, memory::zeros, product::COLUMNS, tiles::Products};
 
 /// Words of a panel that stay in a core's second cache while rows stream past.
 const PANEL_WORDS: usize = 100_000;
-/// Blocks are whole multiples of so many words.
+/// Blocks are whole multiples of so many words of a row.
 const WHOLE: usize = 64;
+/// Values turned at a time: those of all columns and nine taps stay in the first cache.
+const TURNED: usize = 16;
 
 /// A matrix `[n, taps · k]`, packed: `[block of k][panel][tap][word of k][column]`.
 #[derive(Debug, Clone)]
 pub(in crate::ops) struct Packed {
-    pub(super) products: Products,
+    pub(super) held: Held,
     /// Results of a row.
     pub(super) n: usize,
     /// Values of a tap.
     pub(super) k: usize,
     pub(super) taps: usize,
-    /// Words of a tap in all blocks but the last.
+    /// Words that a row has of a tap, in all blocks but the last.
     pub(super) block: usize,
     words: Vec<u32>,
 }
@@ -27,51 +29,55 @@ impl Packed {
     /// Packs a matrix as files have it, `[n, k, taps]`: the taps of a value beside each other, as under a kernel.
     pub fn new(products: Products, (n, taps, k): (usize, usize, usize), weight: &[f32]) -> Self {
         assert_eq!(weight.len(), n * taps * k, "a weight for each result, tap and value");
+        let held = Held::of(products, weight);
         let length = products.words(k);
-        let block = PANEL_WORDS / (taps * COLUMNS);
+        let block = PANEL_WORDS / (taps * held.line());
         let block = if block > WHOLE { block / WHOLE * WHOLE } else { block }.clamp(1, length.max(1));
         let panels = n.div_ceil(COLUMNS);
-        let mut words = vec![0u32; length * taps * panels * COLUMNS];
+        let mut words = zeros(length * taps * panels * held.line());
         let mut rest = words.as_mut_slice();
         for first in (0..length).step_by(block) {
             let here = block.min(length - first);
-            let (part, after) = rest.split_at_mut(here * taps * panels * COLUMNS);
+            let (part, after) = rest.split_at_mut(here * taps * panels * held.line());
             rest = after;
-            part.par_chunks_mut(here * taps * COLUMNS).enumerate().for_each_init(
-                || (vec![0f32; taps * products.values(here)], vec![0u32; here]),
-                |(line, line_words), (panel, words)| {
-                    for column in 0..COLUMNS.min(n - panel * COLUMNS) {
-                        let row = &weight[(panel * COLUMNS + column) * taps * k..][..taps * k];
-                        let from = products.values(first);
-                        let row = &row[from * taps..row.len().min((from + products.values(here)) * taps)];
-                        for tap in 0..taps {
-                            let values = &mut line[..row.len() / taps];
-                            match taps {
-                                1 => values.copy_from_slice(row),
-                                _ => values
-                                    .iter_mut()
-                                    .zip(row[tap..].iter().step_by(taps))
-                                    .for_each(|(to, x)| *to = *x),
+            let values = products.values(first)..products.values(first + here).min(k);
+            part.par_chunks_mut(here * taps * held.line()).enumerate().for_each_init(
+                || vec![[0f32; COLUMNS]; taps * TURNED],
+                |turned, (panel, words)| {
+                    let rows = &weight[panel * COLUMNS * taps * k..];
+                    for from in values.clone().step_by(TURNED) {
+                        let many = TURNED.min(values.end - from);
+                        if n - panel * COLUMNS < COLUMNS {
+                            turned.fill([0.0; COLUMNS]);
+                        }
+                        for (column, row) in rows.chunks_exact((taps * k).max(1)).take(COLUMNS).enumerate() {
+                            let row = &row[from * taps..][..many * taps];
+                            for (i, row) in row.chunks_exact(taps).enumerate() {
+                                row.iter()
+                                    .enumerate()
+                                    .for_each(|(tap, x)| turned[tap * TURNED + i][column] = *x);
                             }
-                            products.convert(values, line_words);
-                            let to = words[tap * here * COLUMNS + column..].iter_mut().step_by(COLUMNS);
-                            to.zip(&*line_words).for_each(|(to, word)| *to = *word);
+                        }
+                        let word = products.words(from - values.start);
+                        for (tap, turned) in turned.chunks_exact(TURNED).enumerate() {
+                            let lines = &mut words[(tap * here + word) * held.line()..];
+                            held.write(&turned[..many], &mut lines[..products.words(many) * held.line()]);
                         }
                     }
                 },
             );
         }
-        Self { products, n, k, taps, block, words }
+        Self { held, n, k, taps, block, words }
     }
 
     /// What it is multiplied as.
     pub fn products(&self) -> Products {
-        self.products
+        self.held.products()
     }
 
-    /// Words of a tap.
+    /// Words that a row has of a tap.
     pub(super) fn length(&self) -> usize {
-        self.products.words(self.k)
+        self.products().words(self.k)
     }
 
     pub(super) fn panels(&self) -> usize {
@@ -81,35 +87,29 @@ impl Packed {
     /// The panel of a block that begins at word `first` of each tap: `[tap][word][column]`.
     pub(super) fn panel(&self, first: usize, panel: usize) -> &[u32] {
         let here = self.block.min(self.length() - first);
-        let size = here * self.taps * COLUMNS;
-        let start = first * self.taps * self.panels() * COLUMNS + panel * size;
+        let size = here * self.taps * self.held.line();
+        let start = first * self.taps * self.panels() * self.held.line() + panel * size;
         &self.words[start..start + size]
     }
 
-    /// Value `i` of the first tap of all columns of a panel.
-    pub(super) fn line(&self, panel: usize, i: usize, to: &mut [f32; COLUMNS]) {
-        let word = if self.products == Products::F32 { i } else { i / 2 };
+    /// Value `i` of a tap, of as many columns of a panel as asked for from `column` on.
+    fn lanes<const N: usize>(&self, panel: usize, tap: usize, i: usize, column: usize) -> [f32; N] {
+        // The word of the row that it is multiplied with.
+        let word = if self.products() == Products::F32 { i } else { i / 2 };
         let first = word / self.block * self.block;
-        let words = &self.panel(first, panel)[(word - first) * COLUMNS..][..COLUMNS];
-        let value = |word: &u32| match self.products {
-            Products::F32 => f32::from_bits(*word),
-            Products::Bf16 if i.is_multiple_of(2) => f32::from_bits(word << 16),
-            Products::Bf16 => f32::from_bits(word & 0xffff_0000),
-        };
-        to.iter_mut().zip(words).for_each(|(to, word)| *to = value(word));
+        let here = self.block.min(self.length() - first);
+        let lines = &self.panel(first, panel)[tap * here * self.held.line()..];
+        self.held.lanes(lines, i - self.products().values(first), column)
+    }
+
+    /// Value `i` of the first tap of all columns of a panel.
+    pub(super) fn line(&self, panel: usize, i: usize) -> [f32; COLUMNS] {
+        self.lanes(panel, 0, i, 0)
     }
 
     /// One weight, as it was packed.
     pub fn get(&self, row: usize, tap: usize, i: usize) -> f32 {
-        let word = if self.products == Products::F32 { i } else { i / 2 };
-        let first = word / self.block * self.block;
-        let here = self.block.min(self.length() - first);
-        let panel = self.panel(first, row / COLUMNS);
-        let word = panel[(tap * here + word - first) * COLUMNS + row % COLUMNS];
-        match self.products {
-            Products::F32 => f32::from_bits(word),
-            Products::Bf16 if i.is_multiple_of(2) => f32::from_bits(word << 16),
-            Products::Bf16 => f32::from_bits(word & 0xffff_0000),
-        }
+        let [value] = self.lanes(row / COLUMNS, tap, i, row % COLUMNS);
+        value
     }
 }

@@ -71,7 +71,7 @@ impl Convolution<'_> {
         let (rows, columns) = self.out();
         let (tall, wide) =
             (self.border.0 + self.height + self.border.1, self.border.0 + self.width + self.border.1);
-        let a = self.bordered(weight.products, x, k, (tall, wide));
+        let a = self.bordered(weight.products(), x, k, (tall, wide));
         let taps: Vec<_> =
             (0..weight.taps).map(|tap| (tap / self.size * wide + tap % self.size) * length).collect();
         let lines = (PIXELS / columns).clamp(1, rows);
@@ -90,6 +90,7 @@ impl Convolution<'_> {
                         taps: &taps,
                         k: weight.block.min(length - first),
                         panel: words.as_ptr(),
+                        held: weight.held,
                         out: to.at(at),
                         out_stride: n,
                         rows: columns,
@@ -98,7 +99,7 @@ impl Convolution<'_> {
                     };
                     // SAFETY: the last pixel of the last line plus the last tap is the last pixel of the bordered copy, by the
                     // sizes of `out`; tasks differ in lines or panels, so no two write to one place.
-                    unsafe { weight.products.compute(&product) };
+                    unsafe { product.compute() };
                 }
             });
         });

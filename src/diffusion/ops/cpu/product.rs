@@ -4,7 +4,10 @@
     reason = "rows and results are given by address: several threads write parts of one result"
 )]
 
-use super::lanes::{exp, wide};
+use super::{
+    held::Held,
+    lanes::{exp, wide},
+};
 
 /// Columns of a packed panel.
 pub(super) const COLUMNS: usize = 32;
@@ -22,8 +25,10 @@ pub(super) struct Product<'a> {
     pub taps: &'a [usize],
     /// Words of each tap.
     pub k: usize,
-    /// The panel: for each tap, for each word, [`COLUMNS`] words.
+    /// The panel: for each tap, for each word, a line.
     pub panel: *const u32,
+    /// What the panel's weights are held in.
+    pub held: Held,
     /// Where the first row's result goes.
     pub out: *mut f32,
     /// Values from one row of the result to the next.
@@ -50,13 +55,13 @@ pub(super) enum Start {
 }
 
 impl Product<'_> {
-    /// Computes it; `step` multiplies two words and adds to a sum.
+    /// Computes it.
     ///
     /// # Safety
-    /// For every row r and tap t, `k` words are readable at `a + r · a_stride + t`; `taps.len() · k · COLUMNS` words are
-    /// readable at `panel`; `columns` values are readable and writable at `out + r · out_stride`, by nobody else meanwhile; a
+    /// For every row r and tap t, `k` words are readable at `a + r · a_stride + t`; `taps.len() · k` lines are readable at
+    /// `panel`; `columns` values are readable and writable at `out + r · out_stride`, by nobody else meanwhile; a
     /// bias has `columns` values, and values beside the result are readable where the result is.
-    pub unsafe fn plain(&self, step: impl Fn(f32, u32, u32) -> f32) {
+    pub unsafe fn plain(&self) {
         for row in 0..self.rows {
             let mut sums = [0.0; COLUMNS];
             // SAFETY: every address is one the contract names.
@@ -81,27 +86,14 @@ impl Product<'_> {
                 for (number, tap) in self.taps.iter().enumerate() {
                     let a = std::slice::from_raw_parts(self.a.add(row * self.a_stride + tap), self.k);
                     for (i, a) in a.iter().enumerate() {
-                        let words = self.panel.add((number * self.k + i) * COLUMNS);
-                        let words = std::slice::from_raw_parts(words, COLUMNS);
-                        sums.iter_mut().zip(words).for_each(|(sum, b)| *sum = step(*sum, *a, *b));
+                        let line = self.panel.add((number * self.k + i) * self.held.line());
+                        self.held.add_line(*a, std::slice::from_raw_parts(line, self.held.line()), &mut sums);
                     }
                 }
                 out.copy_from_slice(&sums[..self.columns]);
             }
         }
     }
-}
-
-/// `sum + a · b`, a value in each word.
-pub(super) fn step_f32(sum: f32, a: u32, b: u32) -> f32 {
-    sum + f32::from_bits(a) * f32::from_bits(b)
-}
-
-/// `sum + a · b`, a pair of bf16 in each word.
-pub(super) fn step_bf16(sum: f32, a: u32, b: u32) -> f32 {
-    let (low, high) =
-        (|word: u32| f32::from_bits(word << 16), |word: u32| f32::from_bits(word & 0xffff_0000));
-    sum + high(a) * high(b) + low(a) * low(b)
 }
 
 /// Two values as a pair of bf16, rounded to nearest even, the first in the low half. Without branches, so that vectors can

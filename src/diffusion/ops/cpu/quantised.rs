@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::avx512_int8;
 use super::{
     GRAIN,
+    held::Held,
     lanes::wide_fn,
     memory::zeros,
     norm::LayerNorm,
@@ -78,7 +79,7 @@ impl Quantised {
                 for (number, words) in words.chunks_mut((HEAD + group) * COLUMNS).enumerate() {
                     let first = 4 * group * number;
                     for (i, to) in (first..k.next_multiple_of(4)).zip(&mut *values) {
-                        if i < k { weight.line(panel, i, to) } else { to.fill(0.0) }
+                        *to = if i < k { weight.line(panel, i) } else { [0.0; COLUMNS] };
                     }
                     to_columns(values, words.as_chunks_mut().0);
                 }
@@ -157,6 +158,7 @@ impl Quantised {
                     taps: &[0],
                     k: self.group.min(length - from),
                     panel: words[(HEAD * group + from) * COLUMNS..].as_ptr(),
+                    held: Held::F32,
                     out,
                     out_stride,
                     rows,
@@ -273,7 +275,7 @@ impl Int8<'_> {
                     },
                     ..*p
                 };
-                add.plain(super::product::step_f32);
+                add.plain();
             }
         }
     }

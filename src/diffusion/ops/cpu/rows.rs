@@ -196,6 +196,7 @@ impl Matrix {
                         taps: &[0],
                         k: weight.block.min(length - from),
                         panel: words.as_ptr(),
+                        held: weight.held,
                         out,
                         out_stride,
                         rows: many,
@@ -203,7 +204,7 @@ impl Matrix {
                         start: if from == 0 { start } else { Start::Out },
                     };
                     // SAFETY: rows have `length` words, the panel as many of each column; the rest is this function's contract.
-                    unsafe { weight.products.compute(&product) };
+                    unsafe { product.compute() };
                 });
             }
             // SAFETY: by this function's contract.
@@ -217,7 +218,7 @@ impl Matrix {
 
 /// The rows as words: themselves where a word is a value.
 fn words<'a>(weight: &Packed, x: &'a [f32], norm: Option<&LayerNorm>) -> Cow<'a, [u32]> {
-    let Packed { products, k, .. } = *weight;
+    let (products, k) = (weight.products(), weight.k);
     if products == Products::F32 && norm.is_none() {
         // SAFETY: f32 and u32 have one size and alignment, and every bit pattern is a u32.
         return Cow::Borrowed(unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) });

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     heads::Attention,
+    held::Held,
     packed::Packed,
     pixels::Convolution,
     product::{self, COLUMNS, Product, Start},
@@ -18,7 +19,16 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
     TorchRng::new(seed).randn(n.max(16))[..n].to_vec()
 }
 
-const BOTH: [Products; 2] = [Products::F32, Products::Bf16];
+const HELD: [Held; 4] = [Held::F32, Held::F16, Held::Bf16, Held::Bf16Pairs];
+
+/// The nearest value that is held so; those of bf16 are larger than an f16 can be.
+fn kept(held: Held, value: f32) -> f32 {
+    match held {
+        Held::F32 | Held::Bf16Pairs => value,
+        Held::F16 => half::f16::from_f32(value).to_f32(),
+        Held::Bf16 => half::bf16::from_f32(value * 1_048_576.0).to_f32(),
+    }
+}
 
 /// What a value becomes as a factor.
 fn factor(products: Products, value: f32) -> f64 {
@@ -43,11 +53,14 @@ proptest! {
         (rows, columns, k, taps) in (1usize..40, 1usize..=COLUMNS, 1usize..50, 1usize..4),
         start in 0usize..5,
     ) {
-        for products in BOTH.into_iter().filter(|products| products.available()) {
+        for held in HELD.into_iter().filter(|held| held.products().available()) {
+            let products = held.products();
             let mut a = vec![0u32; rows + taps * products.words(2 * k)];
-            let mut panel = vec![0u32; taps * k * COLUMNS];
             products.convert(&random(if products == Products::F32 { a.len() } else { 2 * a.len() }, 1), &mut a);
-            products.convert(&random(if products == Products::F32 { panel.len() } else { 2 * panel.len() }, 2), &mut panel);
+            let mut panel = vec![0u32; taps * k * held.line()];
+            let weights = random(taps * products.values(k) * COLUMNS, 2);
+            let weights: Vec<_> = weights.into_iter().map(|weight| kept(held, weight)).collect();
+            held.write(weights.as_chunks().0, &mut panel);
             let bias = random(columns, 3);
             let offsets: Vec<_> = (0..taps).map(|tap| tap * k).collect();
             let (before, beside) = (random(rows * (columns + 1), 4), random(rows * (columns + 1), 5));
@@ -58,6 +71,7 @@ proptest! {
                 taps: &offsets,
                 k,
                 panel: panel.as_ptr(),
+                held,
                 out: out.as_mut_ptr(),
                 out_stride: columns + 1,
                 rows,
@@ -72,11 +86,8 @@ proptest! {
             };
             // SAFETY: a row begins a word after the one before, and the buffer has `taps · k` words after the last.
             unsafe {
-                products.compute(&product(&mut got));
-                match products {
-                    Products::F32 => product(&mut want).plain(product::step_f32),
-                    Products::Bf16 => product(&mut want).plain(product::step_bf16),
-                }
+                product(&mut got).compute();
+                product(&mut want).plain();
             }
             let want: Vec<_> = want.into_iter().map(f64::from).collect();
             #[cfg(target_arch = "x86_64")]
@@ -84,9 +95,9 @@ proptest! {
                 let mut got = before.clone();
                 // SAFETY: as above, on a processor that has what it needs.
                 unsafe { super::avx2::product_f32(&product(&mut got)) };
-                prop_assert!(distance(&got, &want) < 1e-6, "AVX2: {}", distance(&got, &want));
+                prop_assert!(distance(&got, &want) < 1e-6, "AVX2, {held:?}: {}", distance(&got, &want));
             }
-            prop_assert!(distance(&got, &want) < 1e-6, "{products:?}: {}", distance(&got, &want));
+            prop_assert!(distance(&got, &want) < 1e-6, "{held:?}: {}", distance(&got, &want));
         }
     }
 
@@ -111,7 +122,9 @@ proptest! {
     ) {
         let (x, w) = (random(batch * height * width * k, 1), random(9 * n * k, 2));
         let (bias, beside) = (random(batch * n, 3), random(batch * height * width * zoom * zoom * n, 4));
-        for products in BOTH {
+        for held in HELD {
+            let products = held.products();
+            let w: Vec<_> = w.iter().map(|w| kept(held, *w)).collect();
             let rounded: Vec<_> = w.iter().map(|w| factor(products, *w) as f32).collect();
             let conv = Convolution {
                 batch,
@@ -129,7 +142,7 @@ proptest! {
             winograd::run(&conv, &Packed::new(products, (n, 9, k), &w), &x, &mut got);
             conv.shifted(&Packed::new(Products::F32, (n, 9, k), &rounded), &x, &mut want);
             let want: Vec<_> = want.into_iter().map(f64::from).collect();
-            prop_assert!(distance(&got, &want) < 1e-5, "{products:?}: {}", distance(&got, &want));
+            prop_assert!(distance(&got, &want) < 1e-5, "{held:?}: {}", distance(&got, &want));
         }
     }
 
@@ -158,6 +171,7 @@ proptest! {
                 taps: &[0],
                 k,
                 panel: panel.as_ptr(),
+                held: Held::F32,
                 out: out.as_mut_ptr(),
                 out_stride: columns + 1,
                 rows,
@@ -214,8 +228,11 @@ proptest! {
         (rows, k, n) in (1usize..70, 1usize..90, 1usize..100),
     ) {
         let (x, w, bias) = (random(rows * k, 1), random(n * k, 2), random(n, 3));
-        for products in BOTH {
+        for held in HELD {
+            let products = held.products();
+            let w: Vec<_> = w.iter().map(|w| kept(held, *w)).collect();
             let packed = Packed::new(products, (n, 1, k), &w);
+            prop_assert_eq!(packed.held == Held::F32, held == Held::F32);
             let mut got = vec![0.0; rows * n];
             Linear { weight: &Matrix::Packed(packed.clone()), bias: Some(&bias), norm: None, beside: None }.run(&x, &mut got);
             let value = |at: usize| {
@@ -235,7 +252,9 @@ proptest! {
     ) {
         let size = 3;
         let (x, w) = (random(height * width * k, 1), random(n * k * 9, 2));
-        for products in BOTH {
+        for held in HELD {
+            let products = held.products();
+            let w: Vec<_> = w.iter().map(|w| kept(held, *w)).collect();
             let packed = Packed::new(products, (n, 9, k), &w);
             let source = (height, width);
             let sizes = Convolution {
@@ -265,11 +284,13 @@ proptest! {
 
 #[test]
 fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
-    let (k, n) = (4000, 40);
+    let (k, n) = (7000, 40);
     let (x, w) = (random(3 * k, 1), random(n * k, 2));
-    for products in BOTH {
+    for held in HELD {
+        let products = held.products();
+        let w: Vec<_> = w.iter().map(|w| kept(held, *w)).collect();
         let packed = Packed::new(products, (n, 1, k), &w);
-        assert!(products == Products::Bf16 || packed.block < k, "f32 rows of this length are cut");
+        assert!(packed.block < packed.length(), "rows of this length are cut");
         let mut got = vec![0.0; 3 * n];
         Linear { weight: &Matrix::Packed(packed.clone()), bias: None, norm: None, beside: None }
             .run(&x, &mut got);

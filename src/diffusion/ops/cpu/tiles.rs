@@ -3,9 +3,12 @@
 
 use rayon::prelude::*;
 
-use super::product::{self, Product};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
+use super::{
+    held::Held,
+    product::{self, Product},
+};
 
 /// What the factors of a product are held in; sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,30 +69,29 @@ impl Products {
         }
         product::exponentials(row, keys, greatest)
     }
+}
 
-    /// Computes a product by the fastest form there is.
+impl Product<'_> {
+    /// Computes it by the fastest form there is.
     ///
     /// # Safety
     /// As [`Product::plain`].
-    pub(super) unsafe fn compute(self, p: &Product) {
+    pub(super) unsafe fn compute(&self) {
         #[cfg(target_arch = "x86_64")]
-        if self.available() {
+        if self.held.products().available() {
             // SAFETY: by this function's contract, on a processor that has what it needs.
             return unsafe {
-                match self {
-                    Self::F32 if avx512::has_f32() => avx512::product_f32(p),
-                    Self::F32 => avx2::product_f32(p),
-                    Self::Bf16 => avx512::product_bf16(p),
+                match self.held {
+                    Held::Bf16Pairs => avx512::product_bf16(self),
+                    _ if !avx512::has_f32() => avx2::product_f32(self),
+                    Held::F32 => avx512::product_f32(self),
+                    Held::F16 => avx512::product_f16(self),
+                    Held::Bf16 => avx512::product_wide_bf16(self),
                 }
             };
         }
         // SAFETY: by this function's contract.
-        unsafe {
-            match self {
-                Self::F32 => p.plain(product::step_f32),
-                Self::Bf16 => p.plain(product::step_bf16),
-            }
-        }
+        unsafe { self.plain() }
     }
 }
 

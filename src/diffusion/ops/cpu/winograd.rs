@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::{
+    held::Held,
     lanes::wide_fn,
     memory::zeros,
     packed::Packed,
@@ -42,7 +43,7 @@ pub(super) fn wins(conv: &Convolution, weight: &Packed) -> bool {
     let shape = conv.size == 3 && conv.stride == 1 && conv.border == (1, 1);
     let tiles = conv.batch * conv.height.div_ceil(SIDE) * conv.width.div_ceil(SIDE);
     // Transforming the weights must be worth it; where bf16 is multiplied twice as fast as f32, so must the products be.
-    let (deep, many) = match weight.products {
+    let (deep, many) = match weight.products() {
         Products::F32 => (48, 4),
         Products::Bf16 => (96, 12),
     };
@@ -53,7 +54,8 @@ pub(super) fn wins(conv: &Convolution, weight: &Packed) -> bool {
 /// multiple of 16.
 pub(super) fn run(conv: &Convolution, weight: &Packed, x: &[f32], out: &mut [f32]) {
     assert!(weight.taps == 9 && weight.k.is_multiple_of(LANES), "channels fill vectors");
-    let whole = weight.block >= weight.length() || weight.products.values(weight.block).is_multiple_of(DEPTH);
+    let whole =
+        weight.block >= weight.length() || weight.products().values(weight.block).is_multiple_of(DEPTH);
     assert!(whole, "pixels lie in blocks of the same channels");
     let grid = Grid::of(conv, weight.k);
     let (tall, wide) = (grid.down * SIDE + 2, grid.across * SIDE + 2);
@@ -190,11 +192,12 @@ impl Desk {
     fn multiply(&mut self, weight: &Packed, panel: usize, pixels: &[f32], (chunk, rows): (usize, usize)) {
         let k = weight.k;
         weight.for_panels(panel..panel + 1, |first, panel, words| {
-            let (first, length) = (weight.products.values(first), weight.block.min(weight.length() - first));
-            let length = weight.products.values(length).min(k - first);
+            let (first, length) =
+                (weight.products().values(first), weight.block.min(weight.length() - first));
+            let length = weight.products().values(length).min(k - first);
             for from in (0..length).step_by(DEPTH) {
                 let depth = DEPTH.min(length - from);
-                transform_weights(weight.products, words, from, depth, &mut self.weights);
+                transform_weights(weight.held, words, from, depth, &mut self.weights);
                 let pixels = &pixels[(first + from) * PLACES * (chunk + APART)..];
                 for place in 0..PLACES {
                     let a = &pixels[place * (chunk + APART) * depth..][..rows * depth];
@@ -207,6 +210,7 @@ impl Desk {
                         panel: self.weights[place * (DEPTH + APART) * COLUMNS..][..depth * COLUMNS]
                             .as_ptr()
                             .cast(),
+                        held: Held::F32,
                         out: sums.as_mut_ptr(),
                         out_stride: COLUMNS,
                         rows,
@@ -214,7 +218,7 @@ impl Desk {
                         start: if first + from == 0 { Start::Zero } else { Start::Out },
                     };
                     // SAFETY: `a` has `rows` rows of `depth` words, `sums` `rows` rows of a panel's columns, the block of weights `depth`.
-                    unsafe { Products::F32.compute(&product) };
+                    unsafe { product.compute() };
                 }
             }
         });
@@ -223,21 +227,11 @@ impl Desk {
 
 wide_fn! {
     /// A block of packed weights `[tap][word][column]`, values `from..from + depth` of each tap, as `[place][value][column]`.
-    fn transform_weights(products: Products, words: &[u32], from: usize, depth: usize, to: &mut [f32]) {
-        let length = words.len() / (9 * COLUMNS);
+    fn transform_weights(held: Held, words: &[u32], from: usize, depth: usize, to: &mut [f32]) {
+        let taps: [&[u32]; 9] = std::array::from_fn(|tap| &words[tap * (words.len() / 9)..]);
         for value in 0..depth {
-            let word = if products == Products::F32 { from + value } else { (from + value) / 2 };
-            // Of a pair of bf16 the first is in the low half.
-            let (shift, mask) = match products {
-                Products::F32 => (0, !0),
-                Products::Bf16 if (from + value).is_multiple_of(2) => (16, !0),
-                Products::Bf16 => (0, 0xffff_0000),
-            };
             for half in (0..COLUMNS).step_by(LANES) {
-                let tap = |tap: usize| {
-                    let words = words[(tap * length + word) * COLUMNS + half..].first_chunk::<LANES>();
-                    lanes(words.unwrap_or(&[0; LANES]), |word| f32::from_bits((word << shift) & mask))
-                };
+                let tap = |tap: usize| -> Lanes { held.lanes(taps[tap], from + value, half) };
                 let [mut left, mut middle, mut right] = [[[0f32; LANES]; REACH]; 3];
                 weights_1d([tap(0), tap(3), tap(6)], &mut left);
                 weights_1d([tap(1), tap(4), tap(7)], &mut middle);
