@@ -113,23 +113,55 @@ pub fn crop(data: &[f32], from: Shape, top: usize, left: usize, height: usize, w
 /// Values that a vector of any processor takes.
 const LANES: usize = 4;
 
-/// Each row of the result is made of whole rows first, and then of its pixels: a row stays in the first cache between the two.
 fn resample(data: &[f32], from: Shape, rows: &[Taps], columns: &[Taps]) -> Vec<f32> {
+    match from.channels {
+        1 => resample_of::<1>(data, from, rows, columns),
+        3 => resample_of::<3>(data, from, rows, columns),
+        4 => resample_of::<4>(data, from, rows, columns),
+        channels => line_by_line(data, from, rows, columns.len(), |row, out| {
+            pick_any(row, columns, channels, out);
+        }),
+    }
+}
+
+fn resample_of<const CHANNELS: usize>(
+    data: &[f32],
+    from: Shape,
+    rows: &[Taps],
+    columns: &[Taps],
+) -> Vec<f32> {
+    let width = columns.len();
+    if let Some(columns) = fixed::<2>(columns) {
+        line_by_line(data, from, rows, width, |row, out| pick::<CHANNELS, 2>(row, &columns, out))
+    } else if let Some(columns) = fixed::<4>(columns) {
+        line_by_line(data, from, rows, width, |row, out| pick::<CHANNELS, 4>(row, &columns, out))
+    } else {
+        line_by_line(data, from, rows, width, |row, out| pick_any(row, columns, CHANNELS, out))
+    }
+}
+
+/// The taps, if each place has so many.
+fn fixed<const N: usize>(taps: &[Taps]) -> Option<Vec<[(usize, f32); N]>> {
+    taps.iter().map(|taps| taps.as_slice().try_into().ok()).collect()
+}
+
+/// Each row of the result is made of whole rows first, and then by `pick` of its pixels: it stays in the first cache between the two.
+fn line_by_line(
+    data: &[f32],
+    from: Shape,
+    rows: &[Taps],
+    width: usize,
+    pick: impl Fn(&[f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
     let line = from.width * from.channels;
-    let mut out = vec![0.0; from.frames * rows.len() * columns.len() * from.channels];
-    let lines = out.par_chunks_exact_mut(columns.len() * from.channels).enumerate().with_min_len(8);
+    let mut out = vec![0.0; from.frames * rows.len() * width * from.channels];
+    let lines = out.par_chunks_exact_mut(width * from.channels).enumerate().with_min_len(8);
     lines.for_each_init(
         || vec![0.0; line + LANES],
         |mixed, (i, out)| {
             let frame = &data[i / rows.len() * from.height * line..][..from.height * line];
             mix(&rows[i % rows.len()], frame, &mut mixed[..line]);
-            match from.channels {
-                1 => pick::<1>(mixed, columns, out),
-                2 => pick::<2>(mixed, columns, out),
-                3 => pick::<3>(mixed, columns, out),
-                4 => pick::<4>(mixed, columns, out),
-                channels => pick_any(mixed, columns, channels, out),
-            }
+            pick(mixed, out);
         },
     );
     out
@@ -166,12 +198,12 @@ fn mix(taps: &[(usize, f32)], frame: &[f32], to: &mut [f32]) {
     }
 }
 
-/// [`pick_any`] of so few channels that one vector takes a pixel; behind the row's end is room for one.
-fn pick<const CHANNELS: usize>(row: &[f32], columns: &[Taps], out: &mut [f32]) {
+/// [`pick_any`] of so few channels that one vector takes a pixel, and as many taps for each; behind the row's end is room for a vector.
+fn pick<const CHANNELS: usize, const N: usize>(row: &[f32], columns: &[[(usize, f32); N]], out: &mut [f32]) {
     for (pixel, taps) in out.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(columns) {
         let mut sums = [0.0; LANES];
         for (x, weight) in taps {
-            let values = &row[x * CHANNELS..][..LANES];
+            let values = row[x * CHANNELS..].first_chunk::<LANES>().unwrap_or(&[0.0; LANES]);
             sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * weight);
         }
         pixel.copy_from_slice(&sums[..CHANNELS]);
