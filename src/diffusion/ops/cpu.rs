@@ -9,6 +9,8 @@ mod avx512_int8;
 mod heads;
 mod lanes;
 mod memory;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
 mod packed;
 mod pixels;

@@ -3,6 +3,8 @@
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::product::{self, Product};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -24,7 +26,9 @@ impl Products {
             Self::Bf16 => avx512::has_bf16(),
         };
         #[cfg(not(target_arch = "x86_64"))]
-        false
+        {
+            cfg!(target_arch = "aarch64") && self == Self::F32
+        }
     }
 
     /// Words of `values` neighbouring values.
@@ -82,6 +86,11 @@ impl Products {
                     Self::Bf16 => avx512::product_bf16(p),
                 }
             };
+        }
+        #[cfg(target_arch = "aarch64")]
+        if self == Self::F32 {
+            // SAFETY: by this function's contract; there is no such processor without NEON.
+            return unsafe { neon::product_f32(p) };
         }
         // SAFETY: by this function's contract.
         unsafe {
