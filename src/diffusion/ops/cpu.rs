@@ -10,6 +10,8 @@ mod heads;
 mod held;
 mod lanes;
 mod memory;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
 mod packed;
 mod pixels;

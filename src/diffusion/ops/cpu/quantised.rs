@@ -170,14 +170,7 @@ impl Quantised {
             };
             // SAFETY: rows have `length` words and `groups` scales, the panel as many words of each column after two lines; the rest
             // is this function's contract.
-            unsafe {
-                #[cfg(target_arch = "x86_64")]
-                if avx512_int8::has() {
-                    avx512_int8::product(&work);
-                    continue;
-                }
-                work.plain();
-            }
+            unsafe { work.compute() };
         }
     }
 }
@@ -238,6 +231,20 @@ wide_fn! {
 }
 
 impl Int8<'_> {
+    /// Computes it by the fastest form there is.
+    ///
+    /// # Safety
+    /// As [`Int8::plain`].
+    pub(super) unsafe fn compute(&self) {
+        #[cfg(target_arch = "x86_64")]
+        if avx512_int8::has() {
+            // SAFETY: by this function's contract, on a processor that has what it needs.
+            return unsafe { avx512_int8::product(self) };
+        }
+        // SAFETY: by this function's contract.
+        unsafe { self.plain() }
+    }
+
     /// In plain loops.
     ///
     /// # Safety

@@ -3,12 +3,11 @@
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
+use super::product::{self, Product};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
-use super::{
-    held::Held,
-    product::{self, Product},
-};
+use super::{avx2, avx512, held::Held};
 
 /// What the factors of a product are held in; sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +26,9 @@ impl Products {
             Self::Bf16 => avx512::has_bf16(),
         };
         #[cfg(not(target_arch = "x86_64"))]
-        false
+        {
+            cfg!(target_arch = "aarch64") && self == Self::F32
+        }
     }
 
     /// Words of `values` neighbouring values.
@@ -89,6 +90,11 @@ impl Product<'_> {
                     Held::Bf16 => avx512::product_wide_bf16(self),
                 }
             };
+        }
+        #[cfg(target_arch = "aarch64")]
+        if self.held.products() == Products::F32 {
+            // SAFETY: by this function's contract; there is no such processor without NEON.
+            return unsafe { neon::product_f32(self) };
         }
         // SAFETY: by this function's contract.
         unsafe { self.plain() }
