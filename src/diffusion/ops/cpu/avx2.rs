@@ -134,3 +134,56 @@ fn mask(columns: usize) -> __m256i {
     let columns = _mm256_set1_epi32(columns.min(8) as i32);
     _mm256_cmpgt_epi32(columns, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
+
+/// As [`product::exponentials`](super::product::exponentials).
+///
+/// # Safety
+/// The processor has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn exponentials(row: &mut [f32], keys: usize, greatest: f32) -> (f32, f32) {
+    row[keys..].fill(f32::NEG_INFINITY);
+    assert_eq!(row.len() % 16, 0, "rows of scores are whole vectors");
+    // SAFETY: chunks are 16 values long, lanes 8.
+    unsafe {
+        let mut most = [_mm256_set1_ps(greatest); 2];
+        for lanes in row.chunks_exact(16) {
+            most[0] = _mm256_max_ps(most[0], _mm256_loadu_ps(lanes.as_ptr()));
+            most[1] = _mm256_max_ps(most[1], _mm256_loadu_ps(lanes.as_ptr().add(8)));
+        }
+        let mut lanes = [0f32; 8];
+        _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_max_ps(most[0], most[1]));
+        let greatest = lanes.iter().fold(greatest, |most, lane| most.max(*lane));
+        let most = _mm256_set1_ps(greatest);
+        let mut sums = [_mm256_setzero_ps(); 2];
+        for lanes in row.chunks_exact_mut(16) {
+            for (sum, lanes) in sums.iter_mut().zip(lanes.chunks_exact_mut(8)) {
+                let e = exp(_mm256_sub_ps(_mm256_loadu_ps(lanes.as_ptr()), most));
+                *sum = _mm256_add_ps(*sum, e);
+                _mm256_storeu_ps(lanes.as_mut_ptr(), e);
+            }
+        }
+        _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(sums[0], sums[1]));
+        (greatest, lanes.iter().sum())
+    }
+}
+
+/// `e^x` for x ≤ 0, to 2 ulp; 0 below -87.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn exp(x: __m256) -> __m256 {
+    let in_range = _mm256_cmp_ps::<_CMP_GT_OQ>(x, _mm256_set1_ps(-87.0));
+    let scaled = _mm256_mul_ps(x, _mm256_set1_ps(std::f32::consts::LOG2_E));
+    let whole = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(scaled);
+    // ln 2 in two parts, so that what is left of x keeps its digits.
+    let rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(0.693_359_4), x);
+    let rest = _mm256_fnmadd_ps(whole, _mm256_set1_ps(-2.121_944_4e-4), rest);
+    // e^rest for |rest| ≤ ln 2 / 2 (Cephes' polynomial).
+    let mut p = _mm256_set1_ps(1.987_569_1e-4);
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5, 1.0, 1.0] {
+        p = _mm256_fmadd_ps(p, rest, _mm256_set1_ps(c));
+    }
+    // 2^whole by its bits; whole is -126 at least where x is in range.
+    let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
+    let power = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent));
+    _mm256_and_ps(_mm256_mul_ps(p, power), in_range)
+}

@@ -4,10 +4,7 @@
     reason = "rows and results are given by address: several threads write parts of one result"
 )]
 
-use super::{
-    held::Held,
-    lanes::{exp, wide},
-};
+use super::{held::Held, lanes::exp};
 
 /// Columns of a packed panel.
 pub(super) const COLUMNS: usize = 32;
@@ -123,19 +120,17 @@ pub(super) fn exponentials(row: &mut [f32], keys: usize, greatest: f32) -> (f32,
     beyond.fill(0.0);
     // Sixteen of each, which vectors of any width can take.
     let (mut most, mut sums) = ([greatest; 16], [0f32; 16]);
-    wide(|| {
-        for scores in row.chunks(16) {
-            most.iter_mut()
-                .zip(scores)
-                .for_each(|(most, score)| *most = if *score > *most { *score } else { *most });
+    for scores in row.chunks(16) {
+        most.iter_mut()
+            .zip(scores)
+            .for_each(|(most, score)| *most = if *score > *most { *score } else { *most });
+    }
+    let greatest = most.iter().fold(greatest, |most, score| most.max(*score));
+    for scores in row.chunks_mut(16) {
+        for (sum, score) in sums.iter_mut().zip(scores) {
+            *score = exp(*score - greatest);
+            *sum += *score;
         }
-        let greatest = most.iter().fold(greatest, |most, score| most.max(*score));
-        for scores in row.chunks_mut(16) {
-            for (sum, score) in sums.iter_mut().zip(scores) {
-                *score = exp(*score - greatest);
-                *sum += *score;
-            }
-        }
-        (greatest, sums.iter().sum())
-    })
+    }
+    (greatest, sums.iter().sum())
 }

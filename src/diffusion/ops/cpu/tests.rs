@@ -102,11 +102,22 @@ proptest! {
     }
 
     #[test]
+    #[expect(unsafe_code, reason = "asks for instructions that were just found to be there")]
     fn softmax_by_vectors_is_that_of_the_plain_loops(keys in 1usize..64, seed in 0u64..99, greatest in -5f32..5.0) {
         let mut got = random(64, seed);
         let mut want = got.clone();
         let (most, sum) = Products::exponentials(&mut got, keys, greatest);
         let (plain_most, plain_sum) = product::exponentials(&mut want, keys, greatest);
+        #[cfg(target_arch = "x86_64")]
+        if super::avx2::has_f32() {
+            let mut row = random(64, seed);
+            // SAFETY: the processor has what it needs.
+            let (most, sum) = unsafe { super::avx2::exponentials(&mut row, keys, greatest) };
+            prop_assert!(most == plain_most && (sum - plain_sum).abs() <= 1e-6 * plain_sum, "AVX2: {} {}", most, sum);
+            for (got, want) in row.iter().zip(&want) {
+                prop_assert!((got - want).abs() <= 4e-7 * want.max(1e-30), "AVX2: {got} {want}");
+            }
+        }
         prop_assert_eq!(most, plain_most);
         prop_assert!((sum - plain_sum).abs() <= 1e-6 * plain_sum);
         for (got, want) in got.iter().zip(&want) {

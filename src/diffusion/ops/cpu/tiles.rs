@@ -68,6 +68,11 @@ impl Products {
             // SAFETY: the processor has what it needs.
             return unsafe { avx512::exponentials(row, keys, greatest) };
         }
+        #[cfg(target_arch = "x86_64")]
+        if avx2::has_f32() {
+            // SAFETY: the processor has what it needs.
+            return unsafe { avx2::exponentials(row, keys, greatest) };
+        }
         product::exponentials(row, keys, greatest)
     }
 }
