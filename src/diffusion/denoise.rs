@@ -21,6 +21,7 @@ use crate::conditioning::{Cond, Control, EMBEDDED, Rect};
 use crate::guidance::{CfgRule, Guider, Role, guided, perp_neg, rescaled};
 use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
+use crate::ops;
 use crate::samplers::Guess;
 use crate::sampling::Moment;
 use crate::unet::Residuals;
@@ -231,7 +232,9 @@ impl<'a> Guided<'a> {
             }
         };
         let with_looks = self.away_from_blurred(guided, &uncond, x, at)?;
-        Ok(Guess { guided: self.away_from_perturbed(with_looks, &cond, x, at)?, uncond })
+        let guided = self.away_from_perturbed(with_looks, &cond, x, at)?;
+        ops::take_refused().into_iter().for_each(self.note);
+        Ok(Guess { guided, uncond })
     }
 
     fn away_from_perturbed(
