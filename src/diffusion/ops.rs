@@ -95,6 +95,22 @@ fn device_linear(
     candle_core::bail!("{:?} has no device to run on", (x, weight, bias, beside))
 }
 
+/// A tensor of the bytes that a file has of it, on a device that fetches them by itself; `None` where it has to be made on the
+/// host and sent from there.
+pub(crate) fn send(
+    bytes: &[u8],
+    dtype: DType,
+    dims: &[usize],
+    device: &Device,
+) -> candle_core::Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::staging::send(bytes, dtype, dims, device);
+    }
+    let _ = (bytes, dtype, dims, device);
+    Ok(None)
+}
+
 /// What a device's libraries did not take on this thread since this was last asked, once of each: what is done instead gives
 /// the same and is slower.
 pub(crate) fn take_refused() -> Vec<String> {

@@ -9,6 +9,7 @@ pub(super) mod cublaslt;
 pub(super) mod cudnn;
 pub(super) mod graph;
 pub(super) mod refused;
+pub(super) mod staging;
 
 use candle_core::backend::BackendDevice as _;
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, LaunchConfig, PushKernelArg, sys};
