@@ -3,6 +3,8 @@
 mod net;
 mod perturbed;
 mod prompts;
+#[cfg(feature = "cuda")]
+mod recorded;
 mod replay;
 mod self_attention;
 
@@ -354,9 +356,11 @@ impl<'a> Guided<'a> {
         let step = Step { index: at.index, total: at.total, sigma, rows };
 
         let mut residuals: Option<Residuals> = None;
-        for net in self.prompts[group[0]].controls.iter().map(|&k| &self.nets[k]) {
+        for &net in &self.prompts[group[0]].controls {
+            let net = &mut self.nets[net];
             if net.window.has(sigma) {
-                let own = net.residuals(&input, timestep, &context, y.as_ref(), copies)?;
+                let given = net::Given { input: &input, timestep, context: &context, y: y.as_ref() };
+                let own = net.residuals(given, copies, self.note)?;
                 residuals = Some(match residuals {
                     None => own,
                     Some(others) => others.add(&own)?,
