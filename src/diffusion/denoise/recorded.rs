@@ -1,7 +1,7 @@
 //! Calls of a model as CUDA graphs. Calls are alike when their tensors have the same shapes and all else they are given is the
 //! same; each kind is done once as it is, recorded when it comes again, and repeated from then on.
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::ops::{Graph, remembering};
 use crate::{Error, Result};
@@ -124,18 +124,18 @@ impl<T: Tensors> Repeat<T> {
         })?;
         graph.repeat()?;
         let most = |t: &Tensor| {
-            Ok::<f32, Error>(
-                t.abs()?.flatten_all()?.max(D::Minus1)?.to_dtype(candle_core::DType::F32)?.to_scalar()?,
-            )
+            Ok::<f32, Error>(t.abs()?.flatten_all()?.max(D::Minus1)?.to_dtype(DType::F32)?.to_scalar()?)
         };
+        let mut alike = true;
         for (output, expected) in outputs.iter().zip(expected) {
-            let (difference, largest) = (most(&(output - expected)?)?, most(expected)?);
             // Not a number is not alike either.
-            if !(difference <= ALIKE * largest) {
-                return Err(Error::Mismatch("a recorded call gives something else than the call".into()));
-            }
+            alike &= most(&(output - expected)?)? <= ALIKE * most(expected)?;
         }
-        Ok(Self { graph, tensors, outputs })
+        if alike {
+            Ok(Self { graph, tensors, outputs })
+        } else {
+            Err(Error::Mismatch("a recorded call gives something else than the call".into()))
+        }
     }
 
     fn again(&self, given: &T) -> Result<Vec<Tensor>> {

@@ -107,6 +107,8 @@ int cuEventRecord(void *event, void *) {
     return static_cast<Event *>(event)->after = queued, 0;
 }
 int cuEventSynchronize(void *event) {
+    // A card on which waiting for an event does nothing: whoever relies on it gets something else.
+    if (getenv("PLAYED_NO_EVENTS")) return 0;
     return recording ? refuse("waiting while recording") : settle(static_cast<Event *>(event)->after);
 }
 
