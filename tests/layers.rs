@@ -76,7 +76,7 @@ const READ_BACK: [(&str, &str); 2] = [
 /// These do so before the first step or once a recording, never in between.
 const PREPARES: [(&str, &str); 2] = [
     ("ip_adapter/attn.rs", "keeps a mask on the host when an adapter is applied"),
-    ("denoise/replay/recorded.rs", "compares a recorded call with the call itself, once"),
+    ("denoise/recorded.rs", "compares a recorded call with the call itself, once"),
 ];
 
 /// On the CPU, reading back costs nothing and cannot be counted, so this looks at the text: the calls by which candle's

@@ -85,6 +85,19 @@ impl ControlNet {
         hint_embedding: &Tensor,
         kind: Option<usize>,
     ) -> Result<Residuals> {
+        let time = self.embed((x, context, hint_embedding), timestep, y, kind)?;
+        self.forward_at(x, &time, context, hint_embedding)
+    }
+
+    /// What the time, of SDXL `y`, and of a union the kind come to for every block. The other inputs are looked at, whether
+    /// they fit.
+    pub(crate) fn embed(
+        &self,
+        (x, context, hint_embedding): (&Tensor, &Tensor, &Tensor),
+        timestep: f64,
+        y: Option<&Tensor>,
+        kind: Option<usize>,
+    ) -> Result<Tensor> {
         let step = Step::single(0.0, x.dim(0)?);
         check_inputs(x, context, self.in_channels, self.context_dim, &step)?;
         let (_, _, height, width) = x.dims4()?;
@@ -94,13 +107,24 @@ impl ControlNet {
                 "the hint is for a latent of {h}x{w}, the latent has {height}x{width}; resize it to eight times the latent"
             )));
         }
-        let context = context.to_dtype(self.dtype)?;
         let told = self.union.as_ref().map(|union| union.embedding(kind, self.dtype, x.device()));
         let told = told.transpose()?;
-        let time = self.encoder.embed(timestep, y, told.as_ref(), self.dtype, x.device())?;
-        let patches = Patches::default();
-        let pass =
-            Pass { time: &time, context: &context, patches: &patches, step: &step, latent: (height, width) };
+        self.encoder.embed(timestep, y, told.as_ref(), self.dtype, x.device())
+    }
+
+    /// [`ControlNet::forward`] at an embedded time, of inputs that fit: on a device it reads and sends nothing but small
+    /// numbers that are the same for the same shapes.
+    pub(crate) fn forward_at(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        context: &Tensor,
+        hint_embedding: &Tensor,
+    ) -> Result<Residuals> {
+        let (batch, _, height, width) = x.dims4()?;
+        let (step, patches) = (Step::single(0.0, batch), Patches::default());
+        let context = context.to_dtype(self.dtype)?;
+        let pass = Pass { time, context: &context, patches: &patches, step: &step, latent: (height, width) };
         ops::on_pool(x.device(), || {
             let x = ops::to_nhwc(&x.to_dtype(self.dtype)?)?;
             let (skips, mid) = self.encoder.forward(&x, Some(hint_embedding), &[], &pass)?;

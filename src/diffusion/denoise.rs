@@ -3,6 +3,8 @@
 mod net;
 mod perturbed;
 mod prompts;
+#[cfg(feature = "cuda")]
+mod recorded;
 mod replay;
 mod self_attention;
 
@@ -21,6 +23,7 @@ use crate::conditioning::{Cond, Control, EMBEDDED, Rect};
 use crate::guidance::{CfgRule, Guider, Role, guided, perp_neg, rescaled};
 use crate::inpaint::NoiseMask;
 use crate::model::{Model, Prediction};
+use crate::ops;
 use crate::samplers::Guess;
 use crate::sampling::Moment;
 use crate::unet::Residuals;
@@ -231,7 +234,9 @@ impl<'a> Guided<'a> {
             }
         };
         let with_looks = self.away_from_blurred(guided, &uncond, x, at)?;
-        Ok(Guess { guided: self.away_from_perturbed(with_looks, &cond, x, at)?, uncond })
+        let guided = self.away_from_perturbed(with_looks, &cond, x, at)?;
+        ops::take_refused().into_iter().for_each(self.note);
+        Ok(Guess { guided, uncond })
     }
 
     fn away_from_perturbed(
@@ -351,9 +356,11 @@ impl<'a> Guided<'a> {
         let step = Step { index: at.index, total: at.total, sigma, rows };
 
         let mut residuals: Option<Residuals> = None;
-        for net in self.prompts[group[0]].controls.iter().map(|&k| &self.nets[k]) {
+        for &net in &self.prompts[group[0]].controls {
+            let net = &mut self.nets[net];
             if net.window.has(sigma) {
-                let own = net.residuals(&input, timestep, &context, y.as_ref(), copies)?;
+                let given = net::Given { input: &input, timestep, context: &context, y: y.as_ref() };
+                let own = net.residuals(given, copies, self.note)?;
                 residuals = Some(match residuals {
                     None => own,
                     Some(others) => others.add(&own)?,

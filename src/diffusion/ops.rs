@@ -80,6 +80,47 @@ fn device(
     candle_core::bail!("{program:?} has no device to run on")
 }
 
+/// A linear with its bias, and with what is added to it, where a device's library does all of it at once: `[rows, out]`.
+fn device_linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    beside: Option<&Tensor>,
+) -> candle_core::Result<Option<Tensor>> {
+    if !on_device(&[x, weight, bias.unwrap_or(x), beside.unwrap_or(x)]) {
+        return Ok(None);
+    }
+    #[cfg(feature = "cuda")]
+    return cuda::cublaslt::linear(x, weight, bias, beside);
+    #[cfg(not(feature = "cuda"))]
+    candle_core::bail!("{:?} has no device to run on", (x, weight, bias, beside))
+}
+
+/// A tensor of the bytes that a file has of it, on a device that fetches them by itself; `None` where it has to be made on the
+/// host and sent from there.
+pub(crate) fn send(
+    bytes: &[u8],
+    dtype: DType,
+    dims: &[usize],
+    device: &Device,
+) -> candle_core::Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::staging::send(bytes, dtype, dims, device);
+    }
+    let _ = (bytes, dtype, dims, device);
+    Ok(None)
+}
+
+/// What a device's libraries did not take on this thread since this was last asked, once of each: what is done instead gives
+/// the same and is slower.
+pub(crate) fn take_refused() -> Vec<String> {
+    #[cfg(feature = "cuda")]
+    return cuda::refused::take();
+    #[cfg(not(feature = "cuda"))]
+    Vec::new()
+}
+
 /// The number type of activations in a model whose weights `vb` gives.
 pub fn activations(vb: &VarBuilder) -> DType {
     if vb.device().is_cpu() && vb.dtype() == DType::BF16 { DType::F32 } else { vb.dtype() }

@@ -1,6 +1,6 @@
 //! The UNet of Stable Diffusion 1.x, 2.x and XL (diffusers' `UNet2DConditionModel`).
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::attention::{Patches, Step};
@@ -127,14 +127,22 @@ impl UNet {
         patches: &Patches,
         step: &Step,
     ) -> Result<Tensor> {
-        check_inputs(x, context, self.in_channels, self.context_dim, step)?;
-        let time = self.embed(timestep, y, x.device())?;
+        let time = self.embed(x, context, step, timestep, y)?;
         self.forward_at(x, &time, context, residuals, patches, step)
     }
 
-    /// What the time, and of SDXL `y`, comes to for every block: `[B or 1, 4 · model channels]`.
-    pub(crate) fn embed(&self, timestep: f64, y: Option<&Tensor>, device: &Device) -> Result<Tensor> {
-        self.encoder.embed(timestep, y, None, self.dtype, device)
+    /// What the time, and of SDXL `y`, comes to for every block: `[B or 1, 4 · model channels]`. The other inputs are
+    /// looked at, whether they fit.
+    pub(crate) fn embed(
+        &self,
+        x: &Tensor,
+        context: &Tensor,
+        step: &Step,
+        timestep: f64,
+        y: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        check_inputs(x, context, self.in_channels, self.context_dim, step)?;
+        self.encoder.embed(timestep, y, None, self.dtype, x.device())
     }
 
     /// [`UNet::forward`] at an embedded time, of inputs that fit: on a device it reads and sends nothing but small

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::ops;
 use crate::size::Size;
 use crate::vae::{Autoencoder, Half, VaeSource};
 use crate::vae_tiles::{Cut, Scale, Tiling, tiled};
@@ -58,6 +59,7 @@ impl<'a> VaeCoder<'a> {
     ) -> Result<Tensor, E> {
         loop {
             let pixels = self.decode_once(latent, &mut between)?;
+            self.note_refused();
             if finite(&pixels)? {
                 return Ok(pixels);
             }
@@ -119,6 +121,7 @@ impl<'a> VaeCoder<'a> {
     ) -> Result<Tensor, E> {
         loop {
             let means = self.encode_once(pixels, &mut between)?;
+            self.note_refused();
             if finite(&means)? || !finite(pixels)? || !self.widen("encoder", "encoded")? {
                 return Ok(means);
             }
@@ -160,6 +163,10 @@ impl<'a> VaeCoder<'a> {
     fn tile(&mut self, tiling: Tiling, why: &str) {
         self.tiling = Some(tiling);
         self.note(&format!("{why}; done in tiles of {} pixels", tiling.tile));
+    }
+
+    fn note_refused(&mut self) {
+        ops::take_refused().iter().for_each(|note| self.note(note));
     }
 
     fn note(&mut self, note: &str) {

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::header::{Dtype, Header, TensorInfo};
 use crate::keys::Place;
-use crate::{Error, Result};
+use crate::{Error, Result, ops};
 
 /// The tensors of one file (or of the several of an index) under the names a model asks for: `place` says where the file has such a one.
 /// The file is mapped once; a tensor is read, checked and converted to `dtype` when it is asked for.
@@ -129,9 +129,11 @@ impl MappedFile {
         let source = candle_dtype(info.dtype).ok_or_else(|| {
             fail(format!("tensor `{key}` is {}, which cannot be used as a weight", info.dtype))
         })?;
-        let tensor = match (info.dtype, dtype) {
-            (Dtype::F16, DType::F32) => Tensor::from_vec(widened::<f16>(bytes), dims, &Device::Cpu)?,
-            (Dtype::BF16, DType::F32) => Tensor::from_vec(widened::<bf16>(bytes), dims, &Device::Cpu)?,
+        // A device converts what it was sent: the host need not hold a copy of another number type.
+        let tensor = match (ops::send(bytes, source, dims, device)?, info.dtype, dtype) {
+            (Some(sent), ..) => sent.to_dtype(dtype)?,
+            (None, Dtype::F16, DType::F32) => Tensor::from_vec(widened::<f16>(bytes), dims, &Device::Cpu)?,
+            (None, Dtype::BF16, DType::F32) => Tensor::from_vec(widened::<bf16>(bytes), dims, &Device::Cpu)?,
             _ => Tensor::from_raw_buffer(bytes, source, dims, &Device::Cpu)?.to_dtype(dtype)?,
         };
         self.forget(info);

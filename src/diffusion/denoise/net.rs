@@ -1,9 +1,14 @@
 //! ControlNets and T2I-Adapters under way, and when something is active.
 
+#[cfg(feature = "cuda")]
+mod call;
+
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::recorded::Recorded;
 use crate::conditioning::Control;
 use crate::control::ControlSource;
 use crate::controlnet::ControlNet;
@@ -22,9 +27,27 @@ pub(super) struct Net {
 enum Look {
     /// At every step, beside the latent: with the features of the hint, NHWC, one for each picture, and what a union ControlNet
     /// is told of it.
-    Always { net: Arc<ControlNet>, hint: Tensor, kind: Option<usize> },
+    Always(Box<Always>),
     /// Once: what is then added at every step, one for each picture.
     Once(Residuals),
+}
+
+/// A ControlNet with its hint, and what is remembered of its calls.
+struct Always {
+    net: Arc<ControlNet>,
+    hint: Tensor,
+    kind: Option<usize>,
+    #[cfg(feature = "cuda")]
+    recorded: Option<Recorded<call::Call, ()>>,
+}
+
+/// What a ControlNet is given.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub input: &'a Tensor,
+    pub timestep: f64,
+    pub context: &'a Tensor,
+    pub y: Option<&'a Tensor>,
 }
 
 impl Net {
@@ -34,7 +57,13 @@ impl Net {
                 let net = source.load(rt)?;
                 let pixels = control.hint.at(8 * latent.0, 8 * latent.1, &rt.device)?;
                 let kind = source.control_type();
-                Look::Always { hint: net.embed_hint(&pixels, kind)?, net, kind }
+                Look::Always(Box::new(Always {
+                    hint: net.embed_hint(&pixels, kind)?,
+                    net,
+                    kind,
+                    #[cfg(feature = "cuda")]
+                    recorded: (rt.graphs && rt.device.is_cuda()).then(|| Recorded::new("ControlNet")),
+                }))
             }
             ControlSource::T2iAdapter(source) => {
                 let adapter = source.load(rt)?;
@@ -46,26 +75,35 @@ impl Net {
         Ok(Self { look, strength: control.strength, window })
     }
 
-    /// For `copies` batches one after the other; the hint's pictures go through each in turn.
-    pub fn residuals(
-        &self,
-        input: &Tensor,
-        timestep: f64,
-        context: &Tensor,
-        y: Option<&Tensor>,
-        copies: usize,
-    ) -> Result<Residuals> {
+    /// For `copies` batches one after the other; the hint's pictures go through each in turn. `note` is told if calls should
+    /// be recorded and cannot be.
+    pub fn residuals(&mut self, given: Given, copies: usize, note: &dyn Fn(String)) -> Result<Residuals> {
+        let input = given.input;
         let rows = |one: &Tensor| {
             let one = cycle(one, input.dim(0)? / copies, input.device())?;
             Ok(Tensor::cat(&vec![one; copies], 0)?)
         };
-        let residuals = match &self.look {
-            Look::Always { net, hint, kind } => {
-                net.forward(input, timestep, context, y, &rows(hint)?, *kind)?
+        let residuals = match &mut self.look {
+            Look::Always(always) => {
+                let hint = rows(&always.hint)?;
+                always.forward(given, &hint, note)?
             }
             Look::Once(seen) => seen.map(rows)?,
         };
         if self.strength == 1.0 { Ok(residuals) } else { residuals.scale(self.strength) }
+    }
+}
+
+impl Always {
+    fn forward(&mut self, given: Given, hint: &Tensor, note: &dyn Fn(String)) -> Result<Residuals> {
+        #[cfg(feature = "cuda")]
+        if let Some(recorded) = &mut self.recorded {
+            return call::forward(recorded, &self.net, given, (hint, self.kind), note);
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = note;
+        let Given { input, timestep, context, y } = given;
+        self.net.forward(input, timestep, context, y, hint, self.kind)
     }
 }
 

@@ -1,12 +1,14 @@
 //! The model's calls, step after step: on a device that wants it, what one call puts on the stream is recorded and repeated.
 
 #[cfg(feature = "cuda")]
-mod recorded;
+mod call;
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
+#[cfg(feature = "cuda")]
+use super::recorded::Recorded;
 use crate::attention::{Patches, Step};
 use crate::unet::{Residuals, UNet};
 use crate::{Result, Runtime};
@@ -27,7 +29,7 @@ pub(super) struct Given<'a> {
 pub(super) struct Replay {
     unet: Arc<UNet>,
     #[cfg(feature = "cuda")]
-    recorded: Option<recorded::Recorded>,
+    recorded: Option<Recorded<call::Call, call::With>>,
 }
 
 impl Replay {
@@ -37,7 +39,7 @@ impl Replay {
         Self {
             unet,
             #[cfg(feature = "cuda")]
-            recorded: (rt.graphs && rt.device.is_cuda()).then(recorded::Recorded::default),
+            recorded: (rt.graphs && rt.device.is_cuda()).then(|| Recorded::new("model")),
         }
     }
 
@@ -45,7 +47,7 @@ impl Replay {
     pub fn forward(&mut self, given: Given, note: &dyn Fn(String)) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Some(recorded) = &mut self.recorded {
-            return recorded.forward(&self.unet, given, note);
+            return call::forward(recorded, &self.unet, given, note);
         }
         #[cfg(not(feature = "cuda"))]
         let _ = note;

@@ -4,9 +4,12 @@
 //! first kernel is asked for. One device has one stream, on which everything happens in the order it was asked for, so
 //! that nothing here waits for anything.
 
+pub(super) mod cublaslt;
 #[cfg(feature = "cudnn")]
 pub(super) mod cudnn;
 pub(super) mod graph;
+pub(super) mod refused;
+pub(super) mod staging;
 
 use candle_core::backend::BackendDevice as _;
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, LaunchConfig, PushKernelArg, sys};

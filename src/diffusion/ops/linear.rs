@@ -150,8 +150,11 @@ impl Linear {
                     && x.dims().last() == Some(&inputs)
                     && beside.elem_count() == rows * outputs =>
             {
-                let product = product(x, weight)?.reshape(beside.shape())?;
                 let bias = self.bias.as_ref();
+                if let Some(y) = super::device_linear(x, weight, bias, Some(beside))? {
+                    return y.reshape(beside.shape());
+                }
+                let product = product(x, weight)?.reshape(beside.shape())?;
                 let sum = super::device(&[&product, beside], || {
                     kernels::finish(&product, bias, None, Some(beside))
                 })?;
@@ -213,6 +216,12 @@ impl Linear {
     }
 
     fn plain(&self, x: &Tensor, weight: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
+        // Without a bias there is nothing to spare.
+        if let Some(bias) = &self.bias
+            && let Some(y) = super::device_linear(x, weight, Some(bias), None)?
+        {
+            return y.reshape(shape);
+        }
         let y = product(x, weight)?;
         let y = match &self.bias {
             Some(bias) if super::fast(&[&y, bias]) => {

@@ -14,6 +14,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{CudnnError, result, sys};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, DType, Result, Storage, Tensor};
 
+use super::refused::refused;
 use super::{address, address_of, uninit};
 use crate::ops::kernels::Taps;
 
@@ -84,11 +85,23 @@ pub(in crate::ops) fn convolve(
         y: to,
         workspace: address(&workspace, 0, &stream)?,
     };
-    if plan.run(&handle, &arrays).is_err() {
+    if let Err(error) = plan.run(&handle, &arrays) {
+        refuse(sizes, error);
         KEPT.with_borrow_mut(|kept| kept.plans.insert(sizes, None));
         return Ok(None);
     }
     Ok(Some(Tensor::from_storage(Storage::Cuda(y), shape, BackpropOp::none(), false)))
+}
+
+fn refuse(sizes: Sizes, CudnnError(status): CudnnError) {
+    let Sizes { dtype, input: [pictures, inputs, height, width], output: [_, outputs, ..], .. } = sizes;
+    let [size, stride, _] = sizes.kernel;
+    refused("cuDNN", || {
+        format!(
+            "cuDNN does not take a {size}×{size} convolution of {pictures}×{height}×{width} from {inputs} to {outputs} channels, stride {stride}, in {} ({status:?}); such are gathered and multiplied",
+            dtype.as_str()
+        )
+    });
 }
 
 impl Kept {
@@ -101,7 +114,9 @@ impl Kept {
                 handle
             }
         };
-        let plan = self.plans.entry(sizes).or_insert_with(|| Plan::new(&handle, sizes).ok().map(Rc::new));
+        let plan = self.plans.entry(sizes).or_insert_with(|| {
+            Plan::new(&handle, sizes).map(Rc::new).map_err(|error| refuse(sizes, error)).ok()
+        });
         Ok(plan.as_ref().map(|plan| (handle, plan.clone())))
     }
 }

@@ -1,15 +1,18 @@
-// A whole card, played by the host: the driver's library, cuBLAS, cuRAND and cuDNN as far as flow calls them. A program built
-// with `cuda` runs on it unchanged, slowly: `.ci/played-card`.
+// A whole card, played by the host: the driver's library, cuBLAS, cuBLASLt, cuRAND and cuDNN as far as flow calls them. A
+// program built with `cuda` runs on it unchanged, slowly: `.ci/played-card`.
 //
 // Our kernels run as in the tests; candle's are done by what they mean (`candle.hpp`). Memory is the host's, starts out as NaN,
-// and is overwritten when it is given back. While a graph is recorded, whatever CUDA forbids then is refused.
+// and is overwritten when it is given back. While a graph is recorded, whatever CUDA forbids then is refused. Copies out of
+// page-locked memory are made as late as a card may make them (`stream.hpp`).
 #include "../host.hpp"
 
 #include "../attention.cu"
 #include "../norm.cu"
 #include "../pointwise.cu"
 
+#include <deque>
 #include <map>
+#include <memory>
 #include <set>
 #include <tuple>
 
@@ -24,23 +27,22 @@ struct Graph {
 // What is being recorded, if anything is.
 static Graph *recording = nullptr;
 static std::map<Address, size_t> arrays;
-static long launches, recorded, repeated;
+static long launches, recorded, repeated, fused, fetched;
 
 static struct Told {
     ~Told() {
-        fprintf(stderr, "played card: %ld launches, %ld graphs recorded, %ld repeated\n", launches, recorded, repeated);
+        fprintf(stderr, "played card: %ld launches, %ld of them linears with all after them, %ld graphs recorded, %ld repeated, ",
+                launches, fused, recorded, repeated);
+        fprintf(stderr, "%ld copies out of page-locked memory\n", fetched);
     }
 } told;
-
-static void submit(Work work) {
-    if (recording) recording->work.push_back(work);
-    else work();
-}
 
 static int refuse(const char *what) {
     fprintf(stderr, "played card: %s\n", what);
     return 900;
 }
+
+#include "stream.hpp"
 
 // A launch's arguments, by number.
 struct Arguments {
@@ -89,18 +91,43 @@ int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxDestroy_v2(void *) { return 0; }
 int cuCtxSetCurrent(void *) { return 0; }
 int cuCtxGetCurrent(void **context) { return *context = &arrays, 0; }
-int cuCtxSynchronize() { return recording ? refuse("waiting while recording") : 0; }
+int cuCtxSynchronize() { return recording ? refuse("waiting while recording") : settle(); }
 int cuGetErrorName(int, const char **name) { return *name = "played", 0; }
 int cuGetErrorString(int, const char **text) { return *text = "played", 0; }
 
 int cuStreamCreate(void **stream, unsigned) { return *stream = &launches, 0; }
 int cuStreamDestroy_v2(void *) { return 0; }
-int cuStreamSynchronize(void *) { return recording ? refuse("waiting while recording") : 0; }
+int cuStreamSynchronize(void *) { return recording ? refuse("waiting while recording") : settle(); }
 int cuStreamWaitEvent(void *, void *, unsigned) { return recording ? refuse("an event while recording") : 0; }
 int cuStreamIsCapturing(void *, int *status) { return *status = recording ? 1 : 0, 0; }
-int cuEventCreate(void **event, unsigned) { return *event = &told, 0; }
-int cuEventDestroy_v2(void *) { return 0; }
-int cuEventRecord(void *, void *) { return 0; }
+int cuEventCreate(void **event, unsigned) { return *event = new Event, 0; }
+int cuEventDestroy_v2(void *event) { return delete static_cast<Event *>(event), 0; }
+int cuEventRecord(void *event, void *) {
+    if (recording) return refuse("an event while recording");
+    return static_cast<Event *>(event)->after = queued, 0;
+}
+int cuEventSynchronize(void *event) {
+    // A card on which waiting for an event does nothing: whoever relies on it gets something else.
+    if (getenv("PLAYED_NO_EVENTS")) return 0;
+    return recording ? refuse("waiting while recording") : settle(static_cast<Event *>(event)->after);
+}
+
+int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
+    if (getenv("PLAYED_NO_PAGE_LOCKED")) return 2;
+    *memory = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    memset(*memory, 0xff, bytes);
+    return locked[static_cast<char *>(*memory)] = bytes, 0;
+}
+int cuMemFreeHost(void *memory) {
+    const auto found = locked.find(static_cast<char *>(memory));
+    if (found == locked.end()) return refuse("page-locked memory given back that is nobody's");
+    for (const Waiting &one : waiting) {
+        if (page_locked(one.from) == found->first) return refuse("page-locked memory given back before it was read");
+    }
+    memset(memory, 0xff, found->second);
+    free(memory);
+    return locked.erase(found), 0;
+}
 
 int cuMemAllocAsync(Address *array, size_t bytes, void *) {
     char *memory = static_cast<char *>(aligned_alloc(256, (bytes + 511) / 256 * 256));
@@ -121,18 +148,32 @@ int cuMemFreeAsync(Address array, void *) {
         arrays.erase(found);
         return 0;
     }
-    memset(reinterpret_cast<void *>(array), 0xff, found->second);
-    free(reinterpret_cast<void *>(array));
+    const size_t bytes = found->second;
     arrays.erase(found);
+    submit([=] {
+        memset(reinterpret_cast<void *>(array), 0xff, bytes);
+        free(reinterpret_cast<void *>(array));
+    });
     return 0;
 }
 int cuMemFree_v2(Address array) { return cuMemFreeAsync(array, nullptr); }
 int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) {
     if (recording) return refuse("sending while recording");
-    return memcpy(reinterpret_cast<void *>(to), from, bytes), 0;
+    void *const place = reinterpret_cast<void *>(to);
+    if (page_locked(from)) {
+        fetched++;
+        wait({[=] { memcpy(place, from, bytes); }, from});
+    } else {
+        // It has been read when this returns.
+        const char *const first = static_cast<const char *>(from);
+        const auto read = std::make_shared<std::vector<char>>(first, first + bytes);
+        submit([=] { memcpy(place, read->data(), bytes); });
+    }
+    return 0;
 }
 int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) {
     if (recording) return refuse("fetching while recording");
+    settle();
     return memcpy(to, reinterpret_cast<void *>(from), bytes), 0;
 }
 int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) {
@@ -181,12 +222,15 @@ int cuStreamEndCapture(void *, void **graph) {
 int cuGraphInstantiateWithFlags(void **runnable, void *graph, unsigned long long) { return *runnable = graph, 0; }
 int cuGraphLaunch(void *runnable, void *) {
     repeated++;
-    for (const Work &work : static_cast<Graph *>(runnable)->work) work();
+    submit([=] {
+        for (const Work &work : static_cast<Graph *>(runnable)->work) work();
+    });
     return 0;
 }
 int cuGraphUpload(void *, void *) { return 0; }
 int cuGraphExecDestroy(void *) { return 0; }
 int cuGraphDestroy(void *graph) {
+    settle();
     for (const Address array : static_cast<Graph *>(graph)->arrays) free(reinterpret_cast<void *>(array));
     delete static_cast<Graph *>(graph);
     return 0;

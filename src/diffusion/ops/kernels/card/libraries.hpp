@@ -1,4 +1,5 @@
-// cuBLAS, cuRAND and cuDNN, as far as flow calls them. With PLAYED_NO_CUDNN set, cuDNN takes no convolution.
+// cuBLAS, cuBLASLt, cuRAND and cuDNN, as far as flow calls them. With PLAYED_NO_CUDNN set, cuDNN takes no convolution; with
+// PLAYED_NO_CUBLASLT, cuBLASLt no product.
 #pragma once
 
 // By cuBLAS's numbers for types.
@@ -19,6 +20,45 @@ struct Description {
     int told[8] = {};
 };
 static Description &of(void *description) { return *static_cast<Description *>(description); }
+
+// What cuBLASLt is told of a matrix, columns first, and of a product.
+struct Matrix {
+    int type;
+    uint64_t rows, columns;
+    int64_t step;
+};
+struct Product {
+    int sums, factors, turn_a = 0, epilogue = 1;
+    const void *bias = nullptr;
+};
+// By attribute.
+struct Wishes {
+    uint64_t told[9] = {};
+};
+// An algorithm and what is said of it.
+struct Found {
+    uint64_t algorithm[8];
+    size_t workspace;
+    int state;
+    float waves;
+    int rest[4];
+};
+static const uint64_t CHOSEN = 0x666c6f77;
+
+// Whether it is d [outputs, rows] = op(a) [outputs, inputs] b [inputs, rows] + c, with a bias or without, in f32 sums.
+static void fits(const Product &product, void *of_a, void *of_b, void *of_c, void *of_d) {
+    const Matrix a = *static_cast<Matrix *>(of_a), b = *static_cast<Matrix *>(of_b), c = *static_cast<Matrix *>(of_c),
+                 d = *static_cast<Matrix *>(of_d);
+    const bool one = b.type == a.type && c.type == a.type && d.type == a.type;
+    const bool packed = a.step == (int64_t)a.rows && b.step == (int64_t)b.rows && c.step == (int64_t)c.rows &&
+                        d.step == (int64_t)d.rows;
+    const bool sizes = a.rows == b.rows && d.rows == a.columns && d.columns == b.columns && c.rows == d.rows &&
+                       c.columns == d.columns;
+    const bool ends = product.epilogue == (product.bias ? 4 : 1);
+    if (!one || !packed || !sizes || !ends || product.turn_a != 1 || product.sums != 68 || product.factors != 0) {
+        fail("cuBLASLt was told something that does not go together");
+    }
+}
 
 extern "C" {
 int cublasCreate_v2(void **handle) { return *handle = &told, 0; }
@@ -47,6 +87,75 @@ int cublasGemmStridedBatchedEx(void *, int turn_a, int turn_b, int m, int n, int
                     for (int q = 0; q < k; q++) sum += left[i * k + q] * right[j * k + q];
                     put(sum, c, type_c, z * step_c + i + j * row_c);
                 }
+        }
+    });
+    return 0;
+}
+
+int cublasLtCreate(void **handle) { return *handle = &told, 0; }
+int cublasLtDestroy(void *) { return 0; }
+int cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint64_t columns, int64_t step) {
+    return *layout = new Matrix{type, rows, columns, step}, 0;
+}
+int cublasLtMatrixLayoutDestroy(void *layout) { return delete static_cast<Matrix *>(layout), 0; }
+int cublasLtMatmulDescCreate(void **product, int sums, int factors) { return *product = new Product{sums, factors}, 0; }
+int cublasLtMatmulDescDestroy(void *product) { return delete static_cast<Product *>(product), 0; }
+int cublasLtMatmulDescSetAttribute(void *product, int attribute, const void *value, size_t size) {
+    Product &set = *static_cast<Product *>(product);
+    if (attribute == 3 && size == 4) memcpy(&set.turn_a, value, size);
+    else if (attribute == 7 && size == 4) memcpy(&set.epilogue, value, size);
+    else if (attribute == 8 && size == 8) memcpy(&set.bias, value, size);
+    else return 7;
+    return 0;
+}
+int cublasLtMatmulPreferenceCreate(void **wishes) { return *wishes = new Wishes, 0; }
+int cublasLtMatmulPreferenceDestroy(void *wishes) { return delete static_cast<Wishes *>(wishes), 0; }
+int cublasLtMatmulPreferenceSetAttribute(void *wishes, int attribute, const void *value, size_t size) {
+    if (attribute < 0 || attribute > 8 || size != (attribute == 1 ? 8 : 4)) return 7;
+    return memcpy(&static_cast<Wishes *>(wishes)->told[attribute], value, size), 0;
+}
+int cublasLtMatmulAlgoGetHeuristic(void *, void *product, void *of_a, void *of_b, void *of_c, void *of_d, void *wishes, int,
+                                   Found *found, int *count) {
+    const uint64_t *told = static_cast<Wishes *>(wishes)->told;
+    fits(*static_cast<Product *>(product), of_a, of_b, of_c, of_d);
+    // Sums of parts in f32 alone.
+    if (told[1] < 1000 || told[3] != 2) fail("cuBLASLt was told no wishes");
+    if (getenv("PLAYED_NO_CUBLASLT")) return *count = 0, 15;
+    *found = {{CHOSEN, told[5], told[6], told[7], told[8]}, 1000, 0, 1.0f, {}};
+    return *count = 1, 0;
+}
+int cublasLtMatmul(void *, void *product, const float *alpha, const void *a, void *of_a, const void *b, void *of_b,
+                   const float *beta, const void *c, void *of_c, void *d, void *of_d, const uint64_t *algorithm,
+                   void *workspace, size_t bytes, void *stream) {
+    launches++, fused++;
+    const Product told = *static_cast<Product *>(product);
+    fits(told, of_a, of_b, of_c, of_d);
+    const float share = *beta;
+    if (*alpha != 1 || (share != 0 && share != 1) || bytes < 1000 || !stream) fail("factors that are not played");
+    const void *const places[4] = {a, b, c, d};
+    for (int i = 0; i < 4; i++) {
+        const uint64_t aligned = algorithm[i + 1];
+        if (algorithm[0] != CHOSEN || !aligned || reinterpret_cast<uint64_t>(places[i]) % aligned) {
+            fail("cuBLASLt was told of other arrays than it is given");
+        }
+    }
+    memset(workspace, 0xff, bytes);
+    const Matrix left = *static_cast<Matrix *>(of_a), right = *static_cast<Matrix *>(of_b);
+    const int type = left.type;
+    const size_t inputs = left.rows, outputs = left.columns, rows = right.columns;
+    submit([=] {
+        std::vector<float> weight(inputs * outputs), x(inputs * rows);
+        for (size_t i = 0; i < weight.size(); i++) weight[i] = element(a, type, i);
+        for (size_t i = 0; i < x.size(); i++) x[i] = element(b, type, i);
+        for (size_t row = 0; row < rows; row++) {
+            for (size_t o = 0; o < outputs; o++) {
+                float sum = 0;
+                for (size_t i = 0; i < inputs; i++) sum += weight[o * inputs + i] * x[row * inputs + i];
+                const size_t at = row * outputs + o;
+                if (share != 0) sum += element(c, type, at);
+                if (told.bias) sum += element(told.bias, type, o);
+                put(sum, d, type, at);
+            }
         }
     });
     return 0;
