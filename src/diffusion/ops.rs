@@ -154,15 +154,19 @@ fn products(weight: &Tensor) -> Option<Products> {
     products.available().then_some(products)
 }
 
-/// Loads a weight of this shape, and how tiles multiply it. Where they hold it in bf16 it comes in f32: packing rounds it.
+/// Loads a weight of this shape, and how tiles multiply it. What tiles hold in bf16 comes in f32, without a copy in between: packing
+/// rounds it where bf16 is multiplied, and here where it is not.
 fn load_weight(
     vb: &VarBuilder,
     shape: impl Into<Shape>,
     name: &str,
 ) -> candle_core::Result<(Tensor, Option<Products>)> {
-    if vb.device().is_cpu() && vb.dtype() == DType::BF16 && Products::Bf16.available() {
+    if vb.device().is_cpu() && vb.dtype() == DType::BF16 && Products::F32.available() {
         let weight = vb.get_with_hints_dtype(shape, name, Init::default(), DType::F32)?;
-        return Ok((weight, Some(Products::Bf16)));
+        return match Products::Bf16.available() {
+            true => Ok((weight, Some(Products::Bf16))),
+            false => Ok((cpu::unary(&weight, cpu::bf16_rounded)?, Some(Products::F32))),
+        };
     }
     let weight = vb.get(shape, name)?;
     let products = products(&weight);

@@ -36,6 +36,7 @@ pub(super) use self::{
     norm::{Affine, GroupNorm, LayerNorm},
     packed::Packed,
     pixels::Convolution,
+    product::bf16_rounded,
     quantised::Quantised,
     rows::{Linear, Matrix},
     tiles::Products,

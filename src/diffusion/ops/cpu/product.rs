@@ -97,13 +97,17 @@ impl Product<'_> {
 /// take it: adding half of the last place, or a bit less where that place is even, carries where rounding goes up.
 #[inline(always)]
 pub(super) fn bf16_pair(low: f32, high: f32) -> u32 {
-    let rounded = |value: f32| {
-        let bits = value.to_bits();
-        let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-        // What is not a number stays none.
-        if value.is_nan() { bits | 0x0040_0000 } else { up }
-    };
-    rounded(low) >> 16 | rounded(high) & 0xffff_0000
+    let rounded = |value: f32| bf16_rounded(value).to_bits();
+    rounded(low) >> 16 | rounded(high)
+}
+
+/// The nearest bf16, ties to even.
+#[inline(always)]
+pub(in crate::ops) fn bf16_rounded(value: f32) -> f32 {
+    let bits = value.to_bits();
+    let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    // What is not a number stays none.
+    f32::from_bits(if value.is_nan() { bits | 0x0040_0000 } else { up } & 0xffff_0000)
 }
 
 /// Values to pairs of bf16; a last value without a neighbour gets 0.
