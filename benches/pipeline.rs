@@ -5,9 +5,9 @@
 use std::{path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use divan::Bencher;
 use flow_diffusion::{
+    StateDict,
     attention::{Patches, Step},
     unet::{UNet, UNetConfig},
     vae::{AutoencoderKl, VaeConfig},
@@ -39,8 +39,8 @@ fn zeros(shape: &[usize]) -> Tensor {
 }
 
 /// Weights held in so many bits: f32, or bf16.
-fn weights(bits: usize) -> VarBuilder<'static> {
-    VarBuilder::zeros(if bits == 16 { DType::BF16 } else { DType::F32 }, &Device::Cpu)
+fn weights(bits: usize) -> StateDict {
+    StateDict::zeros(if bits == 16 { DType::BF16 } else { DType::F32 }, &Device::Cpu)
 }
 
 /// One step with guidance (batch 2) at SD1.5's full width; the argument is the picture's side in pixels.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::state_dict::StateDict;
 use candle_core::{Tensor, TensorId};
-use candle_nn::VarBuilder;
 
 use crate::Result;
 use crate::deep_shrink::{DeepShrink, same_size};
@@ -279,20 +279,20 @@ impl Attention {
     ///
     /// # Errors
     /// If a weight is missing or misshapen, or `channels` cannot be split into `heads`.
-    pub fn load(vb: &VarBuilder, channels: usize, context: usize, heads: usize) -> Result<Self> {
+    pub fn load(dict: &StateDict, channels: usize, context: usize, heads: usize) -> Result<Self> {
         if heads == 0 || !channels.is_multiple_of(heads) {
             return Err(crate::Error::Mismatch(format!(
                 "{}: {channels} channels cannot be split into {heads} heads",
-                vb.prefix()
+                dict.prefix()
             )));
         }
         Ok(Self {
-            name: format!("{}.processor", vb.prefix()),
+            name: format!("{}.processor", dict.prefix()),
             heads,
-            to_q: Linear::load_no_bias(&vb.pp("to_q"), channels, channels)?,
-            to_k: Linear::load_no_bias(&vb.pp("to_k"), context, channels)?,
-            to_v: Linear::load_no_bias(&vb.pp("to_v"), context, channels)?,
-            to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
+            to_q: Linear::load_no_bias(&dict.pp("to_q"), channels, channels)?,
+            to_k: Linear::load_no_bias(&dict.pp("to_k"), context, channels)?,
+            to_v: Linear::load_no_bias(&dict.pp("to_v"), context, channels)?,
+            to_out: Linear::load(&dict.pp("to_out.0"), channels, channels)?,
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use half::{bf16, f16};
 
 use crate::clip::{ClipSource, Tower};
@@ -12,7 +12,7 @@ use crate::keys::{self, TextKeys, TextNaming};
 use crate::model::{Model, Prediction};
 use crate::save::Entry;
 use crate::vae::VaeSource;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result};
 
 /// The tensors of a checkpoint: the UNet and the text encoder with everything that is added to them, and the autoencoder.
@@ -155,7 +155,7 @@ fn autoencoder(vae: &VaeSource, prefix: &str) -> Result<Vec<Entry<'static>>> {
     };
     let ldm = keys::vae(config.channels.len(), config.layers_per_block).below(prefix);
     let own = keys.clone();
-    let file = var_builder(header, move |name| own.file_name(name), DType::F32, &Device::Cpu)?;
+    let file = state_dict(header, move |name| own.file_name(name), DType::F32, &Device::Cpu)?;
     let parts = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];
     let names = header.with_prefix(keys.prefix()).filter_map(|(name, info)| {
         let inside = keys.inside_name(name)?;
@@ -182,7 +182,7 @@ enum Source {
 }
 
 impl Source {
-    fn load(&self, file: &VarBuilder) -> candle_core::Result<Tensor> {
+    fn load(&self, file: &StateDict) -> candle_core::Result<Tensor> {
         match self {
             Self::One(name) => file.get_unchecked(name),
             Self::Transposed(name) => file.get_unchecked(name)?.t(),
@@ -198,7 +198,7 @@ fn written(
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    file: &VarBuilder<'static>,
+    file: &StateDict,
     source: Source,
 ) -> Entry<'static> {
     // Anything else is no weight that could be changed; f32 holds it.

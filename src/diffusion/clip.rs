@@ -11,8 +11,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::state_dict::StateDict;
 use candle_core::{D, DType, Device, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::clip_text::{ClipText, ClipTextConfig};
 use crate::embedding::{EmbeddingSource, Embeddings};
@@ -22,7 +22,7 @@ use crate::lora::{Fit, Home, LoraSource, Targets};
 use crate::overlay::{Keys, Overlay, Shares, Weights};
 use crate::prompt::{self, CHUNK, Chunk, Padding};
 use crate::store::Recipe;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, Runtime};
 
 /// An encoded prompt, in f32.
@@ -128,9 +128,9 @@ impl Tower {
     }
 
     /// The weights under transformers' names, as they are changed, in f32.
-    pub(crate) fn builder(&self, device: &Device) -> Result<VarBuilder<'static>> {
+    pub(crate) fn builder(&self, device: &Device) -> Result<StateDict> {
         let keys = self.keys.clone();
-        self.overlay.onto(var_builder(&self.header, move |name| keys.place(name), DType::F32, device)?)
+        self.overlay.onto(state_dict(&self.header, move |name| keys.place(name), DType::F32, device)?)
     }
 
     /// Its weights, as they are changed.

@@ -1,7 +1,7 @@
 //! The transformer that CLIP's text and vision towers share (Radford et al. 2021; transformers' `CLIPEncoder`).
 
+use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 use serde_json::Value;
 
 use crate::header::Header;
@@ -90,8 +90,8 @@ impl EncoderConfig {
 pub(crate) struct Encoder(Vec<Block>);
 
 impl Encoder {
-    pub(crate) fn new(cfg: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
-        let layers = vb.pp("layers");
+    pub(crate) fn new(cfg: &EncoderConfig, dict: &StateDict) -> Result<Self> {
+        let layers = dict.pp("layers");
         (0..cfg.layers).map(|i| Block::new(cfg, &layers.pp(i))).collect::<Result<_>>().map(Self)
     }
 
@@ -125,16 +125,16 @@ struct Block {
 }
 
 impl Block {
-    fn new(cfg: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
-        let (attn, mlp) = (vb.pp("self_attn"), vb.pp("mlp"));
+    fn new(cfg: &EncoderConfig, dict: &StateDict) -> Result<Self> {
+        let (attn, mlp) = (dict.pp("self_attn"), dict.pp("mlp"));
         let square = |name: &str| Linear::load(&attn.pp(name), cfg.width, cfg.width);
         Ok(Self {
-            layer_norm1: LayerNorm::load(&vb.pp("layer_norm1"), cfg.width, EPS)?,
+            layer_norm1: LayerNorm::load(&dict.pp("layer_norm1"), cfg.width, EPS)?,
             q_proj: square("q_proj")?,
             k_proj: square("k_proj")?,
             v_proj: square("v_proj")?,
             out_proj: square("out_proj")?,
-            layer_norm2: LayerNorm::load(&vb.pp("layer_norm2"), cfg.width, EPS)?,
+            layer_norm2: LayerNorm::load(&dict.pp("layer_norm2"), cfg.width, EPS)?,
             fc1: Linear::load(&mlp.pp("fc1"), cfg.width, cfg.mlp)?,
             fc2: Linear::load(&mlp.pp("fc2"), cfg.mlp, cfg.width)?,
             heads: cfg.heads,

@@ -1,7 +1,7 @@
 //! CLIP's text tower (Radford et al. 2021; transformers' `CLIPTextModelWithProjection`).
 
+use crate::state_dict::StateDict;
 use candle_core::{Device, IndexOp, Tensor};
-use candle_nn::VarBuilder;
 use serde_json::Value;
 
 use crate::clip_encoder::{Activation, EPS, Encoder, EncoderConfig};
@@ -110,14 +110,14 @@ pub struct TextOutput {
 }
 
 impl ClipText {
-    /// Loads a tower; `vb` is at what has `text_model` and `text_projection`.
+    /// Loads a tower; `dict` is at what has `text_model` and `text_projection`.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
-    pub fn new(cfg: &ClipTextConfig, vb: VarBuilder) -> Result<Self> {
-        let (width, model) = (cfg.encoder.width, vb.pp("text_model"));
-        let tables = model.pp("embeddings").to_dtype(ops::activations(&vb));
-        let project = |outputs| Linear::load_no_bias(&vb.pp("text_projection"), width, outputs);
+    pub fn new(cfg: &ClipTextConfig, dict: StateDict) -> Result<Self> {
+        let (width, model) = (cfg.encoder.width, dict.pp("text_model"));
+        let tables = model.pp("embeddings").to_dtype(ops::activations(&dict));
+        let project = |outputs| Linear::load_no_bias(&dict.pp("text_projection"), width, outputs);
         Ok(Self {
             token_embedding: tables.get((cfg.vocabulary, width), "token_embedding.weight")?,
             position_embedding: tables.get((cfg.positions, width), "position_embedding.weight")?,

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, IndexOp, Tensor};
-use candle_nn::VarBuilder;
 use serde_json::Value;
 
 use crate::clip_encoder::{Activation, EPS, Encoder, EncoderConfig};
@@ -13,7 +13,7 @@ use crate::header::Header;
 use crate::ops::{self, Conv2d, LayerNorm, Linear, Padding};
 use crate::preprocess::Normalize;
 use crate::store::Recipe;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, Runtime};
 
 /// The sizes of a vision tower.
@@ -122,13 +122,13 @@ pub struct VisionOutput {
 }
 
 impl ClipVision {
-    /// Loads a tower; `vb` is at the root of the file.
+    /// Loads a tower; `dict` is at the root of the file.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
-    pub fn new(cfg: &ClipVisionConfig, vb: VarBuilder) -> Result<Self> {
-        let (width, tower) = (cfg.encoder.width, vb.pp("vision_model"));
-        let tables = tower.pp("embeddings").to_dtype(ops::activations(&vb));
+    pub fn new(cfg: &ClipVisionConfig, dict: StateDict) -> Result<Self> {
+        let (width, tower) = (cfg.encoder.width, dict.pp("vision_model"));
+        let tables = tower.pp("embeddings").to_dtype(ops::activations(&dict));
         let patches = tables.get((width, 3, cfg.patch, cfg.patch), "patch_embedding.weight")?;
         Ok(Self {
             class_embedding: tables.get(width, "class_embedding")?,
@@ -138,7 +138,7 @@ impl ClipVision {
             pre_layer_norm: LayerNorm::load(&tower.pp("pre_layrnorm"), width, EPS)?,
             encoder: Encoder::new(&cfg.encoder, &tower.pp("encoder"))?,
             post_layer_norm: LayerNorm::load(&tower.pp("post_layernorm"), width, EPS)?,
-            visual_projection: Linear::load_no_bias(&vb.pp("visual_projection"), width, cfg.projection)?,
+            visual_projection: Linear::load_no_bias(&dict.pp("visual_projection"), width, cfg.projection)?,
             image: cfg.image,
         })
     }
@@ -214,8 +214,8 @@ impl ClipVisionSource {
             &recipe,
             rt.weight_bytes(&self.header, PREFIX, dtype) + rt.weight_bytes(&self.header, PROJECTION, dtype),
             || {
-                let vb = var_builder(&self.header, str::to_owned, dtype, &rt.device)?;
-                ClipVision::new(&self.config, vb)
+                let dict = state_dict(&self.header, str::to_owned, dtype, &rt.device)?;
+                ClipVision::new(&self.config, dict)
             },
         )
     }
@@ -249,7 +249,7 @@ mod tests {
     fn both_activations_are_those_of_transformers() {
         let expected = fixture::tensors("clip_vision/model.safetensors");
         let header = Header::read(fixture::path("clip_vision/model.safetensors").as_ref()).unwrap();
-        let vb = var_builder(&header, |name| format!("w/{name}"), DType::F32, &Device::Cpu).unwrap();
+        let dict = state_dict(&header, |name| format!("w/{name}"), DType::F32, &Device::Cpu).unwrap();
         for (act, activation) in [("gelu", Activation::Gelu), ("quick_gelu", Activation::QuickGelu)] {
             let encoder = EncoderConfig { width: 48, mlp: 96, layers: 3, heads: 4, activation };
             let config = ClipVisionConfig {
@@ -259,7 +259,8 @@ mod tests {
                 projection: 32,
                 normalize: Normalize::CLIP,
             };
-            let output = ClipVision::new(&config, vb.clone()).unwrap().forward(&expected["pixels"]).unwrap();
+            let output =
+                ClipVision::new(&config, dict.clone()).unwrap().forward(&expected["pixels"]).unwrap();
             for (name, state) in [
                 ("last_hidden_state", output.last),
                 ("penultimate", output.penultimate),

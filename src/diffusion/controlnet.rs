@@ -6,8 +6,8 @@
 
 mod union;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::attention::{Patches, Step};
 use crate::ops::{self, Conv2d, Linear, Padding};
@@ -38,18 +38,18 @@ impl ControlNet {
     ///
     /// # Errors
     /// If a weight is missing or misshapen, with its name.
-    pub fn new(cfg: &UNetConfig, hint_channels: &[usize], vb: VarBuilder) -> Result<Self> {
-        let zero = |(n, &c): (usize, &usize)| Linear::load(&vb.pp("controlnet_down_blocks").pp(n), c, c);
+    pub fn new(cfg: &UNetConfig, hint_channels: &[usize], dict: StateDict) -> Result<Self> {
+        let zero = |(n, &c): (usize, &usize)| Linear::load(&dict.pp("controlnet_down_blocks").pp(n), c, c);
         let last = cfg.levels.last().expect("a ControlNet has levels").channels;
         Ok(Self {
             in_channels: cfg.in_channels,
             context_dim: cfg.context_dim,
-            dtype: ops::activations(&vb),
-            hint: load_hint(&vb.pp("controlnet_cond_embedding"), hint_channels)?,
-            encoder: Encoder::load(&vb, cfg)?,
+            dtype: ops::activations(&dict),
+            hint: load_hint(&dict.pp("controlnet_cond_embedding"), hint_channels)?,
+            encoder: Encoder::load(&dict, cfg)?,
             down: cfg.skip_channels().iter().enumerate().map(zero).collect::<candle_core::Result<_>>()?,
-            mid: Linear::load(&vb.pp("controlnet_mid_block"), last, last)?,
-            union: Union::load(&vb, cfg.time_dim(), cfg.model_channels())?,
+            mid: Linear::load(&dict.pp("controlnet_mid_block"), last, last)?,
+            union: Union::load(&dict, cfg.time_dim(), cfg.model_channels())?,
         })
     }
 
@@ -136,7 +136,7 @@ impl ControlNet {
 }
 
 /// A first convolution, pairs of which the second halves the size, a last one.
-fn load_hint(vb: &VarBuilder, channels: &[usize]) -> Result<Vec<Conv2d>> {
+fn load_hint(dict: &StateDict, channels: &[usize]) -> Result<Vec<Conv2d>> {
     let layers = channels.len().saturating_sub(1);
     let load = |(n, pair): (usize, &[usize])| {
         let (name, stride) = match n {
@@ -144,7 +144,7 @@ fn load_hint(vb: &VarBuilder, channels: &[usize]) -> Result<Vec<Conv2d>> {
             n if n + 1 == layers => ("conv_out".to_owned(), 1),
             n => (format!("blocks.{}", n - 1), if n % 2 == 0 { 2 } else { 1 }),
         };
-        Conv2d::load(&vb.pp(name), pair[0], pair[1], 3, stride, Padding::Same(1))
+        Conv2d::load(&dict.pp(name), pair[0], pair[1], 3, stride, Padding::Same(1))
     };
     Ok(channels.windows(2).enumerate().map(load).collect::<candle_core::Result<_>>()?)
 }

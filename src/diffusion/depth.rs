@@ -16,7 +16,7 @@ use crate::ops;
 use crate::preprocess::resize;
 use crate::runtime::Runtime;
 use crate::store::Recipe;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, kind};
 
 pub use config::DepthConfig;
@@ -64,12 +64,12 @@ impl DepthSource {
         let recipe = Recipe::new(&self.header, "depth", rt.dtype, &rt.device);
         rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.dtype), || {
             let config = self.config.clone();
-            let vb = var_builder(&self.header, move |name| config.place(name), rt.dtype, &rt.device)?;
+            let dict = state_dict(&self.header, move |name| config.place(name), rt.dtype, &rt.device)?;
             Ok(DepthModel {
-                backbone: Backbone::new(&vb, &self.config)?,
-                head: Head::new(&vb, &self.config)?,
+                backbone: Backbone::new(&dict, &self.config)?,
+                head: Head::new(&dict, &self.config)?,
                 patch: self.config.patch,
-                dtype: ops::activations(&vb),
+                dtype: ops::activations(&dict),
                 device: rt.device.clone(),
             })
         })

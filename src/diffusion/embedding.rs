@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 
 use crate::header::Header;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result};
 
 /// Most vectors of one embedding; a chunk holds 75.
@@ -79,7 +79,7 @@ impl EmbeddingSource {
     /// As [`EmbeddingSource::check`], and if the file cannot be mapped.
     pub fn vectors(&self, part: &str, width: usize) -> Result<Vec<Vector>> {
         let (name, count) = self.tensor(part, width)?;
-        let file = var_builder(&self.header, str::to_owned, DType::F32, &Device::Cpu)?;
+        let file = state_dict(&self.header, str::to_owned, DType::F32, &Device::Cpu)?;
         let rows: Vec<Vec<f32>> = file.get_unchecked(name)?.reshape((count, width))?.to_vec2()?;
         Ok(rows.into_iter().map(Vector::from).collect())
     }

@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 
 use self::delta::Delta;
 pub use self::names::{Home, Targets};
 use self::names::{Parts, Role, home, split};
 use crate::header::Header;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Result, kind};
 
 /// A LoRA's file.
@@ -196,8 +196,8 @@ impl Fit {
     }
 
     /// Its tensors in f32.
-    pub(crate) fn weights(&self, device: &Device) -> Result<VarBuilder<'static>> {
-        var_builder(&self.lora.header, str::to_owned, DType::F32, device)
+    pub(crate) fn weights(&self, device: &Device) -> Result<StateDict> {
+        state_dict(&self.lora.header, str::to_owned, DType::F32, device)
     }
 
     /// A weight with the difference of this file (its `weights`) added `strength` times; all in f32.
@@ -206,7 +206,7 @@ impl Fit {
         name: &str,
         weight: Tensor,
         strength: f64,
-        file: &VarBuilder,
+        file: &StateDict,
     ) -> Result<Tensor> {
         let Some(module) = self.on.get(name).and_then(|key| self.lora.modules.get(key)) else {
             return Ok(weight);

@@ -18,7 +18,7 @@ use crate::schedule::Schedule;
 use crate::store::Recipe;
 use crate::unet::UNet;
 use crate::unet_config::UNetConfig;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, kind};
 
 /// What a model predicts.
@@ -103,8 +103,8 @@ impl UNetSource {
         let prefix = self.keys.file_name("");
         rt.store.lease(&recipe, weight_bytes(rt, &self.header, &prefix, &self.overlay), || {
             let keys = self.keys.clone();
-            let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
-            UNet::new(&UNetConfig { int8: rt.int8, ..self.config.clone() }, self.overlay.onto(vb)?)
+            let dict = state_dict(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
+            UNet::new(&UNetConfig { int8: rt.int8, ..self.config.clone() }, self.overlay.onto(dict)?)
         })
     }
 
@@ -269,11 +269,11 @@ fn prediction(unet: &UNetSource) -> Result<Prediction> {
 fn sd2_prediction(unet: &UNetSource) -> Result<Prediction> {
     let name = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
     let keys = unet.keys.clone();
-    let vb = var_builder(&unet.header, move |n| keys.file_name(n), DType::F32, &Device::Cpu)?;
-    if !vb.contains_tensor(name) {
+    let dict = state_dict(&unet.header, move |n| keys.file_name(n), DType::F32, &Device::Cpu)?;
+    if !dict.contains_tensor(name) {
         return Ok(Prediction::Epsilon);
     }
-    let values: Vec<f32> = vb.get_unchecked(name)?.flatten_all()?.to_vec1()?;
+    let values: Vec<f32> = dict.get_unchecked(name)?.flatten_all()?.to_vec1()?;
     let n = values.len() as f32;
     let mean = values.iter().sum::<f32>() / n;
     let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / n).sqrt();
@@ -378,9 +378,9 @@ impl ControlNetSource {
         let recipe = Recipe::new(&self.header, part, rt.dtype, &rt.device).with(&self.overlay);
         rt.store.lease(&recipe, weight_bytes(rt, &self.header, "", &self.overlay), || {
             let keys = self.keys.clone();
-            let vb = var_builder(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
+            let dict = state_dict(&self.header, move |n| keys.file_name(n), rt.dtype, &rt.device)?;
             let config = UNetConfig { int8: rt.int8, ..self.config.clone() };
-            ControlNet::new(&config, &self.hint_channels, self.overlay.onto(vb)?)
+            ControlNet::new(&config, &self.hint_channels, self.overlay.onto(dict)?)
         })
     }
 }

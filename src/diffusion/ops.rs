@@ -26,9 +26,9 @@ mod linear;
 mod norm;
 
 use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::{Init, VarBuilder};
 
-use self::cpu::Products;
+use self::cpu::{Form, Packed, Products};
+use crate::state_dict::StateDict;
 
 pub use attention::{attention, attention_like};
 pub use conv::{Around, Conv2d, Padding};
@@ -121,9 +121,9 @@ pub(crate) fn take_refused() -> Vec<String> {
     Vec::new()
 }
 
-/// The number type of activations in a model whose weights `vb` gives.
-pub fn activations(vb: &VarBuilder) -> DType {
-    if vb.device().is_cpu() && vb.dtype() == DType::BF16 { DType::F32 } else { vb.dtype() }
+/// The number type of activations in a model whose weights `dict` gives.
+pub fn activations(dict: &StateDict) -> DType {
+    if dict.device().is_cpu() && dict.dtype() == DType::BF16 { DType::F32 } else { dict.dtype() }
 }
 
 /// Whether this CPU multiplies bf16: then a model in bf16 is about twice as fast as in f32, and half as large.
@@ -141,36 +141,45 @@ pub fn has_int8() -> bool {
     cpu::Quantised::available()
 }
 
-/// How this weight is multiplied by the tiles of `cpu`; `None` where candle multiplies.
-fn products(weight: &Tensor) -> Option<Products> {
-    if !weight.device().is_cpu() || weight.track_op() {
-        return None;
-    }
-    let products = match weight.dtype() {
-        DType::BF16 if Products::Bf16.available() => Products::Bf16,
-        DType::F32 | DType::BF16 => Products::F32,
-        _ => return None,
-    };
-    products.available().then_some(products)
+/// A weight as it is multiplied.
+enum Weight {
+    /// By the tiles of `cpu`.
+    Tiled(Packed),
+    /// By candle, or on a device; in the shape that files have.
+    Plain(Tensor),
 }
 
-/// Loads a weight of this shape, and how tiles multiply it. What tiles hold in bf16 comes in f32, without a copy in between: packing
-/// rounds it where bf16 is multiplied, and here where it is not.
-fn load_weight(
-    vb: &VarBuilder,
-    shape: impl Into<Shape>,
-    name: &str,
-) -> candle_core::Result<(Tensor, Option<Products>)> {
-    if vb.device().is_cpu() && vb.dtype() == DType::BF16 && Products::F32.available() {
-        let weight = vb.get_with_hints_dtype(shape, name, Init::default(), DType::F32)?;
-        return match Products::Bf16.available() {
-            true => Ok((weight, Some(Products::Bf16))),
-            false => Ok((cpu::unary(&weight, cpu::bf16_rounded)?, Some(Products::F32))),
-        };
+impl Weight {
+    fn of(weight: Tensor) -> candle_core::Result<Self> {
+        let on_host = weight.device().is_cpu() && !weight.track_op();
+        match form(weight.dtype()).filter(|_| on_host) {
+            Some(form) => Ok(Self::Tiled(cpu::pack(form, &weight)?)),
+            None => Ok(Self::Plain(plain_weight(weight)?)),
+        }
     }
-    let weight = vb.get(shape, name)?;
-    let products = products(&weight);
-    Ok((weight, products))
+
+    /// From where the file has it into the order of tiles, with nothing in between.
+    fn load(dict: &StateDict, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Self> {
+        let (shape, form) = (shape.into(), form(dict.dtype()).filter(|_| dict.device().is_cpu()));
+        let Some(form) = form else { return Ok(Self::Plain(plain_weight(dict.get(shape, name)?)?)) };
+        if let Some(stored) = dict.stored(&shape, name)? {
+            let packed = Packed::new(form, cpu::sizes(&shape)?, &stored.values);
+            (stored.read)();
+            return Ok(Self::Tiled(packed));
+        }
+        // Rounded, if at all, when it is packed.
+        Ok(Self::Tiled(cpu::pack(form, &dict.get_as(shape, name, DType::F32)?)?))
+    }
+}
+
+/// How the tiles of `cpu` have weights of this number type; `None` where candle multiplies.
+fn form(dtype: DType) -> Option<Form> {
+    match dtype {
+        DType::BF16 if Products::Bf16.available() => Some(Form::Bf16),
+        DType::BF16 if Products::F32.available() => Some(Form::Rounded),
+        DType::F32 if Products::F32.available() => Some(Form::F32),
+        _ => None,
+    }
 }
 
 /// A weight as candle multiplies it: it has no bf16 products on the CPU.
@@ -180,8 +189,8 @@ fn plain_weight(weight: Tensor) -> candle_core::Result<Tensor> {
 }
 
 /// Loads what is added to or multiplied with activations.
-fn load_vector(vb: &VarBuilder, length: usize, name: &str) -> candle_core::Result<Tensor> {
-    vb.get(length, name)?.to_dtype(activations(vb))
+fn load_vector(dict: &StateDict, length: usize, name: &str) -> candle_core::Result<Tensor> {
+    dict.get(length, name)?.to_dtype(activations(dict))
 }
 
 /// NCHW to NHWC, contiguous.

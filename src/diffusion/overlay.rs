@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::VarBuilder;
-use candle_nn::var_builder::SimpleBackend;
 
 use crate::header::Header;
 use crate::keys::{self, KeyMap, Place, TextKeys};
 use crate::lora::Fit;
+use crate::state_dict::{StateDict, Stored, Tensors};
 use crate::unet_config::UNetConfig;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result};
 
 /// Changes of weights, in the order they were made.
@@ -114,9 +113,9 @@ impl Weights {
     ///
     /// # Errors
     /// If a file cannot be mapped or has changed since its header was read.
-    pub fn builder(&self, device: &Device) -> Result<VarBuilder<'static>> {
+    pub fn builder(&self, device: &Device) -> Result<StateDict> {
         let keys = self.keys.clone();
-        self.overlay.onto(var_builder(&self.header, move |n| keys.place(n), DType::F32, device)?)
+        self.overlay.onto(state_dict(&self.header, move |n| keys.place(n), DType::F32, device)?)
     }
 }
 
@@ -146,11 +145,11 @@ impl PartialEq for Weights {
 
 impl Patch {
     /// The weights that it adds, in f32.
-    fn file(&self, device: &Device) -> Result<VarBuilder<'static>> {
+    fn file(&self, device: &Device) -> Result<StateDict> {
         match self {
             Self::Lora { lora, .. } => lora.weights(device),
             Self::Blend { with, .. } => with.builder(device),
-            Self::Scale(_) => Ok(VarBuilder::zeros(DType::F32, device)),
+            Self::Scale(_) => Ok(StateDict::zeros(DType::F32, device)),
         }
     }
 
@@ -162,7 +161,7 @@ impl Patch {
         }
     }
 
-    fn apply(&self, name: &str, weight: Tensor, file: &VarBuilder) -> Result<Tensor> {
+    fn apply(&self, name: &str, weight: Tensor, file: &StateDict) -> Result<Tensor> {
         match self {
             Self::Lora { lora, strength } => {
                 lora.apply(name, weight, *strength, file).map_err(|error| match error {
@@ -174,8 +173,7 @@ impl Patch {
             Self::Scale(factors) => Ok((weight * factor(factors, name).unwrap_or(1.0))?),
             Self::Blend { shares, .. } => {
                 let (own, other) = shares.of(name);
-                let theirs =
-                    file.get_with_hints(weight.shape().clone(), name, candle_nn::Init::Const(0.0))?;
+                let theirs = file.get(weight.shape().clone(), name)?;
                 Ok(((weight * own)? + (theirs * other)?)?)
             }
         }
@@ -229,59 +227,56 @@ impl Overlay {
     ///
     /// # Errors
     /// If the file of a change cannot be mapped or has changed since its header was read.
-    pub fn onto(&self, base: VarBuilder<'static>) -> Result<VarBuilder<'static>> {
+    pub fn onto(&self, base: StateDict) -> Result<StateDict> {
         if self.is_empty() {
             return Ok(base);
         }
         let (dtype, device) = (base.dtype(), base.device().clone());
         let files = self.0.iter().map(|patch| patch.file(&device)).collect::<Result<_>>()?;
-        let backend = Patched { base, overlay: self.clone(), files };
-        Ok(VarBuilder::from_backend(Box::new(backend), dtype, device))
+        let patched = Patched { base, overlay: self.clone(), files };
+        Ok(StateDict::new(patched, dtype, &device))
     }
 }
 
 struct Patched {
-    base: VarBuilder<'static>,
+    base: StateDict,
     overlay: Overlay,
-    files: Vec<VarBuilder<'static>>,
+    files: Vec<StateDict>,
 }
 
 impl Patched {
-    fn changed(
-        &self,
-        name: &str,
-        dtype: DType,
-        load: impl Fn(DType) -> candle_core::Result<Tensor>,
-    ) -> candle_core::Result<Tensor> {
-        let patches = self.overlay.0.iter().zip(&self.files);
-        let mut patches = patches.filter(|(patch, _)| patch.touches(name)).peekable();
-        if patches.peek().is_none() {
-            return load(dtype);
-        }
-        let add = |weight, (patch, file): (&Patch, &VarBuilder)| {
-            patch.apply(name, weight, file).map_err(candle_core::Error::wrap)
-        };
-        patches.try_fold(load(DType::F32)?, add)?.to_dtype(dtype)
+    fn touched(&self, name: &str) -> bool {
+        self.overlay.0.iter().any(|patch| patch.touches(name))
     }
 }
 
-impl SimpleBackend for Patched {
-    fn get(
+impl Tensors for Patched {
+    fn tensor(
         &self,
-        shape: Shape,
         name: &str,
-        hints: candle_nn::Init,
+        shape: Option<&Shape>,
         dtype: DType,
         _: &Device,
     ) -> candle_core::Result<Tensor> {
-        self.changed(name, dtype, |dtype| self.base.get_with_hints_dtype(shape.clone(), name, hints, dtype))
+        let load = |dtype| match shape {
+            Some(shape) => self.base.get_as(shape.clone(), name, dtype),
+            None => self.base.get_unchecked_as(name, dtype),
+        };
+        if !self.touched(name) {
+            return load(dtype);
+        }
+        let patches = self.overlay.0.iter().zip(&self.files).filter(|(patch, _)| patch.touches(name));
+        let add = |weight, (patch, file): (&Patch, &StateDict)| {
+            patch.apply(name, weight, file).map_err(candle_core::Error::wrap)
+        };
+        patches.fold(load(DType::F32), |weight, patch| add(weight?, patch))?.to_dtype(dtype)
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> candle_core::Result<Tensor> {
-        self.changed(name, dtype, |dtype| self.base.get_unchecked_dtype(name, dtype))
+    fn stored(&self, name: &str, shape: &Shape) -> candle_core::Result<Option<Stored<'_>>> {
+        if self.touched(name) { Ok(None) } else { self.base.stored(shape, name) }
     }
 
-    fn contains_tensor(&self, name: &str) -> bool {
+    fn contains(&self, name: &str) -> bool {
         self.base.contains_tensor(name)
     }
 }

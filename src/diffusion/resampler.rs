@@ -1,7 +1,7 @@
 //! From image features to image tokens: the three projections of IP-Adapter files.
 
+use crate::state_dict::StateDict;
 use candle_core::{D, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::Result;
 use crate::ip_adapter::Variant;
@@ -16,23 +16,23 @@ pub(crate) enum Projection {
 }
 
 impl Projection {
-    pub fn load(vb: &VarBuilder, variant: &Variant) -> Result<Self> {
+    pub fn load(dict: &StateDict, variant: &Variant) -> Result<Self> {
         let (inputs, width) = (variant.features(), variant.context_dim());
         Ok(match *variant {
             Variant::Base { tokens, .. } => Self::Base {
-                proj: Linear::load(&vb.pp("proj"), inputs, tokens * width)?,
-                norm: LayerNorm::load(&vb.pp("norm"), width, 1e-5)?,
+                proj: Linear::load(&dict.pp("proj"), inputs, tokens * width)?,
+                norm: LayerNorm::load(&dict.pp("norm"), width, 1e-5)?,
                 tokens,
             },
             Variant::FullFace { inner, .. } => Self::FullFace {
                 proj: [
-                    Linear::load(&vb.pp("proj.0"), inputs, inner)?,
-                    Linear::load(&vb.pp("proj.2"), inner, width)?,
+                    Linear::load(&dict.pp("proj.0"), inputs, inner)?,
+                    Linear::load(&dict.pp("proj.2"), inner, width)?,
                 ],
-                norm: LayerNorm::load(&vb.pp("proj.3"), width, 1e-5)?,
+                norm: LayerNorm::load(&dict.pp("proj.3"), width, 1e-5)?,
             },
             Variant::Plus { queries, inner, heads, depth, .. } => {
-                Self::Plus(Resampler::load(vb, inputs, width, (queries, inner, heads, depth))?)
+                Self::Plus(Resampler::load(dict, inputs, width, (queries, inner, heads, depth))?)
             }
         })
     }
@@ -77,18 +77,18 @@ struct ResamplerLayer {
 
 impl Resampler {
     fn load(
-        vb: &VarBuilder,
+        dict: &StateDict,
         inputs: usize,
         outputs: usize,
         (queries, inner, heads, depth): (usize, usize, usize, usize),
     ) -> Result<Self> {
-        let layer = |i: usize| ResamplerLayer::load(&vb.pp("layers").pp(i), inner, heads);
+        let layer = |i: usize| ResamplerLayer::load(&dict.pp("layers").pp(i), inner, heads);
         Ok(Self {
-            latents: vb.get((1, queries, inner), "latents")?,
-            proj_in: Linear::load(&vb.pp("proj_in"), inputs, inner)?,
+            latents: dict.get((1, queries, inner), "latents")?,
+            proj_in: Linear::load(&dict.pp("proj_in"), inputs, inner)?,
             layers: (0..depth).map(layer).collect::<Result<_>>()?,
-            proj_out: Linear::load(&vb.pp("proj_out"), inner, outputs)?,
-            norm_out: LayerNorm::load(&vb.pp("norm_out"), outputs, 1e-5)?,
+            proj_out: Linear::load(&dict.pp("proj_out"), inner, outputs)?,
+            norm_out: LayerNorm::load(&dict.pp("norm_out"), outputs, 1e-5)?,
         })
     }
 
@@ -106,8 +106,8 @@ impl Resampler {
 pub(crate) const HEAD: usize = 64;
 
 impl ResamplerLayer {
-    fn load(vb: &VarBuilder, inner: usize, heads: usize) -> Result<Self> {
-        let (attn, ff, width) = (vb.pp(0), vb.pp(1), heads * HEAD);
+    fn load(dict: &StateDict, inner: usize, heads: usize) -> Result<Self> {
+        let (attn, ff, width) = (dict.pp(0), dict.pp(1), heads * HEAD);
         Ok(Self {
             norm1: LayerNorm::load(&attn.pp("norm1"), inner, 1e-5)?,
             norm2: LayerNorm::load(&attn.pp("norm2"), inner, 1e-5)?,

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::header::Header;
 use crate::model::Model;
@@ -13,7 +13,7 @@ use crate::ops::{self, Conv2d, Padding};
 use crate::runtime::Runtime;
 use crate::store::Recipe;
 use crate::unet::Residuals;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, kind};
 
 /// A T2I-Adapter's structure.
@@ -151,8 +151,8 @@ impl T2iAdapterSource {
     pub fn load(&self, rt: &Runtime) -> Result<Arc<T2iAdapter>> {
         let recipe = Recipe::new(&self.header, "t2i_adapter", rt.dtype, &rt.device);
         rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.dtype), || {
-            let vb = var_builder(&self.header, str::to_owned, rt.dtype, &rt.device)?;
-            T2iAdapter::load(&vb, &self.config)
+            let dict = state_dict(&self.header, str::to_owned, rt.dtype, &rt.device)?;
+            T2iAdapter::load(&dict, &self.config)
         })
     }
 }
@@ -183,8 +183,8 @@ enum Halving {
 }
 
 impl T2iAdapter {
-    fn load(vb: &VarBuilder, config: &T2iAdapterConfig) -> Result<Self> {
-        let at = |name: String| vb.pp(format!("{}{name}", config.names.prefix));
+    fn load(dict: &StateDict, config: &T2iAdapterConfig) -> Result<Self> {
+        let at = |name: String| dict.pp(format!("{}{name}", config.names.prefix));
         let conv = |name: String, inputs, outputs, kernel: usize| {
             Conv2d::load(&at(name), inputs, outputs, kernel, 1, Padding::Same(kernel / 2))
         };
@@ -214,8 +214,8 @@ impl T2iAdapter {
                 (false, _) => Halving::None,
                 (true, false) => Halving::Mean,
                 (true, true) => {
-                    let vb = at(names.block(i, 0, "down_opt.op"));
-                    Halving::Strided(Conv2d::load(&vb, inputs, inputs, 3, 2, Padding::Same(1))?)
+                    let dict = at(names.block(i, 0, "down_opt.op"));
+                    Halving::Strided(Conv2d::load(&dict, inputs, inputs, 3, 2, Padding::Same(1))?)
                 }
             };
             let conv_in =
@@ -230,7 +230,7 @@ impl T2iAdapter {
         let levels = (0..config.channels.len()).map(|i| if config.light { light(i) } else { large(i) });
         let conv_in = (!config.light).then(|| conv("conv_in".into(), first, config.channels[0], 3));
         Ok(Self {
-            dtype: ops::activations(vb),
+            dtype: ops::activations(dict),
             conv_in: conv_in.transpose()?,
             levels: levels.collect::<candle_core::Result<_>>()?,
             config: config.clone(),

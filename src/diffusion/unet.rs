@@ -1,7 +1,7 @@
 //! The UNet of Stable Diffusion 1.x, 2.x and XL (diffusers' `UNet2DConditionModel`).
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::attention::{Patches, Step};
 use crate::ops::{self, Around, Conv2d, GroupNorm};
@@ -92,22 +92,22 @@ impl UNet {
     ///
     /// # Errors
     /// If a weight is missing or misshapen, with its name.
-    pub fn new(cfg: &UNetConfig, vb: VarBuilder) -> Result<Self> {
+    pub fn new(cfg: &UNetConfig, dict: StateDict) -> Result<Self> {
         let mut skips = cfg.skip_channels();
         let mut inputs = cfg.levels.last().expect("a UNet has levels").channels;
         let mut up_blocks = vec![];
         for i in 0..cfg.levels.len() {
-            up_blocks.push(UpBlock::load(&vb.pp("up_blocks").pp(i), cfg, i, inputs, &mut skips)?);
+            up_blocks.push(UpBlock::load(&dict.pp("up_blocks").pp(i), cfg, i, inputs, &mut skips)?);
             inputs = cfg.levels[cfg.levels.len() - 1 - i].channels;
         }
         Ok(Self {
             in_channels: cfg.in_channels,
             context_dim: cfg.context_dim,
-            dtype: ops::activations(&vb),
-            encoder: Encoder::load(&vb, cfg)?,
+            dtype: ops::activations(&dict),
+            encoder: Encoder::load(&dict, cfg)?,
             up_blocks,
-            conv_norm_out: GroupNorm::load(&vb.pp("conv_norm_out"), cfg.groups, inputs, cfg.norm_eps)?,
-            conv_out: Conv2d::load3x3(&vb.pp("conv_out"), inputs, cfg.out_channels, 1)?,
+            conv_norm_out: GroupNorm::load(&dict.pp("conv_norm_out"), cfg.groups, inputs, cfg.norm_eps)?,
+            conv_out: Conv2d::load3x3(&dict.pp("conv_out"), inputs, cfg.out_channels, 1)?,
         })
     }
 

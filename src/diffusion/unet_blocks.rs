@@ -1,7 +1,7 @@
 //! The blocks UNet and ControlNet are made of. Activations are NHWC.
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::Result;
 use crate::attention::{Attention, Patches, Step};
@@ -38,10 +38,10 @@ pub(crate) struct Embedding {
 }
 
 impl Embedding {
-    pub fn load(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
+    pub fn load(dict: &StateDict, inputs: usize, outputs: usize) -> Result<Self> {
         Ok(Self {
-            linear_1: Linear::load(&vb.pp("linear_1"), inputs, outputs)?,
-            linear_2: Linear::load(&vb.pp("linear_2"), outputs, outputs)?,
+            linear_1: Linear::load(&dict.pp("linear_1"), inputs, outputs)?,
+            linear_2: Linear::load(&dict.pp("linear_2"), outputs, outputs)?,
         })
     }
 
@@ -61,17 +61,17 @@ struct ResnetBlock {
 }
 
 impl ResnetBlock {
-    fn load(vb: &VarBuilder, cfg: &UNetConfig, inputs: usize, outputs: usize) -> Result<Self> {
+    fn load(dict: &StateDict, cfg: &UNetConfig, inputs: usize, outputs: usize) -> Result<Self> {
         let conv_shortcut = match inputs == outputs {
             true => None,
-            false => Some(Linear::load(&vb.pp("conv_shortcut"), inputs, outputs)?),
+            false => Some(Linear::load(&dict.pp("conv_shortcut"), inputs, outputs)?),
         };
         Ok(Self {
-            norm1: GroupNorm::load(&vb.pp("norm1"), cfg.groups, inputs, cfg.norm_eps)?,
-            conv1: Conv2d::load3x3(&vb.pp("conv1"), inputs, outputs, 1)?,
-            time_emb_proj: Linear::load(&vb.pp("time_emb_proj"), cfg.time_dim(), outputs)?,
-            norm2: GroupNorm::load(&vb.pp("norm2"), cfg.groups, outputs, cfg.norm_eps)?,
-            conv2: Conv2d::load3x3(&vb.pp("conv2"), outputs, outputs, 1)?,
+            norm1: GroupNorm::load(&dict.pp("norm1"), cfg.groups, inputs, cfg.norm_eps)?,
+            conv1: Conv2d::load3x3(&dict.pp("conv1"), inputs, outputs, 1)?,
+            time_emb_proj: Linear::load(&dict.pp("time_emb_proj"), cfg.time_dim(), outputs)?,
+            norm2: GroupNorm::load(&dict.pp("norm2"), cfg.groups, outputs, cfg.norm_eps)?,
+            conv2: Conv2d::load3x3(&dict.pp("conv2"), outputs, outputs, 1)?,
             conv_shortcut,
         })
     }
@@ -98,10 +98,10 @@ struct BasicTransformerBlock {
 }
 
 impl BasicTransformerBlock {
-    fn load(vb: &VarBuilder, cfg: &UNetConfig, channels: usize, heads: usize) -> Result<Self> {
-        let norm = |name: &str| LayerNorm::load(&vb.pp(name), channels, 1e-5);
+    fn load(dict: &StateDict, cfg: &UNetConfig, channels: usize, heads: usize) -> Result<Self> {
+        let norm = |name: &str| LayerNorm::load(&dict.pp(name), channels, 1e-5);
         let attention = |name: &str, context| {
-            let layer = Attention::load(&vb.pp(name), channels, context, heads)?;
+            let layer = Attention::load(&dict.pp(name), channels, context, heads)?;
             Ok::<_, crate::Error>(if cfg.int8 { layer.quantised() } else { layer })
         };
         Ok(Self {
@@ -111,8 +111,8 @@ impl BasicTransformerBlock {
             attn2: attention("attn2", cfg.context_dim)?,
             norm3: norm("norm3")?,
             // GEGLU: twice the four-fold inner width goes in, once comes out.
-            ff_in: linear(&vb.pp("ff.net.0.proj"), cfg, channels, 8 * channels)?,
-            ff_out: linear(&vb.pp("ff.net.2"), cfg, 4 * channels, channels)?,
+            ff_in: linear(&dict.pp("ff.net.0.proj"), cfg, channels, 8 * channels)?,
+            ff_out: linear(&dict.pp("ff.net.2"), cfg, 4 * channels, channels)?,
         })
     }
 
@@ -127,8 +127,8 @@ impl BasicTransformerBlock {
 }
 
 /// A linear of a transformer, held as the configuration says.
-fn linear(vb: &VarBuilder, cfg: &UNetConfig, inputs: usize, outputs: usize) -> Result<Linear> {
-    let linear = Linear::load(vb, inputs, outputs)?;
+fn linear(dict: &StateDict, cfg: &UNetConfig, inputs: usize, outputs: usize) -> Result<Linear> {
+    let linear = Linear::load(dict, inputs, outputs)?;
     Ok(if cfg.int8 { linear.quantised() } else { linear })
 }
 
@@ -143,13 +143,14 @@ struct Transformer2D {
 }
 
 impl Transformer2D {
-    fn load(vb: &VarBuilder, cfg: &UNetConfig, channels: usize, heads: usize, depth: usize) -> Result<Self> {
-        let block = |n| BasicTransformerBlock::load(&vb.pp("transformer_blocks").pp(n), cfg, channels, heads);
+    fn load(dict: &StateDict, cfg: &UNetConfig, channels: usize, heads: usize, depth: usize) -> Result<Self> {
+        let block =
+            |n| BasicTransformerBlock::load(&dict.pp("transformer_blocks").pp(n), cfg, channels, heads);
         Ok(Self {
-            norm: GroupNorm::load(&vb.pp("norm"), cfg.groups, channels, 1e-6)?,
-            proj_in: linear(&vb.pp("proj_in"), cfg, channels, channels)?,
+            norm: GroupNorm::load(&dict.pp("norm"), cfg.groups, channels, 1e-6)?,
+            proj_in: linear(&dict.pp("proj_in"), cfg, channels, channels)?,
             transformer_blocks: (0..depth).map(block).collect::<Result<_>>()?,
-            proj_out: linear(&vb.pp("proj_out"), cfg, channels, channels)?,
+            proj_out: linear(&dict.pp("proj_out"), cfg, channels, channels)?,
         })
     }
 
@@ -172,7 +173,7 @@ struct Layer {
 
 impl Layer {
     fn load(
-        vb: &VarBuilder,
+        dict: &StateDict,
         cfg: &UNetConfig,
         n: usize,
         inputs: usize,
@@ -180,9 +181,9 @@ impl Layer {
     ) -> Result<Self> {
         let attention = match depth {
             0 => None,
-            depth => Some(Transformer2D::load(&vb.pp("attentions").pp(n), cfg, channels, heads, depth)?),
+            depth => Some(Transformer2D::load(&dict.pp("attentions").pp(n), cfg, channels, heads, depth)?),
         };
-        Ok(Self { resnet: ResnetBlock::load(&vb.pp("resnets").pp(n), cfg, inputs, channels)?, attention })
+        Ok(Self { resnet: ResnetBlock::load(&dict.pp("resnets").pp(n), cfg, inputs, channels)?, attention })
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
@@ -202,15 +203,15 @@ struct DownBlock {
 }
 
 impl DownBlock {
-    fn load(vb: &VarBuilder, cfg: &UNetConfig, i: usize) -> Result<Self> {
+    fn load(dict: &StateDict, cfg: &UNetConfig, i: usize) -> Result<Self> {
         let level = &cfg.levels[i];
         let c = level.channels;
         let before = if i == 0 { cfg.model_channels() } else { cfg.levels[i - 1].channels };
         let layer = |(n, &depth): (usize, &usize)| {
-            Layer::load(vb, cfg, n, if n == 0 { before } else { c }, (c, level.heads, depth))
+            Layer::load(dict, cfg, n, if n == 0 { before } else { c }, (c, level.heads, depth))
         };
         let downsampler = match i + 1 < cfg.levels.len() {
-            true => Some(Conv2d::load3x3(&vb.pp("downsamplers.0.conv"), c, c, 2)?),
+            true => Some(Conv2d::load3x3(&dict.pp("downsamplers.0.conv"), c, c, 2)?),
             false => None,
         };
         Ok(Self { layers: level.depths.iter().enumerate().map(layer).collect::<Result<_>>()?, downsampler })
@@ -258,7 +259,7 @@ pub(crate) struct UpBlock {
 impl UpBlock {
     /// `skips` are the channels of the tensors still to be taken up; `inputs` those of the block before.
     pub fn load(
-        vb: &VarBuilder,
+        dict: &StateDict,
         cfg: &UNetConfig,
         i: usize,
         mut inputs: usize,
@@ -269,11 +270,11 @@ impl UpBlock {
         let mut layers = vec![];
         for (n, &depth) in cfg.up_depths[i].iter().enumerate() {
             let skip = skips.pop().expect("one more block up than down on each level");
-            layers.push(Layer::load(vb, cfg, n, inputs + skip, (c, level.heads, depth))?);
+            layers.push(Layer::load(dict, cfg, n, inputs + skip, (c, level.heads, depth))?);
             inputs = c;
         }
         let upsampler = match i + 1 < cfg.up_depths.len() {
-            true => Some(Conv2d::load3x3(&vb.pp("upsamplers.0.conv"), c, c, 1)?),
+            true => Some(Conv2d::load3x3(&dict.pp("upsamplers.0.conv"), c, c, 1)?),
             false => None,
         };
         Ok(Self { layers, upsampler })
@@ -306,16 +307,20 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub fn load(vb: &VarBuilder, cfg: &UNetConfig) -> Result<Self> {
-        let down = |i| DownBlock::load(&vb.pp("down_blocks").pp(i), cfg, i);
+    pub fn load(dict: &StateDict, cfg: &UNetConfig) -> Result<Self> {
+        let down = |i| DownBlock::load(&dict.pp("down_blocks").pp(i), cfg, i);
         let last = cfg.levels.last().expect("a UNet has levels");
-        let (c, mid) = (last.channels, vb.pp("mid_block"));
-        let add = |dim| Embedding::load(&vb.pp("add_embedding"), dim, cfg.time_dim());
+        let (c, mid) = (last.channels, dict.pp("mid_block"));
+        let add = |dim| Embedding::load(&dict.pp("add_embedding"), dim, cfg.time_dim());
         Ok(Self {
             model_channels: cfg.model_channels(),
-            time_embedding: Embedding::load(&vb.pp("time_embedding"), cfg.model_channels(), cfg.time_dim())?,
+            time_embedding: Embedding::load(
+                &dict.pp("time_embedding"),
+                cfg.model_channels(),
+                cfg.time_dim(),
+            )?,
             add_embedding: cfg.add_dim.map(add).transpose()?,
-            conv_in: Conv2d::load3x3(&vb.pp("conv_in"), cfg.in_channels, cfg.model_channels(), 1)?,
+            conv_in: Conv2d::load3x3(&dict.pp("conv_in"), cfg.in_channels, cfg.model_channels(), 1)?,
             down_blocks: (0..cfg.levels.len()).map(down).collect::<Result<_>>()?,
             mid: (
                 Layer::load(&mid, cfg, 0, c, (c, last.heads, cfg.mid_depth))?,

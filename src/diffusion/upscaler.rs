@@ -14,7 +14,7 @@ use crate::header::Header;
 use crate::ops;
 use crate::runtime::Runtime;
 use crate::store::Recipe;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Result, kind};
 
 pub use config::UpscalerConfig;
@@ -58,12 +58,12 @@ impl UpscalerSource {
     pub fn load(&self, rt: &Runtime) -> Result<Arc<Upscaler>> {
         let recipe = Recipe::new(&self.header, "upscaler", rt.dtype, &rt.device);
         rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.dtype), || {
-            let vb = var_builder(&self.header, str::to_owned, rt.dtype, &rt.device)?;
+            let dict = state_dict(&self.header, str::to_owned, rt.dtype, &rt.device)?;
             let network = match &self.config {
-                UpscalerConfig::Rrdb(config) => Network::Rrdb(Box::new(RrdbNet::load(&vb, config)?)),
-                UpscalerConfig::Compact(config) => Network::Compact(Compact::load(&vb, config)?),
+                UpscalerConfig::Rrdb(config) => Network::Rrdb(Box::new(RrdbNet::load(&dict, config)?)),
+                UpscalerConfig::Compact(config) => Network::Compact(Compact::load(&dict, config)?),
             };
-            Ok(Upscaler { network, scale: self.config.scale(), dtype: ops::activations(&vb) })
+            Ok(Upscaler { network, scale: self.config.scale(), dtype: ops::activations(&dict) })
         })
     }
 }

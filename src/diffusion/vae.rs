@@ -3,8 +3,8 @@
 mod source;
 mod tiny;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::clip_text::section;
 use crate::header::Header;
@@ -97,15 +97,15 @@ impl AutoencoderKl {
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
-    pub fn new(cfg: &VaeConfig, vb: VarBuilder) -> Result<Self> {
+    pub fn new(cfg: &VaeConfig, dict: StateDict) -> Result<Self> {
         let latent = cfg.latent_channels;
         Ok(Self {
-            encoder: Encoder::new(cfg, &vb.pp("encoder"))?,
-            quant_conv: Linear::load(&vb.pp("quant_conv"), 2 * latent, 2 * latent)?,
-            post_quant_conv: Linear::load(&vb.pp("post_quant_conv"), latent, latent)?,
-            decoder: Decoder::new(cfg, &vb.pp("decoder"))?,
+            encoder: Encoder::new(cfg, &dict.pp("encoder"))?,
+            quant_conv: Linear::load(&dict.pp("quant_conv"), 2 * latent, 2 * latent)?,
+            post_quant_conv: Linear::load(&dict.pp("post_quant_conv"), latent, latent)?,
+            decoder: Decoder::new(cfg, &dict.pp("decoder"))?,
             config: cfg.clone(),
-            dtype: ops::activations(&vb),
+            dtype: ops::activations(&dict),
         })
     }
 
@@ -182,21 +182,21 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn new(cfg: &VaeConfig, vb: &VarBuilder) -> TensorResult<Self> {
+    fn new(cfg: &VaeConfig, dict: &StateDict) -> TensorResult<Self> {
         let levels = cfg.channels.len();
         let (first, deep) = (cfg.channels[0], cfg.channels[levels - 1]);
         let level = |i: usize| {
-            let (vb, outputs) = (vb.pp("down_blocks").pp(i), cfg.channels[i]);
+            let (dict, outputs) = (dict.pp("down_blocks").pp(i), cfg.channels[i]);
             let inputs = cfg.channels[i.saturating_sub(1)];
-            let down = (i + 1 < levels).then(|| Resample::down(&vb, outputs)).transpose()?;
-            Level::new(&vb, cfg.groups, [inputs, outputs], cfg.layers_per_block, down)
+            let down = (i + 1 < levels).then(|| Resample::down(&dict, outputs)).transpose()?;
+            Level::new(&dict, cfg.groups, [inputs, outputs], cfg.layers_per_block, down)
         };
         Ok(Self {
-            conv_in: Conv2d::load3x3(&vb.pp("conv_in"), 3, first, 1)?,
+            conv_in: Conv2d::load3x3(&dict.pp("conv_in"), 3, first, 1)?,
             down_blocks: (0..levels).map(level).collect::<TensorResult<_>>()?,
-            mid_block: Mid::new(&vb.pp("mid_block"), cfg.groups, deep)?,
-            conv_norm_out: GroupNorm::load(&vb.pp("conv_norm_out"), cfg.groups, deep, EPS)?,
-            conv_out: Conv2d::load3x3(&vb.pp("conv_out"), deep, 2 * cfg.latent_channels, 1)?,
+            mid_block: Mid::new(&dict.pp("mid_block"), cfg.groups, deep)?,
+            conv_norm_out: GroupNorm::load(&dict.pp("conv_norm_out"), cfg.groups, deep, EPS)?,
+            conv_out: Conv2d::load3x3(&dict.pp("conv_out"), deep, 2 * cfg.latent_channels, 1)?,
         })
     }
 
@@ -218,21 +218,21 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn new(cfg: &VaeConfig, vb: &VarBuilder) -> TensorResult<Self> {
+    fn new(cfg: &VaeConfig, dict: &StateDict) -> TensorResult<Self> {
         let levels = cfg.channels.len();
         let (first, deep) = (cfg.channels[0], cfg.channels[levels - 1]);
         let level = |i: usize| {
-            let (vb, outputs) = (vb.pp("up_blocks").pp(i), cfg.channels[levels - 1 - i]);
+            let (dict, outputs) = (dict.pp("up_blocks").pp(i), cfg.channels[levels - 1 - i]);
             let inputs = cfg.channels[(levels - i).min(levels - 1)];
-            let up = (i + 1 < levels).then(|| Resample::up(&vb, outputs)).transpose()?;
-            Level::new(&vb, cfg.groups, [inputs, outputs], cfg.layers_per_block + 1, up)
+            let up = (i + 1 < levels).then(|| Resample::up(&dict, outputs)).transpose()?;
+            Level::new(&dict, cfg.groups, [inputs, outputs], cfg.layers_per_block + 1, up)
         };
         Ok(Self {
-            conv_in: Conv2d::load3x3(&vb.pp("conv_in"), cfg.latent_channels, deep, 1)?,
-            mid_block: Mid::new(&vb.pp("mid_block"), cfg.groups, deep)?,
+            conv_in: Conv2d::load3x3(&dict.pp("conv_in"), cfg.latent_channels, deep, 1)?,
+            mid_block: Mid::new(&dict.pp("mid_block"), cfg.groups, deep)?,
             up_blocks: (0..levels).map(level).collect::<TensorResult<_>>()?,
-            conv_norm_out: GroupNorm::load(&vb.pp("conv_norm_out"), cfg.groups, first, EPS)?,
-            conv_out: Conv2d::load3x3(&vb.pp("conv_out"), first, 3, 1)?,
+            conv_norm_out: GroupNorm::load(&dict.pp("conv_norm_out"), cfg.groups, first, EPS)?,
+            conv_out: Conv2d::load3x3(&dict.pp("conv_out"), first, 3, 1)?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! The blocks an autoencoder is made of, over NHWC.
 
+use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::ops::{self, Around, Conv2d, GroupNorm, Linear, Padding};
 use crate::vae::{GoOn, check};
@@ -20,16 +20,16 @@ pub(crate) struct Resnet {
 }
 
 impl Resnet {
-    pub(crate) fn new(vb: &VarBuilder, groups: usize, inputs: usize, outputs: usize) -> Result<Self> {
+    pub(crate) fn new(dict: &StateDict, groups: usize, inputs: usize, outputs: usize) -> Result<Self> {
         let conv_shortcut = match inputs == outputs {
             true => None,
-            false => Some(Linear::load(&vb.pp("conv_shortcut"), inputs, outputs)?),
+            false => Some(Linear::load(&dict.pp("conv_shortcut"), inputs, outputs)?),
         };
         Ok(Self {
-            norm1: GroupNorm::load(&vb.pp("norm1"), groups, inputs, EPS)?,
-            conv1: Conv2d::load3x3(&vb.pp("conv1"), inputs, outputs, 1)?,
-            norm2: GroupNorm::load(&vb.pp("norm2"), groups, outputs, EPS)?,
-            conv2: Conv2d::load3x3(&vb.pp("conv2"), outputs, outputs, 1)?,
+            norm1: GroupNorm::load(&dict.pp("norm1"), groups, inputs, EPS)?,
+            conv1: Conv2d::load3x3(&dict.pp("conv1"), inputs, outputs, 1)?,
+            norm2: GroupNorm::load(&dict.pp("norm2"), groups, outputs, EPS)?,
+            conv2: Conv2d::load3x3(&dict.pp("conv2"), outputs, outputs, 1)?,
             conv_shortcut,
         })
     }
@@ -53,10 +53,10 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(vb: &VarBuilder, groups: usize, channels: usize) -> Result<Self> {
-        let square = |name: &str| Linear::load(&vb.pp(name), channels, channels);
+    fn new(dict: &StateDict, groups: usize, channels: usize) -> Result<Self> {
+        let square = |name: &str| Linear::load(&dict.pp(name), channels, channels);
         Ok(Self {
-            group_norm: GroupNorm::load(&vb.pp("group_norm"), groups, channels, EPS)?,
+            group_norm: GroupNorm::load(&dict.pp("group_norm"), groups, channels, EPS)?,
             to_q: square("to_q")?,
             to_k: square("to_k")?,
             to_v: square("to_v")?,
@@ -80,9 +80,9 @@ pub(crate) struct Mid {
 }
 
 impl Mid {
-    pub(crate) fn new(vb: &VarBuilder, groups: usize, channels: usize) -> Result<Self> {
-        let resnet = |i: usize| Resnet::new(&vb.pp("resnets").pp(i), groups, channels, channels);
-        let attention = Attention::new(&vb.pp("attentions.0"), groups, channels)?;
+    pub(crate) fn new(dict: &StateDict, groups: usize, channels: usize) -> Result<Self> {
+        let resnet = |i: usize| Resnet::new(&dict.pp("resnets").pp(i), groups, channels, channels);
+        let attention = Attention::new(&dict.pp("attentions.0"), groups, channels)?;
         Ok(Self { first: resnet(0)?, attention, second: resnet(1)? })
     }
 
@@ -107,13 +107,13 @@ pub(crate) enum Resample {
 }
 
 impl Resample {
-    pub(crate) fn down(vb: &VarBuilder, channels: usize) -> Result<Self> {
-        let vb = vb.pp("downsamplers.0.conv");
-        Conv2d::load(&vb, channels, channels, 3, 2, Padding::BottomRight).map(Self::Down)
+    pub(crate) fn down(dict: &StateDict, channels: usize) -> Result<Self> {
+        let dict = dict.pp("downsamplers.0.conv");
+        Conv2d::load(&dict, channels, channels, 3, 2, Padding::BottomRight).map(Self::Down)
     }
 
-    pub(crate) fn up(vb: &VarBuilder, channels: usize) -> Result<Self> {
-        Conv2d::load3x3(&vb.pp("upsamplers.0.conv"), channels, channels, 1).map(Self::Up)
+    pub(crate) fn up(dict: &StateDict, channels: usize) -> Result<Self> {
+        Conv2d::load3x3(&dict.pp("upsamplers.0.conv"), channels, channels, 1).map(Self::Up)
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -137,15 +137,15 @@ pub(crate) struct Level {
 impl Level {
     /// `count` residual blocks, the first of which goes from `inputs` to `outputs` channels.
     pub(crate) fn new(
-        vb: &VarBuilder,
+        dict: &StateDict,
         groups: usize,
         [inputs, outputs]: [usize; 2],
         count: usize,
         resample: Option<Resample>,
     ) -> Result<Self> {
-        let vb = vb.pp("resnets");
+        let dict = dict.pp("resnets");
         let resnet =
-            |i: usize| Resnet::new(&vb.pp(i), groups, if i == 0 { inputs } else { outputs }, outputs);
+            |i: usize| Resnet::new(&dict.pp(i), groups, if i == 0 { inputs } else { outputs }, outputs);
         Ok(Self { resnets: (0..count).map(resnet).collect::<Result<_>>()?, resample })
     }
 

@@ -1,14 +1,12 @@
 //! Weights: from a memory-mapped file to tensors.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::VarBuilder;
-use candle_nn::var_builder::SimpleBackend;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
@@ -16,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::header::{Dtype, Header, TensorInfo};
 use crate::keys::Place;
+use crate::state_dict::{StateDict, Stored, Tensors, Values};
 use crate::{Error, Result, ops};
 
 /// The tensors of one file (or of the several of an index) under the names a model asks for: `place` says where the file has such a one.
@@ -26,15 +25,15 @@ use crate::{Error, Result, ops};
 /// # Errors
 /// If the file cannot be mapped or has changed since its header was read. Errors of the tensors come from the
 /// builder and name file, key, expected and found shape.
-pub fn var_builder<P: Into<Place>>(
+pub fn state_dict<P: Into<Place>>(
     header: &Header,
     place: impl Fn(&str) -> P + Send + Sync + 'static,
     dtype: DType,
     device: &Device,
-) -> Result<VarBuilder<'static>> {
+) -> Result<StateDict> {
     let place = Box::new(move |name: &str| place(name).into());
-    let backend = MappedFile { header: header.clone(), maps: Maps::of(header)?, place };
-    Ok(VarBuilder::from_backend(Box::new(backend), dtype, device.clone()))
+    let file = MappedFile { header: header.clone(), maps: Maps::of(header)?, place };
+    Ok(StateDict::new(file, dtype, device))
 }
 
 /// Maps a file that had so many bytes when it was looked at.
@@ -85,8 +84,19 @@ struct MappedFile {
     place: Box<dyn Fn(&str) -> Place + Send + Sync>,
 }
 
+/// A tensor of the file, checked.
+struct Found<'a> {
+    info: &'a TensorInfo,
+    dtype: DType,
+    bytes: &'a [u8],
+    /// In the file's own order.
+    dims: Vec<usize>,
+    /// Whether the model wants its two dimensions the other way round.
+    transposed: bool,
+}
+
 impl MappedFile {
-    fn load(&self, name: &str, shape: Option<&Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    fn find(&self, name: &str, shape: Option<&Shape>) -> Result<Found<'_>> {
         let Place { name: key, part, transposed } = (self.place)(name);
         let fail = |message: String| Error::file(&self.header.path, message);
         let Some(info) = self.header.tensors.get(&key) else {
@@ -98,47 +108,30 @@ impl MappedFile {
             let parts = part.map_or(1, |(_, parts)| parts);
             return Err(fail(format!("tensor `{key}` has shape {found:?}, expected {parts} equal parts")));
         };
-        if transposed {
-            dims.reverse();
-        }
         if let Some(s) = shape {
-            if !same_but_for_ones(s.dims(), &dims) {
-                let (mut expected, parts) = (s.dims().to_vec(), part.map_or(1, |(_, parts)| parts));
-                if transposed {
-                    expected.reverse();
-                }
+            let mut expected = s.dims().to_vec();
+            if transposed {
+                expected.reverse();
+            }
+            if !same_but_for_ones(&expected, &dims) {
                 if let Some(rows) = expected.first_mut() {
-                    *rows *= parts;
+                    *rows *= part.map_or(1, |(_, parts)| parts);
                 }
                 return Err(fail(format!("tensor `{key}` has shape {found:?}, expected {expected:?}")));
             }
-            dims = s.dims().to_vec();
+            dims = expected;
         }
         let (map, range) = self.maps.at(range);
         let bytes = &map[range];
-        // The file's own order, until it is in memory.
-        if transposed {
-            dims.reverse();
-        }
-        let dims = dims.as_slice();
         if !all_finite(info.dtype, bytes) {
             return Err(fail(format!(
                 "tensor `{key}` has values that are not finite; download the file again"
             )));
         }
-        let source = candle_dtype(info.dtype).ok_or_else(|| {
-            fail(format!("tensor `{key}` is {}, which cannot be used as a weight", info.dtype))
-        })?;
-        // A device converts what it was sent: the host need not hold a copy of another number type.
-        let tensor = match (ops::send(bytes, source, dims, device)?, info.dtype, dtype) {
-            (Some(sent), ..) => sent.to_dtype(dtype)?,
-            (None, Dtype::F16, DType::F32) => Tensor::from_vec(widened::<f16>(bytes), dims, &Device::Cpu)?,
-            (None, Dtype::BF16, DType::F32) => Tensor::from_vec(widened::<bf16>(bytes), dims, &Device::Cpu)?,
-            _ => Tensor::from_raw_buffer(bytes, source, dims, &Device::Cpu)?.to_dtype(dtype)?,
+        let Some(dtype) = candle_dtype(info.dtype) else {
+            return Err(fail(format!("tensor `{key}` is {}, which cannot be used as a weight", info.dtype)));
         };
-        self.forget(info);
-        let tensor = if transposed { tensor.t()?.contiguous()? } else { tensor };
-        Ok(tensor.to_device(device)?)
+        Ok(Found { info, dtype, bytes, dims, transposed })
     }
 
     /// The pages of a tensor have been read: they need not count as this process's memory any longer.
@@ -174,40 +167,36 @@ fn part_of(info: &TensorInfo, part: Option<(usize, usize)>) -> Option<(Vec<usize
     Some((dims, start..start + bytes))
 }
 
-/// What f16 and bf16 have in common.
-trait Half: Copy + Send {
-    const ZERO: Self;
-    fn from_le(bytes: [u8; 2]) -> Self;
-}
-
-impl Half for f16 {
-    const ZERO: Self = Self::ZERO;
-    fn from_le(bytes: [u8; 2]) -> Self {
-        Self::from_le_bytes(bytes)
+/// Bytes of a file as the numbers they are: in place where they lie so that the processor can read them, which newer writers see to.
+fn numbers<T: bytemuck::Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(numbers) => Cow::Borrowed(numbers),
+        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
     }
 }
 
-impl Half for bf16 {
-    const ZERO: Self = Self::ZERO;
-    fn from_le(bytes: [u8; 2]) -> Self {
-        Self::from_le_bytes(bytes)
-    }
+/// The numbers of a tensor that layers take as they are.
+fn values(dtype: Dtype, bytes: &[u8]) -> Option<Values<'_>> {
+    // Files have the lower byte first.
+    let native = cfg!(target_endian = "little");
+    Some(match dtype {
+        Dtype::F32 if native => Values::F32(numbers(bytes)),
+        Dtype::F16 if native => Values::F16(numbers(bytes)),
+        Dtype::BF16 if native => Values::Bf16(numbers(bytes)),
+        _ => return None,
+    })
 }
 
-/// Half precision as f32, without a copy in between. A file aligns nothing, so some values at a time go through a buffer.
-fn widened<H: Half>(bytes: &[u8]) -> Vec<f32>
+/// Half precision as f32, without a copy in between.
+fn widened<H: Copy + Sync>(halves: &[H]) -> Vec<f32>
 where
     [H]: HalfFloatSliceExt,
 {
     const VALUES: usize = 4096;
-    let mut wide = vec![0f32; bytes.len() / 2];
-    wide.par_chunks_mut(VALUES).zip(bytes.par_chunks(2 * VALUES)).for_each(|(wide, bytes)| {
-        let mut halves = [H::ZERO; VALUES];
-        for (half, bytes) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
-            *half = H::from_le([bytes[0], bytes[1]]);
-        }
-        halves[..wide.len()].convert_to_f32_slice(wide);
-    });
+    let mut wide = vec![0f32; halves.len()];
+    wide.par_chunks_mut(VALUES)
+        .zip(halves.par_chunks(VALUES))
+        .for_each(|(wide, halves)| halves.convert_to_f32_slice(wide));
     wide
 }
 
@@ -216,23 +205,38 @@ fn same_but_for_ones(a: &[usize], b: &[usize]) -> bool {
     a == b || (a.len().min(b.len()) == 2 && a.len().max(b.len()) == 4 && a[..trim(a)] == b[..trim(b)])
 }
 
-impl SimpleBackend for MappedFile {
-    fn get(
+impl Tensors for MappedFile {
+    fn tensor(
         &self,
-        shape: Shape,
         name: &str,
-        _: candle_nn::Init,
+        shape: Option<&Shape>,
         dtype: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        self.load(name, Some(&shape), dtype, device).map_err(candle_core::Error::wrap)
+        let Found { info, dtype: source, bytes, dims, transposed } =
+            self.find(name, shape).map_err(candle_core::Error::wrap)?;
+        // A device converts what it was sent: the host need not hold a copy of another number type.
+        let tensor = match ops::send(bytes, source, &dims, device)? {
+            Some(sent) => sent.to_dtype(dtype)?,
+            None => match values(info.dtype, bytes).filter(|_| dtype == DType::F32) {
+                Some(Values::F16(halves)) => Tensor::from_vec(widened(&halves), dims, &Device::Cpu)?,
+                Some(Values::Bf16(halves)) => Tensor::from_vec(widened(&halves), dims, &Device::Cpu)?,
+                _ => Tensor::from_raw_buffer(bytes, source, &dims, &Device::Cpu)?.to_dtype(dtype)?,
+            },
+        };
+        self.forget(info);
+        let tensor = if transposed { tensor.t()?.contiguous()? } else { tensor };
+        tensor.to_device(device)
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.load(name, None, dtype, device).map_err(candle_core::Error::wrap)
+    fn stored(&self, name: &str, shape: &Shape) -> candle_core::Result<Option<Stored<'_>>> {
+        let found = self.find(name, Some(shape)).map_err(candle_core::Error::wrap)?;
+        let Found { info, bytes, transposed, .. } = found;
+        let values = if transposed { None } else { values(info.dtype, bytes) };
+        Ok(values.map(|values| Stored { values, read: Box::new(|| self.forget(info)) }))
     }
 
-    fn contains_tensor(&self, name: &str) -> bool {
+    fn contains(&self, name: &str) -> bool {
         self.header.tensors.contains_key(&(self.place)(name).name)
     }
 }

@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::Device;
-use candle_nn::VarBuilder;
 
 use super::*;
 use crate::fixture::assert_close;
@@ -18,8 +18,8 @@ fn layer() -> Attention {
         weight("to_out.0.weight", &[16, 16], 4),
         weight("to_out.0.bias", &[16], 5),
     ];
-    let vb = VarBuilder::from_tensors(weights.into(), candle_core::DType::F32, &Device::Cpu);
-    Attention::load(&vb, 16, 12, 2).unwrap()
+    let dict = StateDict::from_tensors(weights.into(), candle_core::DType::F32, &Device::Cpu);
+    Attention::load(&dict, 16, 12, 2).unwrap()
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn a_run_makes_keys_and_values_of_a_text_once() {
 
 #[test]
 fn what_attends_to_itself_keeps_nothing() {
-    let vb = VarBuilder::zeros(candle_core::DType::F32, &Device::Cpu);
-    let layer = Attention::load(&vb, 16, 16, 2).unwrap();
+    let dict = StateDict::zeros(candle_core::DType::F32, &Device::Cpu);
+    let layer = Attention::load(&dict, 16, 16, 2).unwrap();
     let run = Patches::default().for_a_run();
     layer.forward(&random(&[1, 9, 16], 1), None, &run, &Step::single(1.0, 1), (3, 3)).unwrap();
     assert!(run.texts.unwrap().0.lock().unwrap().is_empty());

@@ -4,7 +4,7 @@ use super::*;
 use crate::clip::ClipSource;
 use crate::fixture::{self, assert_close, tiny_sd};
 use crate::prompt::{self, Chunk, Padding};
-use crate::{Runtime, var_builder};
+use crate::{Runtime, state_dict};
 
 fn tiny() -> (Runtime, ClipSource) {
     (Runtime::cpu(), ClipSource::open(&tiny_sd("tiny-sd.safetensors")).unwrap())
@@ -37,8 +37,8 @@ fn pooled_is_the_first_end_of_text() {
 /// The tower of a fixture whose weights are below `w/`.
 fn fixed(file: &str, config: &ClipTextConfig) -> ClipText {
     let header = Header::read(fixture::path(file).as_ref()).unwrap();
-    let vb = var_builder(&header, |name| format!("w/{name}"), DType::F32, &Device::Cpu).unwrap();
-    ClipText::new(config, vb).unwrap()
+    let dict = state_dict(&header, |name| format!("w/{name}"), DType::F32, &Device::Cpu).unwrap();
+    ClipText::new(config, dict).unwrap()
 }
 
 #[test]
@@ -88,9 +88,9 @@ fn candle_transformers_agrees() {
         projection_dim: 96,
     };
     let rename = |name: &str| format!("cond_stage_model.transformer.text_model.{name}");
-    let header = Header::read(source.path()).unwrap();
-    let vb = var_builder(&header, rename, DType::F32, &Device::Cpu).unwrap();
-    let theirs = candle::ClipTextTransformer::new(vb, &config).unwrap();
+    let weights = candle_core::safetensors::load(source.path(), &Device::Cpu).unwrap();
+    let weights = candle_nn::VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu).rename_f(rename);
+    let theirs = candle::ClipTextTransformer::new(weights, &config).unwrap();
     let ids = Tensor::new(&[Chunk::empty(Padding::EndOfText).ids], &Device::Cpu).unwrap();
     let expected = theirs.forward_with_mask(&ids, usize::MAX).unwrap();
     assert_close(&source.towers()[0].load(&rt).unwrap().forward(&ids).unwrap().last, &expected, 1e-4, "last");

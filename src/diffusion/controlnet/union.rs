@@ -1,8 +1,8 @@
 //! What a union ControlNet has beside a plain one (xinsir's ControlNet++; diffusers' `ControlNetUnionModel`): one network for
 //! many kinds of hints, which is told the kind of the one it sees. As in ComfyUI (`comfy/cldm/cldm.py`), it sees one at a time.
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::ops::{self, LayerNorm, Linear};
 use crate::unet_blocks::{Embedding, timestep_embedding};
@@ -42,22 +42,22 @@ pub(super) struct Union {
 
 impl Union {
     /// Loads them where there are any; `time_dim` is the width of the embedded time, `channels` that of the hint's features.
-    pub fn load(vb: &VarBuilder, time_dim: usize, channels: usize) -> Result<Option<Self>> {
-        if !vb.contains_tensor(TASKS) {
+    pub fn load(dict: &StateDict, time_dim: usize, channels: usize) -> Result<Option<Self>> {
+        if !dict.contains_tensor(TASKS) {
             return Ok(None);
         }
-        let tasks = vb.get_unchecked(TASKS)?;
+        let tasks = dict.get_unchecked(TASKS)?;
         let (kinds, width) = tasks.dims2()?;
         if kinds == 0 || kinds > MAX_KINDS {
             return Err(Error::Mismatch(format!("a union ControlNet for {kinds} kinds of hints")));
         }
-        let place = |i: usize| vb.pp("transformer_layes").pp(i);
+        let place = |i: usize| dict.pp("transformer_layes").pp(i);
         let count = (0..).take_while(|&i| place(i).contains_tensor("attn.in_proj_weight")).count();
         Ok(Some(Self {
             tasks,
             layers: (0..count).map(|i| Layer::load(&place(i), width)).collect::<Result<_>>()?,
-            project: Linear::load(&vb.pp("spatial_ch_projs"), width, channels)?,
-            add_embedding: Embedding::load(&vb.pp("control_add_embedding"), kinds * SINUSOIDS, time_dim)?,
+            project: Linear::load(&dict.pp("spatial_ch_projs"), width, channels)?,
+            add_embedding: Embedding::load(&dict.pp("control_add_embedding"), kinds * SINUSOIDS, time_dim)?,
         }))
     }
 
@@ -92,16 +92,16 @@ struct Layer {
 }
 
 impl Layer {
-    fn load(vb: &VarBuilder, width: usize) -> Result<Self> {
-        let (attn, mlp) = (vb.pp("attn"), vb.pp("mlp"));
+    fn load(dict: &StateDict, width: usize) -> Result<Self> {
+        let (attn, mlp) = (dict.pp("attn"), dict.pp("mlp"));
         // Queries, keys and values are one matrix.
         let weight = attn.get((3 * width, width), "in_proj_weight")?.narrow(0, 2 * width, width)?;
         let bias = attn.get(3 * width, "in_proj_bias")?.narrow(0, 2 * width, width)?;
         Ok(Self {
-            ln_1: LayerNorm::load(&vb.pp("ln_1"), width, 1e-5)?,
+            ln_1: LayerNorm::load(&dict.pp("ln_1"), width, 1e-5)?,
             value: Linear::new(weight.contiguous()?, Some(bias.contiguous()?))?,
             out: Linear::load(&attn.pp("out_proj"), width, width)?,
-            ln_2: LayerNorm::load(&vb.pp("ln_2"), width, 1e-5)?,
+            ln_2: LayerNorm::load(&dict.pp("ln_2"), width, 1e-5)?,
             mlp: [
                 Linear::load(&mlp.pp("c_fc"), width, 4 * width)?,
                 Linear::load(&mlp.pp("c_proj"), 4 * width, width)?,

@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::{DType, Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::config::DepthConfig;
 use super::interpolate::{Kind, interpolated};
@@ -23,18 +23,18 @@ pub(super) struct Backbone {
 }
 
 impl Backbone {
-    pub fn new(vb: &VarBuilder, config: &DepthConfig) -> Result<Self> {
-        let vb = vb.pp("backbone");
+    pub fn new(dict: &StateDict, config: &DepthConfig) -> Result<Self> {
+        let dict = dict.pp("backbone");
         let (width, patch, grid) = (config.width, config.patch, config.grid);
-        let embeddings = vb.pp("embeddings");
+        let embeddings = dict.pp("embeddings");
         let projection = embeddings.pp("patch_embeddings.projection");
         let weight = projection.get((width, 3, patch, patch), "weight")?.flatten_from(1)?;
-        let activations = ops::activations(&vb);
+        let activations = ops::activations(&dict);
         let bias = projection.get(width, "bias")?.to_dtype(activations)?;
         let places =
             embeddings.get((1, grid * grid + 1, width), "position_embeddings")?.to_dtype(DType::F32)?;
         let last = config.looks.into_iter().max().unwrap_or_default();
-        let layers = vb.pp("encoder.layer");
+        let layers = dict.pp("encoder.layer");
         Ok(Self {
             patches: Linear::new(weight, Some(bias))?,
             patch,
@@ -44,7 +44,7 @@ impl Backbone {
                 places.narrow(1, 1, grid * grid)?.reshape((1, grid, grid, width))?,
             ),
             blocks: (0..last).map(|i| Block::new(&layers.pp(i), config)).collect::<Result<_>>()?,
-            layernorm: LayerNorm::load(&vb.pp("layernorm"), width, EPS)?,
+            layernorm: LayerNorm::load(&dict.pp("layernorm"), width, EPS)?,
             looks: config.looks,
         })
     }
@@ -96,20 +96,20 @@ struct Block {
 }
 
 impl Block {
-    fn new(vb: &VarBuilder, config: &DepthConfig) -> Result<Self> {
+    fn new(dict: &StateDict, config: &DepthConfig) -> Result<Self> {
         let (width, mlp) = (config.width, config.mlp);
-        let square = |name: &str| Linear::load(&vb.pp(name), width, width);
-        let scale = |name: &str| vb.get(width, name)?.to_dtype(ops::activations(vb));
+        let square = |name: &str| Linear::load(&dict.pp(name), width, width);
+        let scale = |name: &str| dict.get(width, name)?.to_dtype(ops::activations(dict));
         Ok(Self {
-            norm1: LayerNorm::load(&vb.pp("norm1"), width, EPS)?,
+            norm1: LayerNorm::load(&dict.pp("norm1"), width, EPS)?,
             query: square("attention.attention.query")?,
             key: square("attention.attention.key")?,
             value: square("attention.attention.value")?,
             dense: square("attention.output.dense")?,
             scale1: scale("layer_scale1.lambda1")?,
-            norm2: LayerNorm::load(&vb.pp("norm2"), width, EPS)?,
-            fc1: Linear::load(&vb.pp("mlp.fc1"), width, mlp)?,
-            fc2: Linear::load(&vb.pp("mlp.fc2"), mlp, width)?,
+            norm2: LayerNorm::load(&dict.pp("norm2"), width, EPS)?,
+            fc1: Linear::load(&dict.pp("mlp.fc1"), width, mlp)?,
+            fc2: Linear::load(&dict.pp("mlp.fc2"), mlp, width)?,
             scale2: scale("layer_scale2.lambda1")?,
             heads: config.heads,
         })

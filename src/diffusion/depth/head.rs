@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::config::DepthConfig;
 use super::interpolate::{Kind, interpolated};
@@ -18,8 +18,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub fn new(vb: &VarBuilder, config: &DepthConfig) -> Result<Self> {
-        let (neck, head) = (vb.pp("neck"), vb.pp("head"));
+    pub fn new(dict: &StateDict, config: &DepthConfig) -> Result<Self> {
+        let (neck, head) = (dict.pp("neck"), dict.pp("head"));
         let level = |i: usize| Level::new(&neck, config, i);
         let fusion = |i: usize| Fusion::new(&neck.pp("fusion_stage.layers").pp(i), config.fusion, i > 0);
         Ok(Self {
@@ -79,7 +79,7 @@ enum Resize {
 }
 
 impl Level {
-    fn new(neck: &VarBuilder, config: &DepthConfig, i: usize) -> Result<Self> {
+    fn new(neck: &StateDict, config: &DepthConfig, i: usize) -> Result<Self> {
         let (at, channels) = (neck.pp("reassemble_stage.layers").pp(i), config.neck[i]);
         let resize = match i {
             0 => Resize::Up(enlarging(&at.pp("resize"), channels, 4)?, 4),
@@ -107,11 +107,11 @@ impl Level {
 }
 
 /// A transposed convolution whose stride is its kernel's side: every pixel becomes `times × times`, and none meets another.
-fn enlarging(vb: &VarBuilder, channels: usize, times: usize) -> Result<Linear> {
+fn enlarging(dict: &StateDict, channels: usize, times: usize) -> Result<Linear> {
     let area = times * times;
-    let weight = vb.get((channels, channels, times, times), "weight")?;
+    let weight = dict.get((channels, channels, times, times), "weight")?;
     let weight = weight.permute((1, 2, 3, 0))?.reshape((channels * area, channels))?.contiguous()?;
-    let bias = vb.get(channels, "bias")?.to_dtype(ops::activations(vb))?;
+    let bias = dict.get(channels, "bias")?.to_dtype(ops::activations(dict))?;
     let bias = bias.unsqueeze(1)?.broadcast_as((channels, area))?.flatten_all()?.contiguous()?;
     Linear::new(weight, Some(bias))
 }
@@ -126,12 +126,12 @@ struct Fusion {
 }
 
 impl Fusion {
-    fn new(vb: &VarBuilder, channels: usize, joins: bool) -> Result<Self> {
-        let residual = |name: &str| Residual::new(&vb.pp(name), channels);
+    fn new(dict: &StateDict, channels: usize, joins: bool) -> Result<Self> {
+        let residual = |name: &str| Residual::new(&dict.pp(name), channels);
         Ok(Self {
             residual_layer1: joins.then(|| residual("residual_layer1")).transpose()?,
             residual_layer2: residual("residual_layer2")?,
-            projection: Linear::load(&vb.pp("projection"), channels, channels)?,
+            projection: Linear::load(&dict.pp("projection"), channels, channels)?,
         })
     }
 
@@ -154,8 +154,8 @@ impl Fusion {
 struct Residual(Conv2d, Conv2d);
 
 impl Residual {
-    fn new(vb: &VarBuilder, channels: usize) -> Result<Self> {
-        let conv = |name: &str| Conv2d::load3x3(&vb.pp(name), channels, channels, 1);
+    fn new(dict: &StateDict, channels: usize) -> Result<Self> {
+        let conv = |name: &str| Conv2d::load3x3(&dict.pp(name), channels, channels, 1);
         Ok(Self(conv("convolution1")?, conv("convolution2")?))
     }
 

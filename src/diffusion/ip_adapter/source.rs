@@ -3,8 +3,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::state_dict::StateDict;
 use candle_core::{Device, Tensor};
-use candle_nn::VarBuilder;
 
 use super::ImageEmbeds;
 use crate::attn_layers::attn_layers;
@@ -14,7 +14,7 @@ use crate::ops::Linear;
 use crate::resampler::{HEAD, Projection};
 use crate::runtime::Runtime;
 use crate::store::Recipe;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, kind};
 
 /// The kind of an adapter: which image features it takes, and how it makes tokens of them.
@@ -240,8 +240,8 @@ impl IpAdapterSource {
     pub fn load(&self, rt: &Runtime) -> Result<Arc<IpAdapter>> {
         let recipe = Recipe::new(&self.header, "ip_adapter", rt.small_dtype(), &rt.device);
         rt.store.lease(&recipe, rt.weight_bytes(&self.header, "", rt.small_dtype()), || {
-            let vb = var_builder(&self.header, str::to_owned, rt.small_dtype(), &rt.device)?;
-            IpAdapter::new(&self.variant, &self.layers, &vb)
+            let dict = state_dict(&self.header, str::to_owned, rt.small_dtype(), &rt.device)?;
+            IpAdapter::new(&self.variant, &self.layers, &dict)
         })
     }
 }
@@ -272,17 +272,17 @@ pub(super) struct KeysValues {
 }
 
 impl IpAdapter {
-    fn new(variant: &Variant, layers: &BTreeMap<usize, usize>, vb: &VarBuilder) -> Result<Self> {
+    fn new(variant: &Variant, layers: &BTreeMap<usize, usize>, dict: &StateDict) -> Result<Self> {
         let context = variant.context_dim();
         let load = |(&n, &hidden): (&usize, &usize)| {
-            let vb = vb.pp("ip_adapter").pp(n);
-            let linear = |name: &str| Linear::load_no_bias(&vb.pp(name), context, hidden);
+            let dict = dict.pp("ip_adapter").pp(n);
+            let linear = |name: &str| Linear::load_no_bias(&dict.pp(name), context, hidden);
             Ok((n, (linear("to_k_ip")?, linear("to_v_ip")?)))
         };
         Ok(Self {
-            projection: Projection::load(&vb.pp("image_proj"), variant)?,
+            projection: Projection::load(&dict.pp("image_proj"), variant)?,
             layers: layers.iter().map(load).collect::<Result<_>>()?,
-            device: vb.device().clone(),
+            device: dict.device().clone(),
         })
     }
 

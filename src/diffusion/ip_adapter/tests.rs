@@ -7,6 +7,7 @@ use crate::attention::{Patches, Row, Step};
 use crate::fixture::{Tensors, assert_close, max_abs_diff as error, project as path, shapes_only};
 use crate::header::Header;
 use crate::model::{ControlNetSource, UNetSource};
+use crate::state_dict::StateDict;
 use crate::unet_config::UNetConfig;
 
 const TOLERANCE: f32 = 2e-5;
@@ -310,9 +311,10 @@ fn an_sd15_adapter_at_real_width_makes_four_tokens_and_keys_for_the_first_layer(
 
 #[test]
 fn queries_of_the_first_level_at_512_pixels_are_4096_by_320() {
-    let vb = candle_nn::VarBuilder::zeros(DType::F32, &Device::Cpu);
+    let dict = StateDict::zeros(DType::F32, &Device::Cpu);
     let level = &UNetConfig::sd15().levels[0];
-    let layer = crate::attention::Attention::load(&vb.pp("attn2"), level.channels, 768, level.heads).unwrap();
+    let layer =
+        crate::attention::Attention::load(&dict.pp("attn2"), level.channels, 768, level.heads).unwrap();
     let hidden = Tensor::zeros((1, 64 * 64, 320), DType::F32, &Device::Cpu).unwrap();
     let text = Tensor::zeros((1, 77, 768), DType::F32, &Device::Cpu).unwrap();
     assert_eq!(layer.queries(&hidden).unwrap().dims(), [1, 4096, 320]);

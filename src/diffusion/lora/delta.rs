@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::names::{Parts, Role};
 use crate::header::Header;
@@ -46,7 +46,7 @@ impl Factor {
         }
     }
 
-    fn value(&self, file: &VarBuilder) -> Result<Tensor> {
+    fn value(&self, file: &StateDict) -> Result<Tensor> {
         match self {
             Self::Whole(name) => file.get_unchecked(name),
             Self::Product(a, b) => file.get_unchecked(a)?.matmul(&file.get_unchecked(b)?),
@@ -123,7 +123,7 @@ impl Delta {
     }
 
     /// The difference before `alpha`, of the shape that [`Delta::shape`] says; `file` is the LoRA's in f32.
-    pub(super) fn value(&self, file: &VarBuilder) -> Result<Tensor> {
+    pub(super) fn value(&self, file: &StateDict) -> Result<Tensor> {
         let get = |name: &String| file.get_unchecked(name);
         match self {
             Self::LowRank { up, down, mid: None } => {

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use half::f16;
 
 use super::leading::leading;
@@ -63,7 +63,7 @@ fn of(
     name: &str,
     inside: String,
     shape: &[usize],
-    file: &VarBuilder<'static>,
+    file: &StateDict,
     extract: Extract,
     biases: bool,
 ) -> Vec<Entry<'static>> {

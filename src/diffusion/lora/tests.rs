@@ -55,7 +55,7 @@ fn every_kind_of_difference_is_comfyuis() {
             assert_eq!((fit.len(), lora.left_over(&[Home::UNet], &[&fit])), (1, vec![]), "{case}");
             overlay = overlay.with_lora(fit, *strength);
         }
-        let base = var_builder(&header, str::to_owned, DType::F32, &Device::Cpu).unwrap();
+        let base = state_dict(&header, str::to_owned, DType::F32, &Device::Cpu).unwrap();
         let changed = overlay.onto(base).unwrap().get_unchecked("mod.weight").unwrap();
         assert_close(&changed, &all.get(&format!("{case}/out")), 1e-6, case);
     }

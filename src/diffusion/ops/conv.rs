@@ -1,12 +1,12 @@
 use candle_core::{DType, Result, Tensor};
-use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::{
-    GroupNorm,
-    cpu::{self, Packed, Products},
+    GroupNorm, Weight,
+    cpu::{self, Packed},
     kernels::{self, Taps},
 };
+use crate::state_dict::StateDict;
 
 /// Zeros around a picture before a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,17 +78,17 @@ impl Conv2d {
     /// # Errors
     /// If the weight has other than four dimensions or no square kernel, or the bias is not one for each output.
     pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize, padding: Padding) -> Result<Self> {
-        let products = super::products(&weight);
-        Self::of((weight, products), bias, stride, padding)
+        let shape = weight.dims4()?;
+        Self::of(Weight::of(weight)?, shape, bias, stride, padding)
     }
 
     fn of(
-        (weight, products): (Tensor, Option<Products>),
+        weight: Weight,
+        (outputs, inputs, size, width): (usize, usize, usize, usize),
         bias: Option<Tensor>,
         stride: usize,
         padding: Padding,
     ) -> Result<Self> {
-        let (outputs, inputs, size, width) = weight.dims4()?;
         if size != width || stride == 0 {
             candle_core::bail!(
                 "a convolution with a kernel {size}x{width} and stride {stride} is not supported"
@@ -97,20 +97,20 @@ impl Conv2d {
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [outputs]) {
             candle_core::bail!("a convolution to {outputs} channels with a bias {:?}", bias.dims());
         }
-        let weight = if let Some(products) = products {
-            let bias = bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1()).transpose()?;
-            Kernel::Packed(cpu::pack(products, (outputs, size * size, inputs), &weight)?, bias)
-        } else {
-            let weight = super::plain_weight(weight)?;
-            let row = size * size * inputs;
-            if super::fast(&[&weight]) {
+        let row = size * size * inputs;
+        let weight = match weight {
+            Weight::Tiled(packed) => {
+                let bias = bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1()).transpose()?;
+                Kernel::Packed(packed, bias)
+            }
+            Weight::Plain(weight) if super::fast(&[&weight]) => {
                 let gathered = weight.permute((2, 3, 1, 0))?.reshape((row, outputs))?;
                 Kernel::Gathered(gathered.contiguous()?)
-            } else if super::on_device(&[&weight]) {
-                Kernel::Filters(weight.permute((0, 2, 3, 1))?.reshape((outputs, row))?.contiguous()?)
-            } else {
-                Kernel::Plain(weight)
             }
+            Weight::Plain(weight) if super::on_device(&[&weight]) => {
+                Kernel::Filters(weight.permute((0, 2, 3, 1))?.reshape((outputs, row))?.contiguous()?)
+            }
+            Weight::Plain(weight) => Kernel::Plain(weight),
         };
         Ok(Self { weight, bias, inputs, outputs, size, stride, padding })
     }
@@ -119,8 +119,8 @@ impl Conv2d {
     ///
     /// # Errors
     /// If `weight` or `bias` is missing or has another shape.
-    pub fn load3x3(vb: &VarBuilder, inputs: usize, outputs: usize, stride: usize) -> Result<Self> {
-        Self::load(vb, inputs, outputs, 3, stride, Padding::Same(1))
+    pub fn load3x3(dict: &StateDict, inputs: usize, outputs: usize, stride: usize) -> Result<Self> {
+        Self::load(dict, inputs, outputs, 3, stride, Padding::Same(1))
     }
 
     /// Loads a convolution with a square kernel and a bias.
@@ -128,15 +128,16 @@ impl Conv2d {
     /// # Errors
     /// If `weight` or `bias` is missing or has another shape.
     pub fn load(
-        vb: &VarBuilder,
+        dict: &StateDict,
         inputs: usize,
         outputs: usize,
         kernel: usize,
         stride: usize,
         padding: Padding,
     ) -> Result<Self> {
-        let weight = super::load_weight(vb, (outputs, inputs, kernel, kernel), "weight")?;
-        Self::of(weight, Some(super::load_vector(vb, outputs, "bias")?), stride, padding)
+        let shape = (outputs, inputs, kernel, kernel);
+        let bias = super::load_vector(dict, outputs, "bias")?;
+        Self::of(Weight::load(dict, shape, "weight")?, shape, Some(bias), stride, padding)
     }
 
     /// `[B, H, W, in]` → `[B, H', W', out]`, with all that goes around it.

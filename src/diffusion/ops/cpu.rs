@@ -25,7 +25,7 @@ mod winograd;
 mod tests;
 
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Result, Shape, Storage, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layout, Result, Shape, Storage, Tensor,
 };
 use rayon::prelude::*;
 
@@ -34,13 +34,13 @@ pub(super) use self::{
     heads::{Attention, Mask},
     lanes::{gelu_erf, quick_gelu, silu},
     norm::{Affine, GroupNorm, LayerNorm},
-    packed::Packed,
+    packed::{Form, Packed},
     pixels::Convolution,
-    product::bf16_rounded,
     quantised::Quantised,
     rows::{Linear, Matrix},
     tiles::Products,
 };
+use crate::state_dict::Values;
 
 /// Values a thread takes at once: below, a second thread costs more than it gives.
 pub(super) const GRAIN: usize = 16_384;
@@ -53,12 +53,28 @@ fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
+/// Results, taps and values of a tap of a weight in this shape: `[out, in]`, or `[out, in, k, k]`.
+pub(super) fn sizes(shape: &Shape) -> Result<(usize, usize, usize)> {
+    match *shape.dims() {
+        [n, k] => Ok((n, 1, k)),
+        [n, k, height, width] => Ok((n, height * width, k)),
+        _ => candle_core::bail!("a weight of a linear or a convolution cannot have the shape {shape:?}"),
+    }
+}
+
 /// A weight as files have it, packed.
-pub(super) fn pack(products: Products, sizes: (usize, usize, usize), weight: &Tensor) -> Result<Packed> {
-    let weight = weight.to_dtype(DType::F32)?.contiguous()?;
+pub(super) fn pack(form: Form, weight: &Tensor) -> Result<Packed> {
+    let weight = weight.contiguous()?;
     let (storage, layout) = weight.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { candle_core::bail!("weights are packed on the CPU") };
-    Ok(Packed::new(products, sizes, slice(storage, layout)?))
+    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+        candle_core::bail!("weights are packed on the CPU");
+    };
+    let values = match storage {
+        CpuStorage::F32(values) => Values::F32(values[start..end].into()),
+        CpuStorage::BF16(values) => Values::Bf16(values[start..end].into()),
+        _ => candle_core::bail!("weights of {:?} are not packed", weight.dtype()),
+    };
+    Ok(Packed::new(form, sizes(weight.shape())?, &values))
 }
 
 /// One tensor in, one of shape `shape` out: `fill` gets the values and the zeroed result.

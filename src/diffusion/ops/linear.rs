@@ -1,11 +1,11 @@
 use candle_core::{D, DType, Device, Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::{
-    LayerNorm,
+    LayerNorm, Weight,
     cpu::{self, Products, Quantised},
     kernels,
 };
+use crate::state_dict::StateDict;
 
 /// `y = x Wᵀ + b` over the last dimension; also a 1×1 convolution on NHWC.
 #[derive(Debug, Clone)]
@@ -33,19 +33,22 @@ impl Linear {
     /// # Errors
     /// If the weight has other than two dimensions, or the bias is not one for each output.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let products = super::products(&weight);
-        Self::of((weight, products), bias)
+        weight.dims2()?;
+        Self::of(Weight::of(weight)?, bias)
     }
 
-    fn of((weight, products): (Tensor, Option<Products>), bias: Option<Tensor>) -> Result<Self> {
-        let (outputs, inputs) = weight.dims2()?;
+    fn of(weight: Weight, bias: Option<Tensor>) -> Result<Self> {
+        let (outputs, inputs) = match &weight {
+            Weight::Tiled(packed) => packed.sizes(),
+            Weight::Plain(weight) => weight.dims2()?,
+        };
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [outputs]) {
             candle_core::bail!("a linear to {outputs} values with a bias {:?}", bias.dims());
         }
-        let Some(products) = products else {
-            return Ok(Self { weight: Matrix::Plain(super::plain_weight(weight)?), bias });
+        let packed = match weight {
+            Weight::Tiled(packed) => packed,
+            Weight::Plain(weight) => return Ok(Self { weight: Matrix::Plain(weight), bias }),
         };
-        let packed = cpu::pack(products, (outputs, 1, inputs), &weight)?;
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         let values = bias.as_ref().map(Tensor::to_vec1).transpose()?;
         let weight = cpu::Matrix::Packed(packed);
@@ -56,17 +59,17 @@ impl Linear {
     ///
     /// # Errors
     /// If either is missing or has another shape.
-    pub fn load(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
-        let weight = super::load_weight(vb, (outputs, inputs), "weight")?;
-        Self::of(weight, Some(super::load_vector(vb, outputs, "bias")?))
+    pub fn load(dict: &StateDict, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = Weight::load(dict, (outputs, inputs), "weight")?;
+        Self::of(weight, Some(super::load_vector(dict, outputs, "bias")?))
     }
 
     /// Loads `weight` `[out, in]` of a linear that has no bias.
     ///
     /// # Errors
     /// If it is missing or has another shape.
-    pub fn load_no_bias(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::of(super::load_weight(vb, (outputs, inputs), "weight")?, None)
+    pub fn load_no_bias(dict: &StateDict, inputs: usize, outputs: usize) -> Result<Self> {
+        Self::of(Weight::load(dict, (outputs, inputs), "weight")?, None)
     }
 
     /// The same with its weights in 8 bits, where the CPU multiplies these.

@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::{D, DType, Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::{cpu, kernels};
 
@@ -24,15 +24,15 @@ impl GroupNorm {
     ///
     /// # Errors
     /// If either is missing, or `channels` cannot be split into `groups`.
-    pub fn load(vb: &VarBuilder, groups: usize, channels: usize, eps: f64) -> Result<Self> {
+    pub fn load(dict: &StateDict, groups: usize, channels: usize, eps: f64) -> Result<Self> {
         if groups == 0 || !channels.is_multiple_of(groups) {
-            candle_core::bail!("{}: {channels} channels cannot be split into {groups} groups", vb.prefix());
+            candle_core::bail!("{}: {channels} channels cannot be split into {groups} groups", dict.prefix());
         }
         Ok(Self {
             groups,
             eps,
-            weight: super::load_vector(vb, channels, "weight")?,
-            bias: super::load_vector(vb, channels, "bias")?,
+            weight: super::load_vector(dict, channels, "weight")?,
+            bias: super::load_vector(dict, channels, "bias")?,
         })
     }
 
@@ -127,11 +127,11 @@ impl LayerNorm {
     ///
     /// # Errors
     /// If either is missing or has another shape.
-    pub fn load(vb: &VarBuilder, channels: usize, eps: f64) -> Result<Self> {
+    pub fn load(dict: &StateDict, channels: usize, eps: f64) -> Result<Self> {
         Ok(Self {
             eps,
-            weight: super::load_vector(vb, channels, "weight")?,
-            bias: super::load_vector(vb, channels, "bias")?,
+            weight: super::load_vector(dict, channels, "weight")?,
+            bias: super::load_vector(dict, channels, "bias")?,
         })
     }
 

@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::VarBuilder;
 use proptest::prelude::*;
 
 use super::*;
@@ -77,15 +77,15 @@ proptest! {
             ("weight".to_owned(), random(&[channels], 1)),
             ("bias".to_owned(), random(&[channels], 2)),
         ]);
-        let vb = VarBuilder::from_tensors(map, DType::F32, &Device::Cpu);
+        let dict = StateDict::from_tensors(map, DType::F32, &Device::Cpu);
         let x = (random(&[batch, height, width, channels], 3) + offset).unwrap();
-        let norm = GroupNorm::load(&vb, groups, channels, 1e-5).unwrap();
+        let norm = GroupNorm::load(&dict, groups, channels, 1e-5).unwrap();
         let plain = norm.plain(&x).unwrap();
         assert_close(&norm.forward(&x).unwrap(), &plain, 2e-5, "group norm");
         assert_close(&norm.forward_silu(&x).unwrap(), &plain.silu().unwrap(), 2e-5, "group norm and silu");
         // A few values so far from zero may be so near each other that f32 says nothing of their differences.
         if channels >= 8 {
-            let norm = LayerNorm::load(&vb, channels, 1e-5).unwrap();
+            let norm = LayerNorm::load(&dict, channels, 1e-5).unwrap();
             assert_close(&norm.forward(&x).unwrap(), &norm.plain(&x).unwrap(), 5e-5, "layer norm");
         }
     }
@@ -172,9 +172,9 @@ proptest! {
 }
 
 /// A weight and a bias of this length.
-fn vectors(length: usize) -> VarBuilder<'static> {
+fn vectors(length: usize) -> StateDict {
     let map = [("weight".to_owned(), random(&[length], 8)), ("bias".to_owned(), random(&[length], 9))];
-    VarBuilder::from_tensors(map.into(), DType::F32, &Device::Cpu)
+    StateDict::from_tensors(map.into(), DType::F32, &Device::Cpu)
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn long_attention_and_large_convolutions_go_in_blocks() {
 #[test]
 fn a_plain_form_has_gradients_through_every_operation() {
     let x = Var::from_tensor(&random(&[1, 4, 4, 8], 1)).unwrap();
-    let vb = VarBuilder::from_tensors(
+    let dict = StateDict::from_tensors(
         std::collections::HashMap::from([
             ("weight".to_owned(), random(&[8], 2)),
             ("bias".to_owned(), random(&[8], 3)),
@@ -211,12 +211,12 @@ fn a_plain_form_has_gradients_through_every_operation() {
         &Device::Cpu,
     );
     let conv = Conv2d::new(random(&[8, 8, 3, 3], 4), None, 1, Padding::Same(1)).unwrap();
-    let norm = GroupNorm::load(&vb, 2, 8, 1e-5).unwrap();
+    let norm = GroupNorm::load(&dict, 2, 8, 1e-5).unwrap();
     let shift = random(&[1, 8], 5);
     let around = Around { norm: Some(&norm), enlarged: Some((8, 8)), shift: Some(&shift), beside: None };
     let h = conv.forward_with(x.as_tensor(), around).unwrap();
     let h = join(&h, &h).unwrap().narrow(3, 4, 8).unwrap().contiguous().unwrap();
-    let norm = LayerNorm::load(&vb, 8, 1e-5).unwrap();
+    let norm = LayerNorm::load(&dict, 8, 1e-5).unwrap();
     let tokens = norm.forward(&h.reshape((1, 64, 8)).unwrap()).unwrap();
     let y = attention(&tokens, &tokens, &tokens, 2, None).unwrap();
     let wide = Linear::new(random(&[16, 8], 6), None).unwrap();
@@ -255,11 +255,11 @@ fn norms_of_halves_do_not_overflow_or_lose_small_differences() {
     let parameters = |dtype: DType| {
         let ones = Tensor::ones(8, dtype, &Device::Cpu).unwrap();
         let both = [("weight".to_owned(), ones.clone()), ("bias".to_owned(), ones.zeros_like().unwrap())];
-        VarBuilder::from_tensors(both.into(), dtype, &Device::Cpu)
+        StateDict::from_tensors(both.into(), dtype, &Device::Cpu)
     };
     let (wide, narrow) = (parameters(DType::F32), parameters(DType::F16));
-    let group = |vb: &VarBuilder, x: &Tensor| GroupNorm::load(vb, 2, 8, 1e-5).unwrap().forward(x).unwrap();
-    let layer = |vb: &VarBuilder, x: &Tensor| LayerNorm::load(vb, 8, 1e-5).unwrap().forward(x).unwrap();
+    let group = |dict: &StateDict, x: &Tensor| GroupNorm::load(dict, 2, 8, 1e-5).unwrap().forward(x).unwrap();
+    let layer = |dict: &StateDict, x: &Tensor| LayerNorm::load(dict, 8, 1e-5).unwrap().forward(x).unwrap();
     let halved = x.to_dtype(DType::F16).unwrap();
     assert_close(&group(&narrow, &halved), &group(&wide, &x), 2e-3, "group norm");
     assert_close(&layer(&narrow, &halved), &layer(&wide, &x), 2e-3, "layer norm");

@@ -50,11 +50,11 @@ fn all_loaders_read_pytorchs_files() {
         assert_eq!(header.shape("nested.deeper.bf16"), Some(&[2, 2][..]));
         let device = candle_core::Device::Cpu;
         let open =
-            |header| crate::var_builder(header, str::to_owned, candle_core::DType::F32, &device).unwrap();
+            |header| crate::state_dict(header, str::to_owned, candle_core::DType::F32, &device).unwrap();
         let known = Header::read(fixture::path("pickle/expected.safetensors").as_ref()).unwrap();
-        let (vb, expected) = (open(&header), open(&known));
+        let (dict, expected) = (open(&header), open(&known));
         for name in ["f32", "nested.f16", "nested.deeper.bf16", "view", "tied.b", "parameter"] {
-            let found = vb.get_unchecked(name).unwrap();
+            let found = dict.get_unchecked(name).unwrap();
             let expected = expected.get_unchecked(&format!("zip/{name}")).unwrap();
             assert_eq!(fixture::values(&found), fixture::values(&expected));
         }

@@ -4,7 +4,7 @@ use super::*;
 use crate::controlnet::ControlNet;
 use crate::fixture::{Tensors, assert_close, project};
 use crate::header::Header;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 
 /// 1e-4 of a tensor's range is promised; f32 in another order of sums stays well below.
 const TOLERANCE: f32 = 2e-5;
@@ -13,8 +13,8 @@ fn load(file: &str) -> UNet {
     let header = Header::read(&project(file)).unwrap();
     let (mut cfg, keys) = UNetConfig::detect(&header).unwrap();
     miniature(&mut cfg, file);
-    let vb = var_builder(&header, move |n| keys.file_name(n), DType::F32, &Device::Cpu).unwrap();
-    UNet::new(&cfg, vb).unwrap()
+    let dict = state_dict(&header, move |n| keys.file_name(n), DType::F32, &Device::Cpu).unwrap();
+    UNet::new(&cfg, dict).unwrap()
 }
 
 /// The random fixtures carry no configuration.
@@ -31,8 +31,8 @@ fn load_controlnet(file: &str) -> ControlNet {
     let header = Header::read(&project(file)).unwrap();
     let (mut cfg, keys, hint) = UNetConfig::detect_controlnet(&header).unwrap();
     miniature(&mut cfg, file);
-    let vb = var_builder(&header, move |n| keys.file_name(n), DType::F32, &Device::Cpu).unwrap();
-    ControlNet::new(&cfg, &hint, vb).unwrap()
+    let dict = state_dict(&header, move |n| keys.file_name(n), DType::F32, &Device::Cpu).unwrap();
+    ControlNet::new(&cfg, &hint, dict).unwrap()
 }
 
 /// One call without patches.

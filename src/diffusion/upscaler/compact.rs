@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::config::CompactConfig;
 use crate::ops::{self, Conv2d};
@@ -14,12 +14,12 @@ pub(super) struct Compact {
 }
 
 impl Compact {
-    pub fn load(vb: &VarBuilder, config: &CompactConfig) -> Result<Self> {
+    pub fn load(dict: &StateDict, config: &CompactConfig) -> Result<Self> {
         let (width, scale) = (config.filters, config.scale);
-        let at = |i: usize| vb.pp(format!("{}body.{i}", config.prefix));
+        let at = |i: usize| dict.pp(format!("{}body.{i}", config.prefix));
         let conv = |i: usize| {
             let conv = Conv2d::load3x3(&at(2 * i), if i == 0 { 3 } else { width }, width, 1)?;
-            Ok((conv, at(2 * i + 1).get(width, "weight")?.to_dtype(ops::activations(vb))?))
+            Ok((conv, at(2 * i + 1).get(width, "weight")?.to_dtype(ops::activations(dict))?))
         };
         Ok(Self {
             convs: (0..=config.convs).map(conv).collect::<Result<_>>()?,

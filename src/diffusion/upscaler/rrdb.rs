@@ -1,5 +1,5 @@
+use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::config::RrdbConfig;
 use crate::ops::{self, Conv2d};
@@ -26,9 +26,9 @@ pub(super) struct RrdbNet {
 struct Dense([Conv2d; 5]);
 
 impl RrdbNet {
-    pub fn load(vb: &VarBuilder, config: &RrdbConfig) -> Result<Self> {
+    pub fn load(dict: &StateDict, config: &RrdbConfig) -> Result<Self> {
         let (names, width, growth) = (&config.names, config.filters, config.growth);
-        let conv = |name: String, inputs, outputs| Conv2d::load3x3(&vb.pp(name), inputs, outputs, 1);
+        let conv = |name: String, inputs, outputs| Conv2d::load3x3(&dict.pp(name), inputs, outputs, 1);
         let dense = |block: usize, number: usize| {
             let load = |i: usize| {
                 let outputs = if i == 5 { width } else { growth };

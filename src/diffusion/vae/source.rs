@@ -7,7 +7,7 @@ use super::{AutoencoderKl, AutoencoderTiny, GoOn, TinyConfig, VaeConfig};
 use crate::header::Header;
 use crate::keys::{self, KeyMap};
 use crate::store::Recipe;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, Runtime};
 
 /// The two networks of an autoencoder.
@@ -138,8 +138,8 @@ impl VaeSource {
         let of = |part| rt.weight_bytes(&self.header, &format!("{}{part}", keys.prefix()), dtype);
         let vae = rt.store.lease(&recipe, parts.map(of).sum(), || {
             let keys = keys.clone();
-            let vb = var_builder(&self.header, move |name| keys.file_name(name), dtype, &rt.device)?;
-            AutoencoderKl::new(config, vb)
+            let dict = state_dict(&self.header, move |name| keys.file_name(name), dtype, &rt.device)?;
+            AutoencoderKl::new(config, dict)
         })?;
         Ok(Autoencoder::Kl(vae))
     }

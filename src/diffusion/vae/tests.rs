@@ -6,7 +6,7 @@ use super::*;
 use crate::Runtime;
 use crate::fixture::{self, Tensors, assert_close, tiny_sd};
 use crate::header::Header;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 
 fn tiny() -> (VaeSource, Arc<AutoencoderKl>) {
     let source = VaeSource::open(&tiny_sd("tiny-sd.safetensors")).unwrap();
@@ -22,8 +22,8 @@ fn miniature_config() -> VaeConfig {
 
 fn miniature() -> AutoencoderKl {
     let header = Header::read(fixture::path(MINIATURE).as_ref()).unwrap();
-    let vb = var_builder(&header, |name| format!("w/{name}"), DType::F32, &Device::Cpu).unwrap();
-    AutoencoderKl::new(&miniature_config(), vb).unwrap()
+    let dict = state_dict(&header, |name| format!("w/{name}"), DType::F32, &Device::Cpu).unwrap();
+    AutoencoderKl::new(&miniature_config(), dict).unwrap()
 }
 
 #[test]
@@ -83,9 +83,10 @@ fn candle_transformers_agrees() {
     let folder = tempfile::tempdir().unwrap();
     candle_core::safetensors::save(&weights, folder.path().join("vae.safetensors")).unwrap();
     let header = Header::read(&folder.path().join("vae.safetensors")).unwrap();
-    let vb = || var_builder(&header, str::to_owned, DType::F32, &Device::Cpu).unwrap();
-    let theirs = candle::AutoEncoderKL::new(vb(), 3, 3, config).unwrap();
-    let ours = AutoencoderKl::new(&miniature_config(), vb()).unwrap();
+    let dict = state_dict(&header, str::to_owned, DType::F32, &Device::Cpu).unwrap();
+    let ours = AutoencoderKl::new(&miniature_config(), dict).unwrap();
+    let weights = candle_nn::VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+    let theirs = candle::AutoEncoderKL::new(weights, 3, 3, config).unwrap();
     let pixels = Tensor::arange(0f32, 3.0 * 16.0 * 24.0, &Device::Cpu).unwrap();
     let pixels = pixels.reshape((1, 3, 16, 24)).unwrap().sin().unwrap();
     let expected = theirs.encode(&pixels).unwrap().sample().unwrap();

@@ -1,14 +1,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::state_dict::StateDict;
 use candle_core::{DType, Result as TensorResult, Tensor};
-use candle_nn::VarBuilder;
 
 use super::{GoOn, Half, check};
 use crate::header::Header;
 use crate::ops::{self, Around, Conv2d, Padding};
 use crate::store::Recipe;
-use crate::weights::var_builder;
+use crate::weights::state_dict;
 use crate::{Error, Result, Runtime};
 
 /// More layers than any published half has (19).
@@ -250,8 +250,8 @@ impl HalfSource {
         let recipe = Recipe::new(&self.header, part, dtype, &rt.device);
         let bytes = rt.weight_bytes(&self.header, self.prefix, dtype);
         rt.store.lease(&recipe, bytes, || {
-            let vb = var_builder(&self.header, str::to_owned, dtype, &rt.device)?;
-            Ok(Layers::new(&vb, self)?)
+            let dict = state_dict(&self.header, str::to_owned, dtype, &rt.device)?;
+            Ok(Layers::new(&dict, self)?)
         })
     }
 }
@@ -347,11 +347,11 @@ enum Loaded {
 }
 
 impl Layers {
-    fn new(vb: &VarBuilder, source: &HalfSource) -> TensorResult<Self> {
+    fn new(dict: &StateDict, source: &HalfSource) -> TensorResult<Self> {
         let width = source.width;
-        let at = |i: usize| vb.pp(format!("{}{i}", source.prefix));
-        let bare = |vb: VarBuilder, stride| {
-            Conv2d::new(vb.get((width, width, 3, 3), "weight")?, None, stride, Padding::Same(1))
+        let at = |i: usize| dict.pp(format!("{}{i}", source.prefix));
+        let bare = |dict: StateDict, stride| {
+            Conv2d::new(dict.get((width, width, 3, 3), "weight")?, None, stride, Padding::Same(1))
         };
         let load = |&(i, layer): &(usize, Layer)| {
             Ok(match layer {

@@ -15,8 +15,8 @@ fn tensor(shape: &[usize], value: f32) -> Tensor {
     Tensor::full(value, shape, &Device::Cpu).unwrap()
 }
 
-fn open(header: &Header) -> VarBuilder<'static> {
-    var_builder(header, |n| format!("file.{n}"), DType::F32, &Device::Cpu).unwrap()
+fn open(header: &Header) -> StateDict {
+    state_dict(header, |n| format!("file.{n}"), DType::F32, &Device::Cpu).unwrap()
 }
 
 #[test]
@@ -31,17 +31,17 @@ fn a_tensor_is_found_by_its_inner_name_and_widened() {
 fn a_1x1_convolution_answers_for_a_linear_and_the_other_way_round() {
     let (_dir, header) =
         saved(&[("file.conv", tensor(&[2, 3, 1, 1], 1.0)), ("file.linear", tensor(&[2, 3], 1.0))]);
-    let vb = open(&header);
-    assert_eq!(vb.get((2, 3), "conv").unwrap().dims(), [2, 3]);
-    assert_eq!(vb.get((2, 3, 1, 1), "linear").unwrap().dims(), [2, 3, 1, 1]);
-    assert!(vb.get((3, 2), "conv").is_err());
+    let dict = open(&header);
+    assert_eq!(dict.get((2, 3), "conv").unwrap().dims(), [2, 3]);
+    assert_eq!(dict.get((2, 3, 1, 1), "linear").unwrap().dims(), [2, 3, 1, 1]);
+    assert!(dict.get((3, 2), "conv").is_err());
 }
 
 #[test]
 fn a_missing_a_misshapen_and_a_broken_tensor_are_named_with_their_file() {
     let (_dir, header) = saved(&[("file.a", tensor(&[2, 3], 1.0)), ("file.nan", tensor(&[2], f32::NAN))]);
-    let (vb, path) = (open(&header), header.path.display());
-    let said = |shape: &[usize], name: &str| Error::from(vb.get(shape, name).unwrap_err()).to_string();
+    let (dict, path) = (open(&header), header.path.display());
+    let said = |shape: &[usize], name: &str| Error::from(dict.get(shape, name).unwrap_err()).to_string();
     assert_eq!(said(&[2], "b"), format!("`{path}`: the tensor `file.b` is missing, expected with shape [2]"));
     assert_eq!(said(&[3, 2], "a"), format!("`{path}`: tensor `file.a` has shape [2, 3], expected [3, 2]"));
     let nan = format!("`{path}`: tensor `file.nan` has values that are not finite; download the file again");
@@ -64,6 +64,6 @@ fn infinities_are_found_in_every_float() {
 fn a_file_that_changed_since_its_header_was_read_is_refused() {
     let (_dir, header) = saved(&[("file.a", tensor(&[2, 3], 1.0))]);
     std::fs::write(&header.path, b"short").unwrap();
-    let error = var_builder(&header, str::to_owned, DType::F32, &Device::Cpu).err().unwrap();
+    let error = state_dict(&header, str::to_owned, DType::F32, &Device::Cpu).err().unwrap();
     assert!(error.to_string().contains("changed while it was being read"), "{error}");
 }

@@ -7,9 +7,11 @@ use rayon::prelude::*;
 use super::{
     GRAIN,
     lanes::wide_fn,
-    product::{COLUMNS, bf16_pair},
+    packed::Form,
+    product::{COLUMNS, bf16_pair, bf16_rounded},
     tiles::Products,
 };
+use crate::state_dict::Values;
 
 /// What the weights of a panel are held in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +26,15 @@ pub(super) enum Held {
 }
 
 impl Held {
-    /// The smallest that holds each of these weights as it is, for such products; bf16 products take them rounded.
-    pub fn of(products: Products, weights: &[f32]) -> Self {
-        match products {
-            Products::Bf16 => Self::Bf16Pairs,
-            Products::F32 if all(weights, are_f16) => Self::F16,
-            Products::F32 if all(weights, are_bf16) => Self::Bf16,
-            Products::F32 => Self::F32,
+    /// The smallest that holds each of these weights as it is, or as rounded as it is asked for.
+    pub fn of(form: Form, weights: &Values) -> Self {
+        match (form, weights) {
+            (Form::Bf16, _) => Self::Bf16Pairs,
+            (Form::Rounded, _) | (Form::F32, Values::Bf16(_)) => Self::Bf16,
+            (Form::F32, Values::F16(_)) => Self::F16,
+            (Form::F32, Values::F32(weights)) if all(weights, are_f16) => Self::F16,
+            (Form::F32, Values::F32(weights)) if all(weights, are_bf16) => Self::Bf16,
+            (Form::F32, Values::F32(_)) => Self::F32,
         }
     }
 
@@ -54,6 +58,23 @@ impl Held {
     pub fn write(self, values: &[[f32; COLUMNS]], lines: &mut [u32]) {
         assert_eq!(lines.len(), self.products().words(values.len()) * self.line(), "a line for each word");
         write(self, values, lines);
+    }
+
+    /// The same of weights that are `halves`, f16 or bf16.
+    pub fn write_halves(self, halves: Self, values: &[[u16; COLUMNS]], lines: &mut [u32]) {
+        const SOME: usize = 16;
+        if self == halves {
+            assert_eq!(lines.len(), values.len() * self.line(), "a line for each value");
+            halves_mut(lines).copy_from_slice(values.as_flattened());
+            return;
+        }
+        let some = lines.chunks_mut(self.products().words(SOME) * self.line());
+        for (values, lines) in values.chunks(SOME).zip(some) {
+            let mut wide = [[0f32; COLUMNS]; SOME];
+            let wide = &mut wide[..values.len()];
+            widen(halves, values, wide);
+            self.write(wide, lines);
+        }
     }
 
     /// Adds to the sum of each column a word of a row times the column's word of a line.
@@ -93,7 +114,7 @@ impl Held {
             }
             Self::Bf16 => {
                 let halves = &halves(lines)[i * COLUMNS + column..][..N];
-                to.iter_mut().zip(halves).for_each(|(to, half)| *to = f32::from_bits(u32::from(*half) << 16));
+                to.iter_mut().zip(halves).for_each(|(to, half)| *to = bf16_value(*half));
             }
         }
         to
@@ -123,9 +144,20 @@ wide_fn! {
             }
             Held::Bf16 => {
                 for (line, values) in halves_mut(lines).as_chunks_mut::<COLUMNS>().0.iter_mut().zip(values) {
-                    line.iter_mut().zip(values).for_each(|(to, x)| *to = (x.to_bits() >> 16) as u16);
+                    line.iter_mut().zip(values).for_each(|(to, x)| *to = (bf16_rounded(*x).to_bits() >> 16) as u16);
                 }
             }
+        }
+    }
+}
+
+wide_fn! {
+    /// The values of f16 or bf16.
+    fn widen(from: Held, halves: &[[u16; COLUMNS]], values: &mut [[f32; COLUMNS]]) {
+        let both = values.as_flattened_mut().iter_mut().zip(halves.as_flattened());
+        match from {
+            Held::F16 => both.for_each(|(value, half)| *value = f16_value(*half)),
+            _ => both.for_each(|(value, half)| *value = bf16_value(*half)),
         }
     }
 }
@@ -167,6 +199,11 @@ fn f16_value(half: u16) -> f32 {
     let small = f32::from_bits(((half & 0x3ff) << 13) | NORMAL) - f32::from_bits(NORMAL);
     let size = if half & 0x7c00 == 0 { small.to_bits() } else { normal };
     f32::from_bits((half & 0x8000) << 16 | size)
+}
+
+#[inline(always)]
+fn bf16_value(half: u16) -> f32 {
+    f32::from_bits(u32::from(half) << 16)
 }
 
 /// Whether all parts of the values have what `test` finds.
@@ -219,15 +256,15 @@ mod tests {
         let finite = |bits: &u16| half::f16::from_bits(*bits).is_finite();
         let mut values: Vec<_> =
             (0..=u16::MAX).filter(finite).map(|bits| half::f16::from_bits(bits).to_f32()).collect();
-        assert_eq!(Held::of(Products::F32, &values), Held::F16);
+        assert_eq!(Held::of(Form::F32, &Values::F32(values.as_slice().into())), Held::F16);
         for lost in [1e-8, 65_520.0, 1e30, 0.1, 1.0 + f32::EPSILON, 6.1e-5, f32::INFINITY, f32::NAN] {
             let last = values.len() - 1;
             values[last] = lost;
-            assert_eq!(Held::of(Products::F32, &values), Held::F32, "{lost}");
+            assert_eq!(Held::of(Form::F32, &Values::F32(values.as_slice().into())), Held::F32, "{lost}");
         }
         let values: Vec<_> = (0..=u16::MAX).map(|bits| half::bf16::from_bits(bits).to_f32()).collect();
-        assert_eq!(Held::of(Products::F32, &values), Held::Bf16);
-        assert_eq!(Held::of(Products::Bf16, &values), Held::Bf16Pairs);
+        assert_eq!(Held::of(Form::F32, &Values::F32(values.as_slice().into())), Held::Bf16);
+        assert_eq!(Held::of(Form::Bf16, &Values::F32(values.as_slice().into())), Held::Bf16Pairs);
     }
 
     #[test]

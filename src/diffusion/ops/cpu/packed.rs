@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{held::Held, memory::zeros, product::COLUMNS, tiles::Products};
+use crate::state_dict::Values;
 
 /// Words of a panel that stay in a core's second cache while rows stream past.
 const PANEL_WORDS: usize = 100_000;
@@ -10,6 +11,17 @@ const PANEL_WORDS: usize = 100_000;
 const WHOLE: usize = 64;
 /// Values turned at a time: those of all columns and nine taps stay in the first cache.
 const TURNED: usize = 16;
+
+/// How weights are to be multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ops) enum Form {
+    /// In f32, as they are.
+    F32,
+    /// In f32, rounded to bf16.
+    Rounded,
+    /// In bf16.
+    Bf16,
+}
 
 /// A matrix `[n, taps · k]`, packed: `[block of k][panel][tap][word of k][column]`.
 #[derive(Debug, Clone)]
@@ -27,9 +39,34 @@ pub(in crate::ops) struct Packed {
 
 impl Packed {
     /// Packs a matrix as files have it, `[n, k, taps]`: the taps of a value beside each other, as under a kernel.
-    pub fn new(products: Products, (n, taps, k): (usize, usize, usize), weight: &[f32]) -> Self {
+    pub fn new(form: Form, sizes: (usize, usize, usize), weight: &Values) -> Self {
+        let held = Held::of(form, weight);
+        match weight {
+            Values::F32(weight) => {
+                Self::turned(held, sizes, weight, |turned, lines| held.write(turned, lines))
+            }
+            Values::F16(weight) => {
+                let weight: &[u16] = bytemuck::cast_slice(weight);
+                Self::turned(held, sizes, weight, |turned, lines| held.write_halves(Held::F16, turned, lines))
+            }
+            Values::Bf16(weight) => {
+                let weight: &[u16] = bytemuck::cast_slice(weight);
+                Self::turned(held, sizes, weight, |turned, lines| {
+                    held.write_halves(Held::Bf16, turned, lines)
+                })
+            }
+        }
+    }
+
+    /// `write` gets values, of each those of all columns, and the lines that they become.
+    fn turned<T: Copy + Default + Sync>(
+        held: Held,
+        (n, taps, k): (usize, usize, usize),
+        weight: &[T],
+        write: impl Fn(&[[T; COLUMNS]], &mut [u32]) + Sync,
+    ) -> Self {
         assert_eq!(weight.len(), n * taps * k, "a weight for each result, tap and value");
-        let held = Held::of(products, weight);
+        let products = held.products();
         let length = products.words(k);
         let block = PANEL_WORDS / (taps * held.line());
         let block = if block > WHOLE { block / WHOLE * WHOLE } else { block }.clamp(1, length.max(1));
@@ -42,13 +79,13 @@ impl Packed {
             rest = after;
             let values = products.values(first)..products.values(first + here).min(k);
             part.par_chunks_mut(here * taps * held.line()).enumerate().for_each_init(
-                || vec![[0f32; COLUMNS]; taps * TURNED],
+                || vec![[T::default(); COLUMNS]; taps * TURNED],
                 |turned, (panel, words)| {
                     let rows = &weight[panel * COLUMNS * taps * k..];
                     for from in values.clone().step_by(TURNED) {
                         let many = TURNED.min(values.end - from);
                         if n - panel * COLUMNS < COLUMNS {
-                            turned.fill([0.0; COLUMNS]);
+                            turned.fill([T::default(); COLUMNS]);
                         }
                         for (column, row) in rows.chunks_exact((taps * k).max(1)).take(COLUMNS).enumerate() {
                             let row = &row[from * taps..][..many * taps];
@@ -61,13 +98,18 @@ impl Packed {
                         let word = products.words(from - values.start);
                         for (tap, turned) in turned.chunks_exact(TURNED).enumerate() {
                             let lines = &mut words[(tap * here + word) * held.line()..];
-                            held.write(&turned[..many], &mut lines[..products.words(many) * held.line()]);
+                            write(&turned[..many], &mut lines[..products.words(many) * held.line()]);
                         }
                     }
                 },
             );
         }
         Self { held, n, k, taps, block, words }
+    }
+
+    /// Results, and values of a row.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.n, self.taps * self.k)
     }
 
     /// What it is multiplied as.

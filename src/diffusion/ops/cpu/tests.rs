@@ -1,11 +1,12 @@
 //! Each vector form against the plain loops, and packed weights against a product in f64.
 
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{
     heads::Attention,
     held::Held,
-    packed::Packed,
+    packed::{Form, Packed},
     pixels::Convolution,
     product::{self, COLUMNS, Product, Start},
     quantised::{HEAD, Int8, Quantised},
@@ -14,6 +15,7 @@ use super::{
     winograd,
 };
 use crate::noise::TorchRng;
+use crate::state_dict::Values;
 
 fn random(n: usize, seed: u64) -> Vec<f32> {
     TorchRng::new(seed).randn(n.max(16))[..n].to_vec()
@@ -25,8 +27,8 @@ const HELD: [Held; 4] = [Held::F32, Held::F16, Held::Bf16, Held::Bf16Pairs];
 fn kept(held: Held, value: f32) -> f32 {
     match held {
         Held::F32 | Held::Bf16Pairs => value,
-        Held::F16 => half::f16::from_f32(value).to_f32(),
-        Held::Bf16 => half::bf16::from_f32(value * 1_048_576.0).to_f32(),
+        Held::F16 => f16::from_f32(value).to_f32(),
+        Held::Bf16 => bf16::from_f32(value * 1_048_576.0).to_f32(),
     }
 }
 
@@ -34,8 +36,13 @@ fn kept(held: Held, value: f32) -> f32 {
 fn factor(products: Products, value: f32) -> f64 {
     match products {
         Products::F32 => f64::from(value),
-        Products::Bf16 => f64::from(half::bf16::from_f32(value).to_f32()),
+        Products::Bf16 => f64::from(bf16::from_f32(value).to_f32()),
     }
+}
+
+fn packed(products: Products, sizes: (usize, usize, usize), weight: &[f32]) -> Packed {
+    let form = if products == Products::Bf16 { Form::Bf16 } else { Form::F32 };
+    Packed::new(form, sizes, &Values::F32(weight.into()))
 }
 
 /// The largest difference, as a part of the largest value, or of 1.
@@ -150,8 +157,8 @@ proptest! {
                 beside: (around > 1).then_some(&beside[..]),
             };
             let (mut got, mut want) = (vec![f32::NAN; beside.len()], vec![f32::NAN; beside.len()]);
-            winograd::run(&conv, &Packed::new(products, (n, 9, k), &w), &x, &mut got);
-            conv.shifted(&Packed::new(Products::F32, (n, 9, k), &rounded), &x, &mut want);
+            winograd::run(&conv, &packed(products, (n, 9, k), &w), &x, &mut got);
+            conv.shifted(&packed(Products::F32, (n, 9, k), &rounded), &x, &mut want);
             let want: Vec<_> = want.into_iter().map(f64::from).collect();
             prop_assert!(distance(&got, &want) < 1e-5, "{held:?}: {}", distance(&got, &want));
         }
@@ -214,7 +221,7 @@ proptest! {
     ) {
         let (x, w) = (random(rows * k, 1), random(n * k, 2));
         let (bias, beside) = (random(n, 3), random(rows * n, 4));
-        let weight = Quantised::new(&Packed::new(Products::F32, (n, 1, k), &w));
+        let weight = Quantised::new(&packed(Products::F32, (n, 1, k), &w));
         for (at, value) in w.iter().enumerate() {
             // Half a step of the largest of a group, which is less than 6 here.
             prop_assert!((weight.get(at / k, at % k) - value).abs() < 6.0 / 254.0, "weight {at}");
@@ -241,10 +248,10 @@ proptest! {
         for held in HELD {
             let products = held.products();
             let w: Vec<_> = w.iter().map(|w| kept(held, *w)).collect();
-            let packed = Packed::new(products, (n, 1, k), &w);
-            prop_assert_eq!(packed.held == Held::F32, held == Held::F32);
+            let weight = packed(products, (n, 1, k), &w);
+            prop_assert_eq!(weight.held == Held::F32, held == Held::F32);
             let mut got = vec![0.0; rows * n];
-            Linear { weight: &Matrix::Packed(packed.clone()), bias: Some(&bias), norm: None, beside: None }.run(&x, &mut got);
+            Linear { weight: &Matrix::Packed(weight.clone()), bias: Some(&bias), norm: None, beside: None }.run(&x, &mut got);
             let value = |at: usize| {
                 let (row, column) = (at / n, at % n);
                 let terms = (0..k).map(|i| factor(products, x[row * k + i]) * factor(products, w[column * k + i]));
@@ -265,14 +272,14 @@ proptest! {
         for held in HELD {
             let products = held.products();
             let w: Vec<_> = w.iter().map(|w| kept(held, *w)).collect();
-            let packed = Packed::new(products, (n, 9, k), &w);
+            let weight = packed(products, (n, 9, k), &w);
             let source = (height, width);
             let sizes = Convolution {
                 batch: 1, source, height, width, size, stride, border, bias: None, norm: None, beside: None,
             };
             let (rows, columns) = sizes.out();
             let mut got = vec![0.0; rows * columns * n];
-            sizes.run(&packed, &x, &mut got);
+            sizes.run(&weight, &x, &mut got);
             let value = |at: usize| {
                 let (row, column, out) = (at / n / columns, at / n % columns, at % n);
                 let mut sum = 0.0;
@@ -299,10 +306,10 @@ fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
     for held in HELD {
         let products = held.products();
         let w: Vec<_> = w.iter().map(|w| kept(held, *w)).collect();
-        let packed = Packed::new(products, (n, 1, k), &w);
-        assert!(packed.block < packed.length(), "rows of this length are cut");
+        let weight = packed(products, (n, 1, k), &w);
+        assert!(weight.block < weight.length(), "rows of this length are cut");
         let mut got = vec![0.0; 3 * n];
-        Linear { weight: &Matrix::Packed(packed.clone()), bias: None, norm: None, beside: None }
+        Linear { weight: &Matrix::Packed(weight.clone()), bias: None, norm: None, beside: None }
             .run(&x, &mut got);
         let term = |row: usize, column: usize, i: usize| {
             factor(products, x[row * k + i]) * factor(products, w[column * k + i])
@@ -311,7 +318,33 @@ fn long_rows_go_in_blocks_and_weights_can_be_read_back() {
             (0..3 * n).map(|at| (0..k).map(|i| term(at / n, at % n, i)).sum::<f64>()).collect();
         assert!(distance(&got, &want) < 1e-5);
         for at in [0, 1, k - 1, k, n * k - 1] {
-            assert_eq!(f64::from(packed.get(at / k, 0, at % k)), factor(products, w[at]));
+            assert_eq!(f64::from(weight.get(at / k, 0, at % k)), factor(products, w[at]));
+        }
+    }
+}
+
+#[test]
+fn weights_are_packed_alike_from_every_number_type() {
+    let sizes = (40, 9, 37);
+    let w = random(40 * 9 * 37, 1);
+    let halves: Vec<_> = w.iter().map(|w| f16::from_f32(*w)).collect();
+    let brief: Vec<_> = w.iter().map(|w| bf16::from_f32(*w)).collect();
+    let of_halves: Vec<_> = halves.iter().map(|w| w.to_f32()).collect();
+    let of_brief: Vec<_> = brief.iter().map(|w| w.to_f32()).collect();
+    for form in [Form::F32, Form::Rounded, Form::Bf16] {
+        for (narrow, wide) in
+            [(Values::F16((&halves).into()), &of_halves), (Values::Bf16((&brief).into()), &of_brief)]
+        {
+            let narrow = Packed::new(form, sizes, &narrow);
+            let widened = Packed::new(form, sizes, &Values::F32(wide.into()));
+            assert_eq!(narrow.held.line(), widened.held.line(), "{form:?}");
+            let rounded: Vec<_> = wide.iter().map(|w| bf16::from_f32(*w).to_f32()).collect();
+            let want = if form == Form::F32 { wide } else { &rounded };
+            for (at, want) in want.iter().enumerate() {
+                let (row, i, tap) = (at / (9 * 37), at / 9 % 37, at % 9);
+                let got = (narrow.get(row, tap, i), widened.get(row, tap, i));
+                assert_eq!(got, (*want, *want), "{form:?}, {at}");
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use super::super::{Around, Conv2d, GroupNorm, LayerNorm, Padding};
 use super::*;
 use crate::fixture::{max_abs_diff, values};
 use crate::noise::TorchRng;
+use crate::state_dict::StateDict;
 
 /// The program that plays the device; `None` where no C++ compiler is found, and then nothing can be said here.
 fn host() -> Option<&'static Path> {
@@ -159,10 +160,10 @@ fn assert_near(found: &Tensor, expected: &Tensor, units: f32, what: &str) {
 }
 
 /// The parameters of a norm in f64, in which the plain form's own rounding does not count.
-fn vectors(weight: &Tensor, bias: &Tensor) -> candle_nn::VarBuilder<'static> {
+fn vectors(weight: &Tensor, bias: &Tensor) -> StateDict {
     let both = [("weight".to_owned(), weight.clone()), ("bias".to_owned(), bias.clone())];
     let both = both.map(|(name, tensor)| (name, tensor.to_dtype(DType::F64).unwrap()));
-    candle_nn::VarBuilder::from_tensors(both.into(), DType::F64, &Device::Cpu)
+    StateDict::from_tensors(both.into(), DType::F64, &Device::Cpu)
 }
 
 #[test]
