@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use half::f16;
+
 use super::*;
 
 fn saved(tensors: &[(&str, Tensor)]) -> (tempfile::TempDir, Header) {
@@ -66,4 +68,28 @@ fn a_file_that_changed_since_its_header_was_read_is_refused() {
     std::fs::write(&header.path, b"short").unwrap();
     let error = state_dict(&header, str::to_owned, DType::F32, &Device::Cpu).err().unwrap();
     assert!(error.to_string().contains("changed while it was being read"), "{error}");
+}
+
+#[test]
+fn numbers_are_read_where_they_lie_and_copied_where_they_lie_askew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let halves = [0.5f32, -2.0, 65504.0, 6e-8, 1.0, 3.0].map(f16::from_f32);
+    let header = r#"{"file.a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}}"#;
+    for spaces in 0..8 {
+        let header = format!("{header}{}", " ".repeat(spaces));
+        let bytes = halves.iter().flat_map(|half| half.to_le_bytes());
+        let length = (header.len() as u64).to_le_bytes();
+        std::fs::write(&path, length.into_iter().chain(header.bytes()).chain(bytes).collect::<Vec<_>>())
+            .unwrap();
+        let dict = open(&Header::read(&path).unwrap());
+        let Some(Stored { values: Values::F16(found), .. }) = dict.stored(&(2, 3).into(), "a").unwrap()
+        else {
+            panic!("f16 is f16");
+        };
+        assert_eq!(*found, halves);
+        assert_eq!(matches!(found, Cow::Borrowed(_)), header.len().is_multiple_of(2), "{spaces} spaces");
+        let wide = dict.get((2, 3), "a").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(wide, halves.map(f16::to_f32));
+    }
 }

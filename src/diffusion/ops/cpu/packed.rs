@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{held::Held, memory::zeros, product::COLUMNS, tiles::Products};
+use super::{held::Held, product::COLUMNS, tiles::Products};
 use crate::state_dict::Values;
 
 /// Words of a panel that stay in a core's second cache while rows stream past.
@@ -71,7 +71,8 @@ impl Packed {
         let block = PANEL_WORDS / (taps * held.line());
         let block = if block > WHOLE { block / WHOLE * WHOLE } else { block }.clamp(1, length.max(1));
         let panels = n.div_ceil(COLUMNS);
-        let mut words = zeros(length * taps * panels * held.line());
+        // Zeros that come with fresh memory: threads write pages for the first time when they pack them.
+        let mut words = vec![0; length * taps * panels * held.line()];
         let mut rest = words.as_mut_slice();
         for first in (0..length).step_by(block) {
             let here = block.min(length - first);
