@@ -27,6 +27,6 @@ impl Node for ImageBatch {
         let Image { frames, height, width, .. } = *self.image1;
         check_size(frames + self.image2.frames, height, width)?;
         let second = scale(&self.image2, height, width, Method::Bilinear, true);
-        Ok(Image::new(frames + second.frames, height, width, [&*self.image1.rgb, &*second.rgb].concat()))
+        Ok(Image::new(frames + second.frames, height, width, [&self.image1.rgb[..], &second.rgb].concat()))
     }
 }

@@ -26,6 +26,6 @@ impl Node for ImageFromBatch {
         let first = self.batch_index.min(frames - 1);
         let length = self.length.min(frames - first);
         let frame = height * width * 3;
-        Ok(Image::new(length, height, width, &self.image.rgb[first * frame..][..length * frame]))
+        Ok(Image::new(length, height, width, self.image.rgb[first * frame..][..length * frame].to_vec()))
     }
 }

@@ -107,7 +107,7 @@ impl IPAdapterClipVisionEnhancer {
         }
         let mut rgb = Vec::with_capacity(image.rgb.len());
         for frame in 0..image.frames {
-            let frame = Image::new(1, image.height, image.width, image.frame(frame));
+            let frame = Image::new(1, image.height, image.width, image.frame(frame).to_vec());
             for tile in 0..side * side {
                 let place = (tile / side * height, tile % side * width);
                 rgb.extend_from_slice(&frame.part(place, height, width).rgb);

@@ -27,7 +27,7 @@ pub struct Image {
     /// Pixels from left to right.
     pub width: usize,
     /// `frames × height × width × 3` values, channels innermost (NHWC).
-    pub rgb: Arc<[f32]>,
+    pub rgb: Arc<Vec<f32>>,
 }
 
 impl Image {
@@ -35,7 +35,7 @@ impl Image {
     ///
     /// # Panics
     /// When the number of values does not match the sizes: a bug of the caller.
-    pub fn new(frames: usize, height: usize, width: usize, rgb: impl Into<Arc<[f32]>>) -> Self {
+    pub fn new(frames: usize, height: usize, width: usize, rgb: impl Into<Arc<Vec<f32>>>) -> Self {
         let rgb = rgb.into();
         assert_eq!(rgb.len(), frames * height * width * 3, "an IMAGE of {frames}×{height}×{width}×3");
         Self { frames, height, width, rgb }
@@ -109,7 +109,7 @@ pub struct Mask {
     /// Pixels from left to right.
     pub width: usize,
     /// `frames × height × width` values.
-    pub values: Arc<[f32]>,
+    pub values: Arc<Vec<f32>>,
 }
 
 impl Mask {
@@ -117,7 +117,7 @@ impl Mask {
     ///
     /// # Panics
     /// When the number of values does not match the sizes: a bug of the caller.
-    pub fn new(frames: usize, height: usize, width: usize, values: impl Into<Arc<[f32]>>) -> Self {
+    pub fn new(frames: usize, height: usize, width: usize, values: impl Into<Arc<Vec<f32>>>) -> Self {
         let values = values.into();
         assert_eq!(values.len(), frames * height * width, "a MASK of {frames}×{height}×{width}");
         Self { frames, height, width, values }

@@ -22,7 +22,7 @@ impl Node for PreviewImage {
         let Image { height, width, .. } = *self.images;
         for frame in 0..self.images.frames {
             cx.check()?;
-            let picture = Image::new(1, height, width, self.images.frame(frame));
+            let picture = Image::new(1, height, width, self.images.frame(frame).to_vec());
             let name = picture.content().map(|hash| hash.to_string()).unwrap_or_default();
             let bytes = encode::png(&picture, 0, &[])?;
             save_as(cx, &format!("preview/{}.png", &name[..name.len().min(12)]), &bytes)?;

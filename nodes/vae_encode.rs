@@ -79,7 +79,7 @@ pub(crate) fn encode_with(cx: &Context, coder: VaeCoder, image: &Image) -> Resul
     let mut means = Vec::with_capacity(image.frames);
     let frames = image.frames;
     for frame in 0..frames {
-        let picture = Image::new(1, image.height, image.width, image.frame(frame));
+        let picture = Image::new(1, image.height, image.width, image.frame(frame).to_vec());
         let pixels = picture.to_tensor(&Device::Cpu)?.affine(2.0, -1.0)?;
         let mut tiles = 1;
         let mean = coder.encode(&pixels, |done, total| {

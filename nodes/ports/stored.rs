@@ -2,8 +2,6 @@
 //!
 //! Numbers are little-endian. What is read may come from anybody: a size is believed once the bytes it speaks of are there.
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Tensor};
 use flow_diffusion::conditioning::{Area, Cond, Rect, Region, RegionMask, Sizes};
 use flow_diffusion::inpaint::NoiseMask;
@@ -171,7 +169,7 @@ impl<'a> Reader<'a> {
 
     pub fn mask(&mut self) -> Option<Mask> {
         let ([frames, height, width], values) = self.grid()?;
-        Some(Mask::new(frames, height, width, Arc::<[f32]>::from(values)))
+        Some(Mask::new(frames, height, width, values))
     }
 
     pub fn tensor(&mut self, device: &Device) -> Option<Tensor> {
@@ -278,6 +276,8 @@ mod tests {
     use flow_diffusion::{Runtime, conditioning};
     use flow_graph::{Context, Port};
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::ports::{Conditioning, Image, Latent, MAX_DRAWS};
 
@@ -331,7 +331,7 @@ mod tests {
                 Sizes { height: 1, width: 2, crop_top: 3, crop_left: 4, target_height: 5, target_width: 6 };
             (second.pooled, second.sizes, second.end_percent) = (None, Some(sizes), 0.3);
             second.aesthetic_score = Some(6.5);
-            let mask = NoiseMask::new(1, 1, 2, [0.5, 1.0].into()).unwrap();
+            let mask = NoiseMask::new(1, 1, 2, vec![0.5, 1.0].into()).unwrap();
             second.region = Region {
                 area: Some(Area::Shares { top: 0.1, left: 0.2, height: 0.3, width: 0.4 }),
                 strength: 0.5,

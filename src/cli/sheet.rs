@@ -100,7 +100,7 @@ impl Canvas {
         let longer = image.width.max(image.height).max(1);
         let fitted = |side: usize| if longer > most { (side * most / longer).max(1) } else { side };
         let (width, height) = (fitted(image.width), fitted(image.height));
-        let first = Image::new(1, image.height, image.width, image.frame(0));
+        let first = Image::new(1, image.height, image.width, image.frame(0).to_vec());
         let small = if longer > most { scale(&first, height, width, Method::Area, false) } else { first };
         Self { width, height, rgb: small.rgb.iter().map(|value| to_u8(*value)).collect() }
     }

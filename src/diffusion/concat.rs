@@ -203,7 +203,7 @@ mod tests {
     fn what_goes_beside_the_latents() {
         let start = numbers([2, 4, 1, 2]);
         let concat = Concat { latent: numbers([1, 4, 1, 2]), mask: None };
-        let mask = NoiseMask::new(1, 1, 2, [0.5, 0.6].into()).unwrap();
+        let mask = NoiseMask::new(1, 1, 2, vec![0.5, 0.6].into()).unwrap();
         let beside = |sees: Sees, concat: Option<&Concat>, mask: Option<&NoiseMask>| {
             sees.beside(concat, &start, mask, 0.5).unwrap()
         };

@@ -74,7 +74,7 @@ pub struct Hint {
     frames: usize,
     height: usize,
     width: usize,
-    rgb: Arc<[f32]>,
+    rgb: Arc<Vec<f32>>,
 }
 
 impl Conditioning {
@@ -301,7 +301,7 @@ impl Hint {
     ///
     /// # Errors
     /// If there are none, or not that many values.
-    pub fn new(frames: usize, height: usize, width: usize, rgb: Arc<[f32]>) -> Result<Self> {
+    pub fn new(frames: usize, height: usize, width: usize, rgb: Arc<Vec<f32>>) -> Result<Self> {
         let expected = [height, width, 3].iter().try_fold(frames, |n, &d| n.checked_mul(d));
         if rgb.is_empty() || expected != Some(rgb.len()) {
             let found = rgb.len();

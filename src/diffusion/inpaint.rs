@@ -13,7 +13,7 @@ pub struct NoiseMask {
     frames: usize,
     height: usize,
     width: usize,
-    values: Arc<[f32]>,
+    values: Arc<Vec<f32>>,
 }
 
 impl NoiseMask {
@@ -21,7 +21,7 @@ impl NoiseMask {
     ///
     /// # Errors
     /// If there are no values, or not `frames * height * width` of them.
-    pub fn new(frames: usize, height: usize, width: usize, values: Arc<[f32]>) -> Result<Self> {
+    pub fn new(frames: usize, height: usize, width: usize, values: Arc<Vec<f32>>) -> Result<Self> {
         let expected = frames.checked_mul(height).and_then(|n| n.checked_mul(width));
         if values.is_empty() || expected != Some(values.len()) {
             let found = values.len();
@@ -36,7 +36,7 @@ impl NoiseMask {
     }
 
     /// Its pictures, their height and width, and all their values.
-    pub fn parts(&self) -> ([usize; 3], &Arc<[f32]>) {
+    pub fn parts(&self) -> ([usize; 3], &Arc<Vec<f32>>) {
         ([self.frames, self.height, self.width], &self.values)
     }
 
@@ -157,15 +157,15 @@ mod tests {
 
     #[test]
     fn a_mask_smaller_than_the_latent_is_enlarged() {
-        let mask = NoiseMask::new(1, 1, 2, [0.0, 1.0].into()).unwrap();
+        let mask = NoiseMask::new(1, 1, 2, vec![0.0, 1.0].into()).unwrap();
         let got = fixture::values(&mask.at(2, 1, 4, &Device::Cpu).unwrap());
         assert_eq!(got, [0.0, 0.25, 0.75, 1.0, 0.0, 0.25, 0.75, 1.0]);
     }
 
     #[test]
     fn a_mask_of_the_wrong_number_of_values_is_refused() {
-        assert!(NoiseMask::new(1, 2, 2, [0.0].into()).is_err());
-        assert!(NoiseMask::new(0, 2, 2, [].into()).is_err());
-        assert!(NoiseMask::new(usize::MAX, 2, 2, [0.0].into()).is_err());
+        assert!(NoiseMask::new(1, 2, 2, vec![0.0].into()).is_err());
+        assert!(NoiseMask::new(0, 2, 2, vec![].into()).is_err());
+        assert!(NoiseMask::new(usize::MAX, 2, 2, vec![0.0].into()).is_err());
     }
 }

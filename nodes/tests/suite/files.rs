@@ -122,7 +122,7 @@ fn sixteen_bit_grey_and_palette_pictures_are_read() {
         .save(&path)
         .unwrap();
     let deep = load_at(&path).image();
-    assert_eq!(&*deep.rgb, [25707.0 / 65535.0; 3]);
+    assert_eq!(deep.rgb[..], [25707.0 / 65535.0; 3]);
 
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
@@ -134,8 +134,8 @@ fn sixteen_bit_grey_and_palette_pictures_are_read() {
     let path = folder.path().join("palette.png");
     fs::write(&path, bytes).unwrap();
     let values = load_at(&path).run().unwrap();
-    assert_eq!(&*values[0].get::<Image>().unwrap().rgb, [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
-    assert_eq!(&*values[1].get::<Mask>().unwrap().values, [0.0, 1.0]);
+    assert_eq!(values[0].get::<Image>().unwrap().rgb[..], [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+    assert_eq!(values[1].get::<Mask>().unwrap().values[..], [0.0, 1.0]);
 }
 
 fn white() -> Image {

@@ -31,10 +31,10 @@ fn a_hint_one_pixel_wide_survives_the_cut() {
 
 #[test]
 fn a_hint_of_the_wrong_number_of_values_is_refused() {
-    let error = Hint::new(1, 2, 2, [0.0; 4].into()).unwrap_err();
+    let error = Hint::new(1, 2, 2, vec![0.0; 4].into()).unwrap_err();
     assert_eq!(error.to_string(), "4 values for 1 hint pictures of 2x2 in RGB");
-    assert!(Hint::new(usize::MAX, 2, 2, [0.0; 4].into()).is_err());
-    assert!(Hint::new(0, 2, 2, [].into()).is_err());
+    assert!(Hint::new(usize::MAX, 2, 2, vec![0.0; 4].into()).is_err());
+    assert!(Hint::new(0, 2, 2, vec![].into()).is_err());
 }
 
 #[test]

@@ -29,7 +29,6 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-pub use self::lanes::wide;
 pub(super) use self::{
     heads::{Attention, Mask},
     lanes::{gelu_erf, quick_gelu, silu},
@@ -40,6 +39,7 @@ pub(super) use self::{
     rows::{Linear, Matrix},
     tiles::Products,
 };
+pub use self::{lanes::wide, memory::lines};
 use crate::state_dict::Values;
 
 /// Values a thread takes at once: below, a second thread costs more than it gives.
