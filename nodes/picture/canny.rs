@@ -1,5 +1,6 @@
 //! OpenCV's `Canny` on 8-bit RGB, pixel for pixel (aperture 3, L1 norm).
 
+use flow_diffusion::ops::wide;
 use rayon::prelude::*;
 
 use crate::ports::Image;
@@ -103,17 +104,18 @@ impl Frame<'_> {
         self.line((*next + 1).min(self.height - 1), below);
         *next += 1;
         let of = smooth.iter_mut().zip(slope.iter_mut()).zip(above.iter().zip(&*here).zip(&*below));
-        of.for_each(|((smooth, slope), ((above, here), below))| {
-            *smooth = *above + 2 * *here + *below;
-            *slope = *below - *above;
+        wide(|| {
+            of.for_each(|((smooth, slope), ((above, here), below))| {
+                *smooth = *above + 2 * *here + *below;
+                *slope = *below - *above;
+            });
         });
-        dx.iter_mut()
-            .zip(smooth[6..].iter().zip(&*smooth))
-            .for_each(|(dx, (right, left))| *dx = right - left);
-        let of = slope.iter().zip(&slope[3..]).zip(&slope[6..]);
-        dy.iter_mut().zip(of).for_each(|(dy, ((left, here), right))| *dy = left + 2 * here + right);
-        let of = dx.iter().zip(&*dy);
-        length.iter_mut().zip(of).for_each(|(length, (dx, dy))| *length = dx.abs() + dy.abs());
+        let of = dx.iter_mut().zip(smooth[6..].iter().zip(&*smooth));
+        wide(|| of.for_each(|(dx, (right, left))| *dx = right - left));
+        let of = dy.iter_mut().zip(slope.iter().zip(&slope[3..]).zip(&slope[6..]));
+        wide(|| of.for_each(|(dy, ((left, here), right))| *dy = left + 2 * here + right));
+        let of = length.iter_mut().zip(dx.iter().zip(&*dy));
+        wide(|| of.for_each(|(length, (dx, dy))| *length = dx.abs() + dy.abs()));
         let (dx, dy, length) = (dx.as_chunks::<3>().0, dy.as_chunks::<3>().0, length.as_chunks::<3>().0);
         let best = to.dx.iter_mut().zip(&mut to.dy).zip(&mut to.length[1..]);
         for (((to_dx, to_dy), to_length), ((dx, dy), length)) in best.zip(dx.iter().zip(dy).zip(length)) {
@@ -132,7 +134,7 @@ impl Frame<'_> {
         let inside = &mut to[3..3 + 3 * self.width];
         // As `to_u8` rounds, and takes what is not a number to 0.
         let of = inside.iter_mut().zip(from);
-        of.for_each(|(to, value)| *to = (255.0 * value).clamp(0.0, 255.0) as i32 as i16);
+        wide(|| of.for_each(|(to, value)| *to = (255.0 * value).clamp(0.0, 255.0) as i32 as i16));
         to.copy_within(3..6, 0);
         to.copy_within(3 * self.width..3 * self.width + 3, 3 * self.width + 3);
     }
