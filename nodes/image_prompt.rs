@@ -43,6 +43,12 @@ pub(crate) struct Viewer<'a> {
     pub at_once: usize,
 }
 
+/// A picture for an adapter that brings no encoder.
+pub fn no_viewer() -> NodeError {
+    NodeError::on("clip_vision", "a picture needs a `clip_vision` to look at it")
+        .hint("link a LoadCLIPVision, or take the adapter from an IPAdapterUnifiedLoader")
+}
+
 impl<'a> Viewer<'a> {
     /// Looks with the encoder given, else with the adapter's own.
     pub fn new(
@@ -95,10 +101,7 @@ impl<'a> Viewer<'a> {
 
     /// The encoder.
     pub fn vision(&self) -> Result<&'a ClipVision, NodeError> {
-        self.vision.ok_or_else(|| {
-            let error = NodeError::on("clip_vision", "a picture needs a `clip_vision` to look at it");
-            error.hint("link a LoadCLIPVision, or take the adapter from an IPAdapterUnifiedLoader")
-        })
+        self.vision.ok_or_else(no_viewer)
     }
 
     /// What of an encoder's output the adapter takes.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use flow_graph::{Choice, Context, Inputs, Node, NodeError};
+use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
     picture::{
@@ -57,5 +57,12 @@ impl Node for ImageScale {
         };
         check_size(image.frames, height, width).map_err(|error| error.at("width"))?;
         Ok(scale(image, height, width, self.upscale_method, self.crop == Crop::Center))
+    }
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let number = |input| known.number(input).map(|number| number as usize).filter(|number| *number > 0);
+        if let (Some(width), Some(height)) = (number("width"), number("height")) {
+            check_size(1, height, width).map_err(|error| error.at("width"))?;
+        }
+        Ok(Vec::new())
     }
 }

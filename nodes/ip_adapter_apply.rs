@@ -4,8 +4,8 @@ use flow_diffusion::{Runtime, ip_adapter::IpOptions};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
-    image_prompt::{COMBINE, SCALING, Uncond, Viewer, WEIGHT_TYPES, combine, infer, options},
-    model_file::check_adapter,
+    image_prompt::{COMBINE, SCALING, Uncond, Viewer, WEIGHT_TYPES, combine, infer, no_viewer, options},
+    model_file::{ALONE, check_adapter},
     ports::{ClipVision, ClipVisionOutput, Image, IpAdapter, Mask, Model},
 };
 
@@ -76,7 +76,7 @@ impl Node for IPAdapterApply {
             (Some(image), None) => viewer.embeds(image, negative)?,
             (None, Some(seen)) => viewer.embeds_of(seen, negative)?,
             (Some(_), Some(_)) => return Err(two_pictures()),
-            (None, None) => return Err(NodeError::new("no picture: give `image` or `clip_vision_output`")),
+            (None, None) => return Err(no_picture()),
         };
         viewer.applied(&self.model, &embeds, &options)
     }
@@ -85,10 +85,21 @@ impl Node for IPAdapterApply {
         if known.facts("image").is_some() && known.facts("clip_vision_output").is_some() {
             return Err(two_pictures());
         }
+        if !known.is_linked("image") && !known.is_linked("clip_vision_output") {
+            return Err(no_picture());
+        }
+        let alone = known.facts("ipadapter").is_some_and(|facts| facts.get_int(ALONE).is_some());
+        if known.is_linked("image") && !known.is_linked("clip_vision") && alone {
+            return Err(no_viewer());
+        }
         let facts = infer(known)?;
         check_adapter(known, "clip_vision_output")?;
         Ok(facts)
     }
+}
+
+fn no_picture() -> NodeError {
+    NodeError::new("no picture: give `image` or `clip_vision_output`")
 }
 
 fn two_pictures() -> NodeError {

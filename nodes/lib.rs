@@ -378,15 +378,24 @@ pub fn registry() -> Registry {
     registry
 }
 
-/// Writes the first picture of an IMAGE or MASK to `path` as PNG; other values have no picture: `Ok(false)`.
+/// Pictures in an IMAGE or MASK; other values have none.
+pub fn pictures(value: &Value) -> usize {
+    let image = value.get::<Image>().map(|image| image.frames);
+    image.or_else(|| Some(value.get::<Mask>()?.frames)).unwrap_or(0)
+}
+
+/// Writes one picture of an IMAGE or MASK to `path` as PNG; where there is none: `Ok(false)`.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn save_preview(value: &Value, path: &Path) -> Result<bool, NodeError> {
+pub fn save_picture(value: &Value, frame: usize, path: &Path) -> Result<bool, NodeError> {
+    if frame >= pictures(value) {
+        return Ok(false);
+    }
     let bytes = if let Some(image) = value.get::<Image>() {
-        png(&image, 0, &[])?
+        png(&image, frame, &[])?
     } else if let Some(mask) = value.get::<Mask>() {
-        png_grey(mask.height, mask.width, mask.frame(0))?
+        png_grey(mask.height, mask.width, mask.frame(frame))?
     } else {
         return Ok(false);
     };

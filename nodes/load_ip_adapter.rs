@@ -4,7 +4,7 @@ use flow_diffusion::ip_adapter::IpAdapterSource;
 use flow_graph::{Context, Facts, File, Inputs, Known, Node, NodeError};
 
 use crate::{
-    model_file::{adapter_facts, opened},
+    model_file::{ALONE, adapter_facts, opened},
     ports::IpAdapter,
 };
 
@@ -27,6 +27,7 @@ impl Node for LoadIPAdapter {
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         let Some(file) = known.file("ipadapter_file") else { return Ok(Vec::new()) };
-        Ok(vec![adapter_facts(&opened("ipadapter_file", file, IpAdapterSource::open)?)])
+        let facts = adapter_facts(&opened("ipadapter_file", file, IpAdapterSource::open)?);
+        Ok(vec![facts.int(ALONE, 1)])
     }
 }

@@ -56,6 +56,8 @@ fn loader_of(path: &Path) -> Option<(&'static [&'static str], &'static str)> {
 
 /// Width of the text tokens a model, encoder, adapter or conditioning is made for.
 pub const CONTEXT: &str = "context";
+/// Of an adapter that brings no encoder of pictures.
+pub const ALONE: &str = "alone";
 /// How many towers a text encoder has.
 const TOWERS: &str = "towers";
 /// The file a model comes from.

@@ -130,6 +130,11 @@ fn unwritten(input: &'static str, name: &str, error: &io::Error) -> NodeError {
 pub fn check_name(input: &'static str, name: &str) -> Result<(), NodeError> {
     let portable = name.replace('\\', "/");
     let path = Path::new(&portable);
+    if portable.starts_with("~/") {
+        let message = format!("`{name}`: only a shell takes `~` for the home folder");
+        return Err(NodeError::on(input, message)
+            .hint("name a path below the output folder; another folder is chosen with --out"));
+    }
     let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !inside {
         let message = format!("`{name}` leads out of the output folder");
@@ -153,4 +158,22 @@ fn greatest_number(folder: &Path, stem: &str) -> u64 {
     };
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.filter_map(|name| number(&name.to_string_lossy())).max().unwrap_or(0)
+}
+
+/// The name of one picture of a batch: `a.png`, `a_00002.png`, ….
+pub fn name_of(path: &str, frame: usize) -> String {
+    let stem = path.strip_suffix(".png").unwrap_or(path);
+    if frame == 0 { format!("{stem}.png") } else { format!("{stem}_{:05}.png", frame + 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn a_path_gets_its_ending_and_later_pictures_a_number() {
+        assert_eq!(name_of("out/a.png", 0), "out/a.png");
+        assert_eq!(name_of("out/a-ip0.6", 0), "out/a-ip0.6.png");
+        assert_eq!(name_of("out/a.png", 1), "out/a_00002.png");
+    }
 }

@@ -5,7 +5,7 @@ use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 use crate::{
     picture::encode,
     ports::Image,
-    results::{Tokens, check_name, save_as, save_numbered},
+    results::{Tokens, check_name, name_of, save_as, save_numbered},
 };
 
 /// Writes pictures as PNG files below the output folder.
@@ -40,7 +40,7 @@ impl Node for SaveImage {
             cx.check()?;
             let bytes = encode::png(&self.images, frame, &chunks)?;
             match &self.path {
-                Some(path) => save_as(cx, &path_of(path, frame), &bytes)?,
+                Some(path) => save_as(cx, &name_of(path, frame), &bytes)?,
                 None => {
                     let size = Some((self.images.width, self.images.height));
                     save_numbered(&self.filename_prefix, "png", &bytes, &Tokens { size, frame, cx })?
@@ -65,23 +65,5 @@ impl Node for SaveImage {
             check_name("filename_prefix", prefix)?;
         }
         Ok(Vec::new())
-    }
-}
-
-/// The name of one picture of a batch: `a.png`, `a_00002.png`, ….
-fn path_of(path: &str, frame: usize) -> String {
-    let stem = path.strip_suffix(".png").unwrap_or(path);
-    if frame == 0 { format!("{stem}.png") } else { format!("{stem}_{:05}.png", frame + 1) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::path_of;
-
-    #[test]
-    fn a_path_gets_its_ending_and_later_pictures_a_number() {
-        assert_eq!(path_of("out/a.png", 0), "out/a.png");
-        assert_eq!(path_of("out/a-ip0.6", 0), "out/a-ip0.6.png");
-        assert_eq!(path_of("out/a.png", 1), "out/a_00002.png");
     }
 }

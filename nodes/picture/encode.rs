@@ -76,6 +76,10 @@ pub enum Existing {
 /// When the folder cannot be written, or the file is there and must be kept.
 pub fn write_atomic(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let message = format!("there is no folder `{}`", folder.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, message));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".flow-");
     // Temporary files are private by default; a result is not.

@@ -31,8 +31,8 @@ pub fn check_size(frames: usize, height: usize, width: usize) -> Result<(), Node
         let frames = if frames == 1 { String::new() } else { format!("{frames} × ") };
         return Err(NodeError::new(format!(
             "{frames}{width}×{height} is {} megapixels, more than the {} allowed",
-            pixels.div_ceil(1 << 20),
-            MAX_PIXELS >> 20
+            pixels.div_ceil(1_000_000),
+            MAX_PIXELS / 1_000_000
         )));
     }
     Ok(())

@@ -54,8 +54,9 @@ impl Check {
                     1 => format!(", then {join} that join them"),
                     joins => format!(", then {join} in each of {joins} joins"),
                 };
+                let nodes = if run == 1 { "node" } else { "nodes" };
                 output::print(&format!(
-                    "{}: ok, {run} nodes to run{runs}{joins}\n",
+                    "{}: ok, {run} {nodes} to run{runs}{joins}\n",
                     self.load.file.display()
                 ))?;
             }

@@ -4,7 +4,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use flow_graph::{
     Diagnostics, Overrides, Plan, Workflow, check, comfy, convert::to_yaml, diag::Source, format,
     sweep::Asked, workflow::Dialect,
@@ -21,7 +21,7 @@ use crate::{
 /// Writes a workflow in the other format, or PyTorch's weights as safetensors
 ///
 /// ComfyUI's JSON or a picture becomes YAML, YAML becomes ComfyUI's API JSON. Every problem is reported, and a graph with
-/// problems is not written; missing models and pictures are none. Weights (.ckpt, .pt, .pth, .bin) become safetensors;
+/// problems is not written; missing models and pictures are none. What is there already is kept without --force. Weights (.ckpt, .pt, .pth, .bin) become safetensors;
 /// nothing in the file is run.
 #[derive(Debug, clap::Args)]
 pub struct Convert {
@@ -36,6 +36,9 @@ pub struct Convert {
     /// Format to write [default: API JSON for a YAML file, else YAML]
     #[arg(long, value_enum)]
     to: Option<Format>,
+    /// Replace the file to write if it is there
+    #[arg(long)]
+    force: bool,
     /// Write what can be converted, and leave out the rest
     #[arg(long)]
     partial: bool,
@@ -61,7 +64,10 @@ impl Convert {
     /// When a file cannot be read or written.
     pub fn run(&self) -> Result<Ending> {
         if weights::is_meant(&self.file) {
-            return weights::convert(&self.file, self.out());
+            return weights::convert(&self.file, self.out(), self.force);
+        }
+        if let Some(there) = self.out().filter(|path| path.is_file() && !self.force) {
+            bail!("`{}` is there already; --force replaces it", there.display());
         }
         let files = self.roots.files(&self.file, None)?;
         let registry = runtime::registry();

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
+use flow_graph::comfy;
 use png::{
     Decoder, Limits,
     text_metadata::{ITXtChunk, ZTXtChunk},
@@ -64,17 +65,21 @@ pub fn carried(path: &Path) -> Result<Option<String>> {
     }
     file.seek(SeekFrom::Start(0)).with_context(|| format!("cannot read `{shown}`"))?;
     let texts = texts(file, &CHUNKS).with_context(|| format!("`{shown}` is a damaged PNG"))?;
-    let found = CHUNKS.iter().find_map(|name| {
-        // ComfyUI writes numbers into `prompt` that are no JSON, when a node gives one.
-        let is_sound = |text: &&(String, String)| *name != "prompt" || is_json(&text.1);
-        texts.iter().find(|(keyword, _)| keyword == name).filter(is_sound)
-    });
-    match found {
+    let chunk = |name: &&str| texts.iter().find(|(keyword, _)| keyword == name);
+    let found = CHUNKS.iter().filter_map(|name| chunk(name)?.1.as_ref().map(|text| (name, text)));
+    match found.into_iter().find(|(name, text)| **name == "flow" || comfy::is_json(text)) {
         Some((_, text)) => Ok(Some(text.clone())),
-        None => bail!(
+        None if texts.is_empty() => bail!(
             "`{shown}` carries no workflow: it has none of the text chunks {}; many programs drop them",
             CHUNKS.map(|name| format!("`{name}`")).join(", ")
         ),
+        None => {
+            let names: Vec<_> = texts.iter().map(|(name, _)| format!("`{name}`")).collect();
+            bail!(
+                "`{shown}` carries no workflow that can be read: its {} is damaged, or too large",
+                names.join(", ")
+            )
+        }
     }
 }
 
@@ -84,16 +89,12 @@ pub fn precision(path: &Path) -> Option<Precision> {
         return None;
     }
     let texts = texts(File::open(path).ok()?, &[MADE]).ok()?;
-    let made: Value = serde_json::from_str(&texts.first()?.1).ok()?;
+    let made: Value = serde_json::from_str(texts.first()?.1.as_ref()?).ok()?;
     Precision::from_str(made.get("precision")?.as_str()?, true).ok()
 }
 
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok()
-}
-
-/// The text chunks of interest, before the pixels or behind them.
-fn texts(file: File, names: &[&str]) -> Result<Vec<(String, String)>> {
+/// The text chunks of interest, before the pixels or behind them; without a text where it cannot be unpacked.
+fn texts(file: File, names: &[&str]) -> Result<Vec<(String, Option<String>)>> {
     let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MAX_TEXT });
     decoder.set_ignore_text_chunk(false);
     let mut reader = decoder.read_info()?;
@@ -105,17 +106,17 @@ fn texts(file: File, names: &[&str]) -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-fn collect(info: &png::Info<'_>, names: &[&str]) -> Vec<(String, String)> {
+fn collect(info: &png::Info<'_>, names: &[&str]) -> Vec<(String, Option<String>)> {
     let plain =
         info.uncompressed_latin1_text.iter().map(|chunk| (&chunk.keyword, Packed::Plain(&chunk.text)));
     let latin = info.compressed_latin1_text.iter().map(|chunk| (&chunk.keyword, Packed::Latin(chunk)));
     let utf8 = info.utf8_text.iter().map(|chunk| (&chunk.keyword, Packed::Utf8(chunk)));
     // The first of each name alone: a file of many chunks does not unpack into much more than one.
-    let mut found: Vec<(String, String)> = Vec::new();
+    let mut found: Vec<(String, Option<String>)> = Vec::new();
     for (keyword, text) in plain.chain(latin).chain(utf8) {
         let known = found.iter().any(|(known, _)| known == keyword);
         if names.contains(&keyword.as_str()) && !known {
-            found.extend(text.unpacked().map(|text| (keyword.clone(), text)));
+            found.push((keyword.clone(), text.unpacked()));
         }
     }
     found

@@ -78,7 +78,7 @@ pub fn drawn(plan: &Plan, on: &mut dyn FnMut(Event<'_>)) {
     }
 }
 
-/// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, with `mark` after the name, telling `on`, and gives what `outputs:` say.
+/// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, further ones of a batch as `NAME_00002.png`, with `mark` after the name, telling `on`, and gives what `outputs:` say.
 ///
 /// # Errors
 /// When a picture cannot be written.
@@ -96,14 +96,16 @@ pub fn results(
         let job = plan.outputs().get(name).map(|output| output.job).or(target.map(|(job, _)| *job));
         let value = named.map(|(_, value)| value).or_else(|| target?.1.first());
         let (Some(job), Some(value)) = (job, value) else { continue };
-        let path = files.output(&format!("{name}{mark}.png"))?;
-        let shown = path.display();
-        let written = flow_nodes::save_preview(value, &path);
-        let written = written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
         let kind = plan.job(job).def.kind;
-        if written {
+        let pictures = flow_nodes::pictures(value);
+        for frame in 0..pictures {
+            let path = files.output(&flow_nodes::results::name_of(&format!("{name}{mark}"), frame))?;
+            let shown = path.display();
+            let written = flow_nodes::save_picture(value, frame, &path);
+            written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
             on(Event { node: name, kind, what: What::Saved { path: &path } });
-        } else if named.is_none() {
+        }
+        if pictures == 0 && named.is_none() {
             let text = format!("gives {}, of which there is no picture to write", value.ty());
             on(Event { node: name, kind, what: What::Note(&text) });
         }

@@ -6,6 +6,7 @@ mod json;
 mod prompt;
 mod ui;
 
+pub use json::is_json;
 pub use prompt::{foreign, prompt};
 
 use std::sync::Arc;

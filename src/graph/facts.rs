@@ -3,7 +3,12 @@
 //! A loader states facts of its outputs (`context` = 768, `vision_hidden` = 1280, …); a node that joins two models
 //! compares them and refuses a wrong pair while no weight has been touched.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+};
 
 use crate::{File, Literal};
 
@@ -78,6 +83,7 @@ pub struct Known {
     pub(crate) literals: BTreeMap<&'static str, Literal>,
     pub(crate) files: BTreeMap<&'static str, File>,
     pub(crate) facts: BTreeMap<&'static str, Facts>,
+    pub(crate) linked: BTreeSet<&'static str>,
     pub(crate) models: BTreeMap<&'static str, Vec<(String, PathBuf)>>,
     pub(crate) mentioned: Vec<File>,
     pub(crate) warnings: RefCell<Vec<(&'static str, String)>>,
@@ -124,6 +130,11 @@ impl Known {
     /// The model files that its texts name; see [`Node::mentions`](crate::Node::mentions).
     pub fn mentioned(&self) -> &[File] {
         &self.mentioned
+    }
+
+    /// Whether an input is linked, also to a node in error.
+    pub fn is_linked(&self, input: &str) -> bool {
+        self.linked.contains(input)
     }
 
     /// What is known of a linked value; `None` when the input is not linked or its node is in error.

@@ -6,6 +6,7 @@ mod place;
 mod sheet;
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher, Hasher, RandomState},
     path::Path,
     sync::Arc,
@@ -64,8 +65,15 @@ impl Workflow {
         let mut problems = Diagnostics::default();
         let mut notes = Diagnostics::default();
         let mut matrix = self.matrix.as_deref().cloned().unwrap_or_default();
+        let mut swept = BTreeSet::new();
         for written in &asked.sweeps {
             match column(written) {
+                Ok(column) if !swept.insert(column.key.value.clone()) => {
+                    let key = &column.key.value;
+                    let message = format!("`{key}` is swept twice");
+                    let hint = format!("give all its values at once: --sweep {key}=A,B,C");
+                    problems.push(Diagnostic::error("wrong-sweep", message).at(column.key.span).hint(hint));
+                }
                 Ok(column) => {
                     matrix.fix(&column.key.value);
                     matrix.axes.push(Axis(vec![column]));

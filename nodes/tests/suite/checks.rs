@@ -131,5 +131,5 @@ fn what_can_be_told_from_the_file_alone_is_refused_before_anything_runs() {
         of("  ckpt: { type: LoadCheckpoint, file: tiny-ip-adapter }\noutputs: { m: ckpt.model }\n");
     assert!(message.contains("this is an IP-Adapter"), "{message}");
     let size = "  empty: { type: EmptyLatentImage, width: 16384, height: 16384 }\noutputs: { l: empty }\n";
-    assert_eq!(of(size).0, "`empty`: 16384×16384 is 256 megapixels, more than the 128 allowed");
+    assert_eq!(of(size).0, "`empty`: 16384×16384 is 269 megapixels, more than the 134 allowed");
 }

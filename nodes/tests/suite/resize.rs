@@ -92,7 +92,7 @@ fn a_size_beyond_memory_is_refused_before_it_is_taken() {
             .run()
             .unwrap_err();
         assert_eq!(error.input, Some("width"));
-        assert_eq!(error.to_string(), "16384×16384 is 256 megapixels, more than the 128 allowed");
+        assert_eq!(error.to_string(), "16384×16384 is 269 megapixels, more than the 134 allowed");
     }
 }
 

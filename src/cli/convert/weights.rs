@@ -14,10 +14,10 @@ pub(super) fn is_meant(file: &Path) -> bool {
 }
 
 /// Writes the weights of a file of PyTorch as safetensors: to `out`, else beside it.
-pub(super) fn convert(file: &Path, out: Option<&PathBuf>) -> Result<Ending> {
+pub(super) fn convert(file: &Path, out: Option<&PathBuf>, force: bool) -> Result<Ending> {
     let to = out.cloned().unwrap_or_else(|| file.with_extension("safetensors"));
-    if to.exists() {
-        bail!("`{}` is there already; move it away, or name another file", to.display());
+    if to.exists() && !force {
+        bail!("`{}` is there already; --force replaces it", to.display());
     }
     if to.extension().is_none_or(|ending| ending != "safetensors") {
         bail!("`{}`: weights are written as safetensors; name a file that ends so", to.display());

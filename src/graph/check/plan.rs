@@ -103,6 +103,7 @@ impl Draft<'_> {
                 }
             }
             for link in &draftee.links {
+                known.linked.insert(link.input);
                 if let Some(outputs) = &facts[link.producer] {
                     known.facts.insert(link.input, outputs.get(link.output).cloned().unwrap_or_default());
                 }

@@ -246,7 +246,9 @@ fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) 
     let home = if tiny { "vae_approx" } else { folder };
     match problem {
         FileProblem::Missing { searched, near } => {
-            let message = if folder == "input" {
+            let message = if folder == "input" && searched.iter().any(|root| root.join(name).is_dir()) {
+                format!("`{name}` is a folder, and a file is wanted")
+            } else if folder == "input" {
                 format!("no file `{name}`")
             } else {
                 format!("no file `{name}` among the {folder}")

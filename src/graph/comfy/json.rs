@@ -1,6 +1,6 @@
 //! JSON as a tree with places. serde_json says whether it is JSON; what is left is to walk it.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, ops::Range, sync::Arc};
 
 use serde::de::IgnoredAny;
 
@@ -19,7 +19,7 @@ pub(super) fn tree(source: &Arc<Source>, problems: &mut Diagnostics) -> Option<T
         problems.push(Diagnostic::error("too-big", message).at(at(0..0)));
         return None;
     }
-    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(&plain(text)) {
         let start = offset(text, error.line(), error.column());
         problems.push(Diagnostic::error("syntax", format!("this is not JSON: {error}")).at(at(start..start)));
         return None;
@@ -38,6 +38,41 @@ pub(super) fn tree(source: &Arc<Source>, problems: &mut Diagnostics) -> Option<T
             None
         }
     }
+}
+
+/// The text with what Python writes for numbers that are none (`NaN`, `Infinity`), which is no JSON, replaced by numbers of the same
+/// length: ComfyUI's prompts have it where a node always runs again (`"is_changed": [NaN]`).
+fn plain(text: &str) -> Cow<'_, str> {
+    let mut plain = Cow::Borrowed(text);
+    let (mut at, bytes) = (0, text.as_bytes());
+    while at < bytes.len() {
+        at += match bytes[at] {
+            b'"' => string_length(&bytes[at..]),
+            b'N' | b'I' => match ["NaN", "Infinity"].iter().find(|word| text[at..].starts_with(**word)) {
+                Some(word) => {
+                    plain.to_mut().replace_range(at..at + word.len(), &"1".repeat(word.len()));
+                    word.len()
+                }
+                None => 1,
+            },
+            _ => 1,
+        };
+    }
+    plain
+}
+
+/// Bytes of the string that begins here, quotes included, as far as there are any.
+fn string_length(bytes: &[u8]) -> usize {
+    let mut at = 1;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(bytes.len())
+}
+
+/// Whether ComfyUI's Python would read a text as JSON.
+pub fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(&plain(text)).is_ok()
 }
 
 /// serde_json counts lines from 1 and columns in bytes.
@@ -116,12 +151,7 @@ impl Walker<'_> {
 
     fn string(&mut self) -> String {
         let start = self.at;
-        let bytes = self.text.as_bytes();
-        self.at += 1;
-        while self.at < bytes.len() && bytes[self.at] != b'"' {
-            self.at += if bytes[self.at] == b'\\' { 2 } else { 1 };
-        }
-        self.at = (self.at + 1).min(bytes.len());
+        self.at += string_length(&self.text.as_bytes()[start..]);
         // A lone surrogate is JSON and no text; ComfyUI's Python would keep it, a picture's prompt does not need it.
         serde_json::from_str(&self.text[start..self.at]).unwrap_or_default()
     }
@@ -134,6 +164,8 @@ impl Walker<'_> {
             "true" => Shape::Scalar(true.into()),
             "false" => Shape::Scalar(false.into()),
             "null" => Shape::Null,
+            // Not a number, and no value either.
+            "NaN" | "Infinity" | "-Infinity" => Shape::Null,
             number => {
                 let whole = number.parse().map(Literal::Int);
                 let value = whole.or_else(|_| number.parse().map(Literal::Float));
@@ -176,6 +208,18 @@ mod tests {
         let Shape::List(items) = &list.value.value else { panic!() };
         assert_eq!(&text[items[1].range.clone()], "-2.5e1");
         assert_eq!(&text[items[2].range.clone()], r#""é\ud83d\ude00""#);
+    }
+
+    #[test]
+    fn what_python_writes_for_no_number_is_no_value() {
+        let text = r#"{"a": [NaN, -Infinity, Infinity, 1], "NaN": "Infinity \" NaN"}"#;
+        let (tree, problems) = read(text);
+        assert!(!problems.has_errors(), "{problems:?}");
+        let want = serde_json::json!({"a": [null, null, null, 1], "NaN": "Infinity \" NaN"});
+        assert_eq!(back(&tree.unwrap()), want);
+        for broken in ["NaNa", "[N]", "[Infinity", "[--Infinity]", "[NaN NaN]"] {
+            assert_eq!(read(broken).1.0[0].id, "syntax", "{broken}");
+        }
     }
 
     #[test]

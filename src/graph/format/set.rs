@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// The text with another value for an input (`seed`), an input of a node (`sample.steps`, also of one written in place), or
-/// the file of a model (`models.base`). A text stays a text, whatever the new value looks like. An input of a node that is
+/// the file of a model (`models.base`). A text stays a text, whatever the new value looks like,
+/// unless it was a reference (`$seed`). An input of a node that is
 /// not given yet, or the default of one that has none, is written after the others; whether there is such an input is for
 /// the check to say.
 ///
@@ -39,7 +40,8 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
     let (changed, new) = match find(&tree, name)? {
         Found::Value { around, value: old } => {
             let new = match &old.value {
-                Shape::Scalar(Literal::Text(_)) => Literal::Text(value.to_owned()),
+                // Where an input's value was taken, any value may come instead.
+                Shape::Scalar(Literal::Text(old)) if !old.starts_with('$') => Literal::Text(value.to_owned()),
                 Shape::Scalar(_) => yaml::scalar(value),
                 _ => return Err(one_line(old, "has no plain value")),
             };
@@ -97,7 +99,11 @@ fn find<'t>(tree: &'t Tree, name: &'t str) -> Result<Found<'t>, Diagnostics> {
     }
     let Some((head, tail)) = name.split_once('.') else {
         let message = format!("`{name}` is no input of this workflow");
-        return unknown(message, did_you_mean(name, &keys(inputs), "inputs"));
+        let base = tree.get("extends").and_then(Tree::text);
+        let hint = base.map(|base| {
+            format!("this file extends `{base}`: set it there, or write it under `inputs:` here")
+        });
+        return unknown(message, did_you_mean(name, &keys(inputs), "inputs").or(hint));
     };
     if head == "models" {
         let models = tree.get("models");
