@@ -15,7 +15,7 @@ OPTIONS = {
     "bf16": ["--bf16-unet", "--bf16-vae", "--bf16-text-enc"],
 }
 TEXT = "a kettle on a marble table, morning light"
-STEPS, CFG, TIME = 20, 7.0, 500
+STEPS, CFG, SEED, TIME = 20, 7.0, 1, 500
 
 
 def begin(precision):
@@ -25,7 +25,7 @@ def begin(precision):
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import nodes  # noqa: F401
+    import nodes
 
 
 def ready(part, side, checkpoint):
@@ -112,7 +112,7 @@ def picture(side, checkpoint):
     def run():
         negative, positive = (CLIPTextEncode().encode(tower, text)[0] for text in ("", TEXT))
         latent = EmptyLatentImage().generate(side, side)[0]
-        latent = KSampler().sample(model, 1, STEPS, CFG, "euler", "normal", positive, negative, latent)[0]
+        latent = KSampler().sample(model, SEED, STEPS, CFG, "euler", "normal", positive, negative, latent)[0]
         return decoded(decoder, latent)
 
     return run

@@ -16,10 +16,11 @@ ComfyUI's rows need its source folder, named by COMFYUI, and what its requiremen
     COMFYUI=~/ComfyUI python benches/compare/run.py MODELS/checkpoints/sd15.safetensors unet:256 picture:256 \
         --only flow:f32 torch:f32 comfyui:f32 comfyui:sdpa
 
-`comfyui:f32` is what `--cpu` alone gives; `sdpa` adds `--use-pytorch-cross-attention`, `bf16` holds weights so (`comfyui.py` beside this
-file says what is then computed in what). A part loads no more of the checkpoint than it needs, a picture all of it; its 20 steps are
-KSampler's. Its `held` has the ControlNet alone, which is less than the others do. All contenders of a case are loaded at the same time,
-and ComfyUI sizes its attention by the memory that is free: name those that fit together with --only. A contender that cannot start is left out.
+`comfyui:f32` is what `--cpu` alone gives, `sdpa` adds `--use-pytorch-cross-attention`, `bf16` holds weights so; `comfyui.py` beside this file
+says what is then computed in what (its VAE in bf16 was not waited for on a processor without bf16). A part loads no more of the checkpoint than it
+needs, a picture all of it; its 20 steps are KSampler's. Its `held` has the ControlNet alone, which is less than the others do. A peak is the whole
+process's, Python and what loading takes among it. All contenders of a case are loaded at the same time, and ComfyUI sizes its attention by the memory
+that is free: name those that fit together with --only. One that cannot start is left out.
 """
 
 import argparse
