@@ -1,8 +1,9 @@
 """The other programs' side of the comparison: one part of a pipeline, run when told to; `run.py` starts it.
 
-    peers.py torch|compile|sdcpp PART SIDE PRECISION CHECKPOINT [RESULT]
+    peers.py torch|compile|sdcpp|comfyui PART SIDE PRECISION CHECKPOINT [RESULT]
 
-Answers as `flow.rs` does. PyTorch's models are those of diffusers; stable-diffusion.cpp comes as stable-diffusion-cpp-python.
+Answers as `flow.rs` does. PyTorch's models are those of diffusers; stable-diffusion.cpp comes as stable-diffusion-cpp-python; ComfyUI
+is in `comfyui.py`.
 """
 
 import json
@@ -19,12 +20,17 @@ def say(line):
     print(json.dumps(line), flush=True)
 
 
-def serve(run):
-    """Runs once for each line, and says what it took."""
+def serve(run, start, result):
+    """Says how long loading took; then runs once for each line, and says what it took."""
+    say({"ready": time.perf_counter() - start})
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
-        run()
+        y = run()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        if result:
+            from safetensors.torch import save_file
+
+            save_file({"result": y.float().contiguous()}, result)
         say({"wall": wall, "cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
 
 
@@ -134,16 +140,15 @@ def torch_part(kind, part, side, precision, checkpoint, result):
                 x = x - 0.05 * (without + 7 * (with_text - without))
             return vae.decode(x, return_dict=False)[0]
 
-    say({"ready": time.perf_counter() - start})
+    serve(run, start, result)
 
-    def once():
-        y = run()
-        if result:
-            from safetensors.torch import save_file
 
-            save_file({"result": y.float().contiguous()}, result)
+def comfyui_part(part, side, precision, checkpoint, result):
+    import comfyui
 
-    serve(once)
+    comfyui.begin(precision)
+    start = time.perf_counter()
+    serve(comfyui.ready(part, side, checkpoint), start, result)
 
 
 def sdcpp(part, side, precision, checkpoint):
@@ -174,10 +179,13 @@ def sdcpp(part, side, precision, checkpoint):
 
 def main():
     kind, part, side, precision, checkpoint, *result = sys.argv[1:]
+    result = result[0] if result else None
     if kind == "sdcpp":
         sdcpp(part, int(side), precision, checkpoint)
+    elif kind == "comfyui":
+        comfyui_part(part, int(side), precision, checkpoint, result)
     else:
-        torch_part(kind, part, int(side), precision, checkpoint, result[0] if result else None)
+        torch_part(kind, part, int(side), precision, checkpoint, result)
 
 
 main()

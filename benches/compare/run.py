@@ -1,4 +1,4 @@
-"""Times flow beside PyTorch and stable-diffusion.cpp on the same weights, taking turns on the same machine.
+"""Times flow beside PyTorch, ComfyUI and stable-diffusion.cpp on the same weights, taking turns on the same machine.
 
     python benches/compare/models.py MODELS sd15
     cargo bench --bench compare --no-run
@@ -10,6 +10,17 @@ decoder. Every contender loads its models once and waits; in each round each run
 the machine does meets all alike. Told are medians of wall and processor time, the ratio to flow, and the peak memory.
 Needs torch, diffusers, transformers, safetensors and, for its rows, stable-diffusion-cpp-python, which may be in an
 environment of their own: run this with its Python.
+
+ComfyUI's rows need its source folder, named by COMFYUI, and what its requirements.txt names in the same environment:
+
+    COMFYUI=~/ComfyUI python benches/compare/run.py MODELS/checkpoints/sd15.safetensors unet:256 picture:256 \
+        --only flow:f32 torch:f32 comfyui:f32 comfyui:sdpa
+
+`comfyui:f32` is what `--cpu` alone gives, `sdpa` adds `--use-pytorch-cross-attention`, `bf16` holds weights so; `comfyui.py` beside this file
+says what is then computed in what (its VAE in bf16 was not waited for on a processor without bf16). A part loads no more of the checkpoint than it
+needs, a picture all of it; its 20 steps are KSampler's. Its `held` has the ControlNet alone, which is less than the others do. A peak is the whole
+process's, Python and what loading takes among it. All contenders of a case are loaded at the same time, and ComfyUI sizes its attention by the memory
+that is free: name those that fit together with --only. One that cannot start is left out.
 """
 
 import argparse
@@ -21,12 +32,13 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
+COMFYUI = ["comfyui:f32", "comfyui:sdpa", "comfyui:bf16"]
 CONTENDERS = {
-    "unet": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:f16", "sdcpp:q8_0"],
-    "vae": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32"],
-    "held": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32"],
-    "picture": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:q8_0"],
-    "clip": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32"],
+    "unet": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:f16", "sdcpp:q8_0", *COMFYUI],
+    "vae": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32", *COMFYUI],
+    "held": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32", *COMFYUI],
+    "picture": ["flow:bf16", "flow:int8", "flow:f32", "torch:bf16", "torch:f32", "compile:bf16", "sdcpp:q8_0", *COMFYUI],
+    "clip": ["flow:bf16", "flow:f32", "torch:bf16", "torch:f32", *COMFYUI],
 }
 
 
