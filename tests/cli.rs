@@ -147,6 +147,18 @@ fn only_what_a_named_node_needs_runs_and_its_picture_is_written() {
 }
 
 #[test]
+fn a_named_node_gives_every_picture_of_its_batch() {
+    let two = "  two: { type: ImageBatch, image1: photo, image2: edges }\noutputs:";
+    let place = Place::new(&EDGES.replace("outputs:", two));
+    let said = place.on_edges("run", &["two", "-q"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "two.png\ntwo_00002.png\n"), "{}", said.err);
+    let pixels = |name: &str| image::open(place.path(name)).unwrap().to_rgb8();
+    place.on_edges("run", &["edges", "-q"]);
+    assert_eq!(pixels("two_00002.png"), pixels("edges.png"));
+    assert_ne!(pixels("two.png"), pixels("edges.png"));
+}
+
+#[test]
 fn values_are_set_by_file_environment_and_command_line_later_wins() {
     let place = Place::new(EDGES);
     fs::write(place.path("params.yaml"), "high: 210\n").unwrap();

@@ -163,12 +163,16 @@ fn dot(path: &Path, chunks: &[(&str, &str)], compressed: bool, behind: bool) {
 fn comfyuis_pictures_are_read_whatever_way_they_hold_the_graph() {
     let place = Place::new(&[]);
     let canvas = canvas();
-    let bad = r#"{"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "is_changed": NaN}}"#;
+    let cut = r#"{"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"#;
+    // A node that always runs again, as Python writes it.
+    let again = r#"{"1": {"class_type": "LoadImage", "inputs": {"image": "product_teapot.png"}, "is_changed": [NaN]},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}"#;
     for (name, chunks, compressed, behind) in [
         ("plain.png", vec![("workflow", canvas.as_str())], false, false),
         ("packed.png", vec![("workflow", canvas.as_str())], true, false),
         ("behind.png", vec![("workflow", canvas.as_str())], false, true),
-        ("nan.png", vec![("prompt", bad), ("workflow", &canvas)], false, false),
+        ("cut.png", vec![("prompt", cut), ("workflow", &canvas)], false, false),
+        ("again.png", vec![("prompt", again)], false, false),
     ] {
         dot(&place.path(name), &chunks, compressed, behind);
         place.flow(&["check", name, "--input", PICTURES]).ok();
@@ -185,12 +189,14 @@ fn pictures_without_a_workflow_say_so() {
     // Sixteen MB of blanks in a few KB, beyond what is read.
     let bomb = " ".repeat(80 << 20);
     dot(&place.path("bomb.png"), &[("workflow", &bomb)], true, false);
+    dot(&place.path("torn.png"), &[("prompt", "{\"1\": ")], false, false);
     for (name, word) in [
         ("bare.png", "carries no workflow"),
         ("a.jpg", "JPEG"),
         ("a.webp", "WebP"),
         ("cut.png", "damaged PNG"),
-        ("bomb.png", "carries no workflow"),
+        ("bomb.png", "`workflow` is damaged, or too large"),
+        ("torn.png", "`prompt` is damaged, or too large"),
         ("none.png", "none.png"),
     ] {
         for command in ["run", "convert"] {
@@ -198,6 +204,33 @@ fn pictures_without_a_workflow_say_so() {
             assert_eq!((said.code, said.out.as_str()), (2, ""), "{name}: {}", said.err);
             assert!(said.err.contains(word) && !said.err.contains("panicked"), "{name}: {}", said.err);
         }
+    }
+}
+
+#[test]
+fn what_is_there_is_kept_unless_forced_and_a_pipe_stays_a_pipe() {
+    let place = Place::new(&[("graph.json", &canvas()), ("mine.yaml", "flow: 1\n")]);
+    for arguments in [&["mine.yaml"][..], &["-o", "mine.yaml"]] {
+        let said = place.flow(&[&["convert", "graph.json"], arguments].concat());
+        assert_eq!(said.code, 2);
+        assert!(said.err.contains("`mine.yaml` is there already; --force replaces it"), "{}", said.err);
+        assert_eq!(place.read("mine.yaml"), "flow: 1\n");
+    }
+    place.flow(&["convert", "graph.json", "mine.yaml", "--force"]).ok();
+    let converted = place.read("mine.yaml");
+    assert!(converted.contains("LoadImage"), "{converted}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let pipe = place.path("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe)
+        });
+        place.flow(&["convert", "graph.json", "-o", "pipe", "--to", "yaml"]).ok();
+        assert!(pipe.metadata().expect("it is there").file_type().is_fifo());
+        assert_eq!(reader.join().expect("a reader").expect("a text"), converted);
     }
 }
 

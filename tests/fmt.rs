@@ -85,6 +85,19 @@ fn values_are_set_in_a_file_all_or_none() {
     assert_eq!(set(&["a.width=8"]), Some(2), "less than a latent may have");
     assert_eq!(fs::read_to_string(&file).expect("a text"), wrong);
     assert_eq!(set(&["a.width=256"]), Some(0));
+    // A number takes the place of a reference, and what another file says is said to be there.
+    let linked = "flow: 1\ninputs: { side: 64 }\nnodes: { a: { type: EmptyLatentImage, width: $side } }\n";
+    fs::write(&file, linked).expect("a file");
+    assert_eq!(set(&["a.width=128"]), Some(0));
+    assert_eq!(fs::read_to_string(&file).expect("a text"), linked.replace("$side", "128"));
+    fs::write(folder.path().join("base.yaml"), linked).expect("a file");
+    fs::write(&file, "flow: 1\nextends: base.yaml\n").expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+    let output = command.current_dir(folder.path()).args(["set", "a.yaml", "side=8"]).output();
+    let output = output.expect("the binary runs");
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("this file extends `base.yaml`: set it there"), "{told}");
 }
 
 #[test]
