@@ -20,7 +20,12 @@ use serde_json::{Map, json};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[path = "../src/cli/allocator.rs"]
+#[expect(dead_code, reason = "nothing is given back while it loads")]
+mod allocator;
+
 fn main() -> anyhow::Result<()> {
+    allocator::keep();
     // `cargo test` runs benches too, to see that they compile; 1.7 GB are not for that.
     if !env::args().any(|argument| argument == "--bench") {
         return Ok(());
