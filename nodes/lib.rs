@@ -384,21 +384,16 @@ pub fn pictures(value: &Value) -> usize {
     image.or_else(|| Some(value.get::<Mask>()?.frames)).unwrap_or(0)
 }
 
-/// Writes one picture of an IMAGE or MASK to `path` as PNG; where there is none: `Ok(false)`.
+/// Writes one of the [`pictures`] of a value to `path` as PNG.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub fn save_picture(value: &Value, frame: usize, path: &Path) -> Result<bool, NodeError> {
-    if frame >= pictures(value) {
-        return Ok(false);
-    }
-    let bytes = if let Some(image) = value.get::<Image>() {
-        png(&image, frame, &[])?
-    } else if let Some(mask) = value.get::<Mask>() {
-        png_grey(mask.height, mask.width, mask.frame(frame))?
-    } else {
-        return Ok(false);
+/// When there is no such picture, or the file cannot be written.
+pub fn save_picture(value: &Value, frame: usize, path: &Path) -> Result<(), NodeError> {
+    let bytes = match (value.get::<Image>(), value.get::<Mask>()) {
+        _ if frame >= pictures(value) => return Err(NodeError::new("there is no such picture")),
+        (Some(image), _) => png(&image, frame, &[])?,
+        (None, Some(mask)) => png_grey(mask.height, mask.width, mask.frame(frame))?,
+        (None, None) => return Err(NodeError::new("there is no picture")),
     };
-    write_atomic(path, &bytes, Existing::Replace)?;
-    Ok(true)
+    Ok(write_atomic(path, &bytes, Existing::Replace)?)
 }

@@ -195,8 +195,8 @@ fn pictures_without_a_workflow_say_so() {
         ("a.jpg", "JPEG"),
         ("a.webp", "WebP"),
         ("cut.png", "damaged PNG"),
-        ("bomb.png", "`workflow` is damaged, or too large"),
-        ("torn.png", "`prompt` is damaged, or too large"),
+        ("bomb.png", "`workflow` cannot be read: damaged, or too large"),
+        ("torn.png", "`prompt` cannot be read: damaged, or too large"),
         ("none.png", "none.png"),
     ] {
         for command in ["run", "convert"] {

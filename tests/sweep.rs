@@ -164,11 +164,6 @@ fn a_set_value_takes_the_place_of_a_list() {
     let said = place.flow(&["run", "a.yaml", "--set", "high=180"]);
     assert_eq!(place.written(), ["out/100-180.png", "out/50-180.png"]);
     assert!(said.err.contains("takes the place of the values"), "{}", said.err);
-    // Also in what is included.
-    let included = "matrix: { low: [50, 100], high: [150, 200], include: [{ low: 10, high: 20 }] }\n";
-    let place = Place::new(&[("a.yaml", &format!("{EDGES}{included}"))]);
-    place.flow(&["run", "a.yaml", "--set", "low=7"]);
-    assert_eq!(place.written(), ["out/7-150.png", "out/7-20.png", "out/7-200.png"]);
 }
 
 #[test]

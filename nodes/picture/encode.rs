@@ -76,7 +76,7 @@ pub enum Existing {
 /// When the folder cannot be written, or the file is there and must be kept.
 pub fn write_atomic(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
+    if fs::metadata(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         let message = format!("there is no folder `{}`", folder.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }

@@ -134,7 +134,9 @@ fn resample(data: &[f32], from: Shape, rows: &[Taps], columns: &[Taps]) -> Vec<f
 type Pick = Box<dyn Fn(&[f32], &mut [f32]) + Sync>;
 
 fn by_taps<const CHANNELS: usize>(columns: &[Taps]) -> Pick {
-    if let Some(columns) = fixed::<CHANNELS, 2>(columns) {
+    if let Some(columns) = fixed::<CHANNELS, 1>(columns) {
+        Box::new(move |row, out| pick::<CHANNELS, 1>(row, &columns, out))
+    } else if let Some(columns) = fixed::<CHANNELS, 2>(columns) {
         Box::new(move |row, out| pick::<CHANNELS, 2>(row, &columns, out))
     } else if let Some(columns) = fixed::<CHANNELS, 4>(columns) {
         Box::new(move |row, out| pick::<CHANNELS, 4>(row, &columns, out))

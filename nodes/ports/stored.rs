@@ -273,10 +273,10 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use flow_diffusion::{Runtime, conditioning};
     use flow_graph::{Context, Port};
-
-    use std::sync::Arc;
 
     use super::*;
     use crate::ports::{Conditioning, Image, Latent, MAX_DRAWS};

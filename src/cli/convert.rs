@@ -66,7 +66,7 @@ impl Convert {
         if weights::is_meant(&self.file) {
             return weights::convert(&self.file, self.out(), self.force);
         }
-        if let Some(there) = self.out().filter(|path| path.is_file() && !self.force) {
+        if let Some(there) = self.out().filter(|path| write::is_plain(path) && !self.force) {
             bail!("`{}` is there already; --force replaces it", there.display());
         }
         let files = self.roots.files(&self.file, None)?;

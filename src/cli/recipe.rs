@@ -76,7 +76,7 @@ pub fn carried(path: &Path) -> Result<Option<String>> {
         None => {
             let names: Vec<_> = texts.iter().map(|(name, _)| format!("`{name}`")).collect();
             bail!(
-                "`{shown}` carries no workflow that can be read: its {} is damaged, or too large",
+                "`{shown}` carries no workflow that can be read: its {} cannot be read: damaged, or too large",
                 names.join(", ")
             )
         }
@@ -99,7 +99,7 @@ fn texts(file: File, names: &[&str]) -> Result<Vec<(String, Option<String>)>> {
     decoder.set_ignore_text_chunk(false);
     let mut reader = decoder.read_info()?;
     let mut found = collect(reader.info(), names);
-    if found.is_empty() {
+    if found.iter().all(|(_, text)| text.is_none()) {
         reader.finish()?;
         found = collect(reader.info(), names);
     }

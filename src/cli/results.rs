@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use flow_engine::{Event, Outputs, What};
 use flow_graph::{Diagnostic, Diagnostics, Files, Plan, Value, outputs::Tried, sweep::Checked};
 use serde_json::{Value as Json, json};
@@ -78,10 +78,11 @@ pub fn drawn(plan: &Plan, on: &mut dyn FnMut(Event<'_>)) {
     }
 }
 
-/// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, further ones of a batch as `NAME_00002.png`, with `mark` after the name, telling `on`, and gives what `outputs:` say.
+/// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, further ones of a batch as `NAME_00002.png`, with `mark` after the
+/// name, telling `on`, and gives what `outputs:` say.
 ///
 /// # Errors
-/// When a picture cannot be written.
+/// When a picture cannot be written, or two would have one name.
 pub fn results(
     wanted: &[String],
     mark: &str,
@@ -90,6 +91,7 @@ pub fn results(
     files: &Files,
     on: &mut dyn FnMut(Event<'_>),
 ) -> anyhow::Result<Vec<(String, Json)>> {
+    let mut written = BTreeSet::new();
     for name in wanted {
         let named = outputs.named.iter().find(|(output, _)| output == name);
         let target = outputs.targets.iter().find(|(job, _)| *plan.job(*job).id == **name);
@@ -101,8 +103,12 @@ pub fn results(
         for frame in 0..pictures {
             let path = files.output(&flow_nodes::results::name_of(&format!("{name}{mark}"), frame))?;
             let shown = path.display();
-            let written = flow_nodes::save_picture(value, frame, &path);
-            written.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
+            ensure!(
+                written.insert(path.clone()),
+                "two results are called `{shown}`; ask for them one by one"
+            );
+            let saved = flow_nodes::save_picture(value, frame, &path);
+            saved.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
             on(Event { node: name, kind, what: What::Saved { path: &path } });
         }
         if pictures == 0 && named.is_none() {

@@ -1,19 +1,28 @@
 //! Text files, written whole or not at all.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use flow_nodes::picture::encode::{Existing, write_atomic};
+
+/// Whether a path is a file that another may take the place of. A pipe is none, nor a device, also where a shell has made it a file
+/// (`-o /dev/stdout > a.yaml`).
+pub fn is_plain(path: &Path) -> bool {
+    path.is_file() && !path.starts_with("/dev") && !path.starts_with("/proc")
+}
 
 /// Writes a text in place of what was there; into a pipe or a device, if it is one.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub fn text(path: &Path, text: &str) -> io::Result<()> {
+    if path.exists() && !is_plain(path) {
+        return File::options().append(true).open(path)?.write_all(text.as_bytes());
+    }
     // A link is followed, so that what it names is written and not the link.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if path.exists() && !path.is_file() {
-        // A pipe or a device stays what it is.
-        return fs::write(&path, text);
-    }
     write_atomic(&path, text.as_bytes(), Existing::Replace)
 }

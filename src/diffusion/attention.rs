@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::state_dict::StateDict;
 use candle_core::{Tensor, TensorId};
 
 use crate::Result;
 use crate::deep_shrink::{DeepShrink, same_size};
 use crate::free_u::FreeU;
 use crate::ops::{self, Linear};
+use crate::state_dict::StateDict;
 
 /// Which half of classifier-free guidance a batch row belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

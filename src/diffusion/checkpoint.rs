@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
@@ -11,6 +10,7 @@ use crate::header::{Dtype, Header};
 use crate::keys::{self, TextKeys, TextNaming};
 use crate::model::{Model, Prediction};
 use crate::save::Entry;
+use crate::state_dict::StateDict;
 use crate::vae::VaeSource;
 use crate::weights::state_dict;
 use crate::{Error, Result};
@@ -40,7 +40,7 @@ pub fn vae_entries(vae: &VaeSource) -> Result<Vec<Entry<'static>>> {
 /// # Errors
 /// If its file has changed since its header was read.
 pub fn tower_entries(tower: &Tower) -> Result<Vec<Entry<'static>>> {
-    let file = tower.builder(&Device::Cpu)?;
+    let file = tower.state_dict(&Device::Cpu)?;
     let entry = |(name, dtype, shape): (String, Dtype, Vec<usize>)| {
         written(name.clone(), dtype, shape, &file, Source::One(name))
     };
@@ -71,7 +71,7 @@ const SIZES: &str = "tiny_sd.config";
 fn unet(model: &Model) -> Result<Vec<Entry<'static>>> {
     let unet = &model.unet;
     let ldm = keys::unet(&unet.config).below("model.diffusion_model.");
-    let file = unet.weights().builder(&Device::Cpu)?;
+    let file = unet.weights().state_dict(&Device::Cpu)?;
     let tensors = unet.header.with_prefix(unet.keys().prefix());
     let entry = |(name, info): (&str, &crate::TensorInfo)| {
         let inside = unet.keys().inside_name(name)?;
@@ -95,7 +95,7 @@ fn text(clip: &ClipSource) -> Result<Vec<Entry<'static>>> {
     };
     let mut all = Vec::new();
     for (tower, (prefix, naming)) in clip.towers().iter().zip(places) {
-        let (keys, file) = (TextKeys::new(prefix, naming), tower.builder(&Device::Cpu)?);
+        let (keys, file) = (TextKeys::new(prefix, naming), tower.state_dict(&Device::Cpu)?);
         let mut whole: BTreeMap<String, Fused> = BTreeMap::new();
         for (name, dtype, shape) in tower.tensors() {
             let place = keys.place(&name);

@@ -11,7 +11,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::state_dict::StateDict;
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::clip_text::{ClipText, ClipTextConfig};
@@ -21,6 +20,7 @@ use crate::keys::{TextKeys, TextNaming};
 use crate::lora::{Fit, Home, LoraSource, Targets};
 use crate::overlay::{Keys, Overlay, Shares, Weights};
 use crate::prompt::{self, CHUNK, Chunk, Padding};
+use crate::state_dict::StateDict;
 use crate::store::Recipe;
 use crate::weights::state_dict;
 use crate::{Error, Result, Runtime};
@@ -92,7 +92,7 @@ impl Tower {
         let dtype = rt.encoder_dtype(parameters);
         let recipe = Recipe::new(&self.header, self.reading.part, dtype, &rt.device).with(&self.overlay);
         rt.store.lease(&recipe, parameters * dtype.size_in_bytes() as u64, || {
-            ClipText::new(&self.config, self.builder(&rt.device)?.to_dtype(dtype))
+            ClipText::new(&self.config, self.state_dict(&rt.device)?.to_dtype(dtype))
         })
     }
 
@@ -128,7 +128,7 @@ impl Tower {
     }
 
     /// The weights under transformers' names, as they are changed, in f32.
-    pub(crate) fn builder(&self, device: &Device) -> Result<StateDict> {
+    pub(crate) fn state_dict(&self, device: &Device) -> Result<StateDict> {
         let keys = self.keys.clone();
         self.overlay.onto(state_dict(&self.header, move |name| keys.place(name), DType::F32, device)?)
     }

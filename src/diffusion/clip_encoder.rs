@@ -1,11 +1,11 @@
 //! The transformer that CLIP's text and vision towers share (Radford et al. 2021; transformers' `CLIPEncoder`).
 
-use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
 use serde_json::Value;
 
 use crate::header::Header;
 use crate::ops::{self, LayerNorm, Linear};
+use crate::state_dict::StateDict;
 use crate::{Error, Result as FlowResult};
 
 /// `eps` of every layer norm in CLIP.

@@ -1,6 +1,5 @@
 //! CLIP's text tower (Radford et al. 2021; transformers' `CLIPTextModelWithProjection`).
 
-use crate::state_dict::StateDict;
 use candle_core::{Device, IndexOp, Tensor};
 use serde_json::Value;
 
@@ -9,6 +8,7 @@ use crate::embedding::Vector;
 use crate::header::Header;
 use crate::keys::{TextKeys, TextNaming};
 use crate::ops::{self, LayerNorm, Linear};
+use crate::state_dict::StateDict;
 use crate::{Error, Result};
 
 /// The sizes of a text tower.

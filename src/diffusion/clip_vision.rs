@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, IndexOp, Tensor};
 use serde_json::Value;
 
@@ -12,6 +11,7 @@ use crate::clip_text::section;
 use crate::header::Header;
 use crate::ops::{self, Conv2d, LayerNorm, Linear, Padding};
 use crate::preprocess::Normalize;
+use crate::state_dict::StateDict;
 use crate::store::Recipe;
 use crate::weights::state_dict;
 use crate::{Error, Result, Runtime};

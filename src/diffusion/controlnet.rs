@@ -6,11 +6,11 @@
 
 mod union;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Tensor};
 
 use crate::attention::{Patches, Step};
 use crate::ops::{self, Conv2d, Linear, Padding};
+use crate::state_dict::StateDict;
 use crate::unet::{Residuals, UNetConfig, check_inputs};
 use crate::unet_blocks::{Encoder, Pass};
 use crate::{Error, Result};

@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
 
 use self::delta::Delta;
 pub use self::names::{Home, Targets};
 use self::names::{Parts, Role, home, split};
 use crate::header::Header;
+use crate::state_dict::StateDict;
 use crate::weights::state_dict;
 use crate::{Result, kind};
 

@@ -168,7 +168,8 @@ impl Weight {
             return Ok(Self::Tiled(packed));
         }
         // Rounded, if at all, when it is packed.
-        Ok(Self::Tiled(cpu::pack(form, &dict.get_as(shape, name, DType::F32)?)?))
+        let weight = dict.get_as(shape, name, DType::F32)?;
+        if weight.track_op() { Ok(Self::Plain(weight)) } else { Ok(Self::Tiled(cpu::pack(form, &weight)?)) }
     }
 }
 

@@ -113,7 +113,7 @@ impl Weights {
     ///
     /// # Errors
     /// If a file cannot be mapped or has changed since its header was read.
-    pub fn builder(&self, device: &Device) -> Result<StateDict> {
+    pub fn state_dict(&self, device: &Device) -> Result<StateDict> {
         let keys = self.keys.clone();
         self.overlay.onto(state_dict(&self.header, move |n| keys.place(n), DType::F32, device)?)
     }
@@ -148,7 +148,7 @@ impl Patch {
     fn file(&self, device: &Device) -> Result<StateDict> {
         match self {
             Self::Lora { lora, .. } => lora.weights(device),
-            Self::Blend { with, .. } => with.builder(device),
+            Self::Blend { with, .. } => with.state_dict(device),
             Self::Scale(_) => Ok(StateDict::zeros(DType::F32, device)),
         }
     }

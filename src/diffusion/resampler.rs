@@ -1,11 +1,11 @@
 //! From image features to image tokens: the three projections of IP-Adapter files.
 
-use crate::state_dict::StateDict;
 use candle_core::{D, Tensor};
 
 use crate::Result;
 use crate::ip_adapter::Variant;
 use crate::ops::{self, LayerNorm, Linear};
+use crate::state_dict::StateDict;
 
 /// What makes image tokens `[n, tokens, D]`.
 #[derive(Debug)]

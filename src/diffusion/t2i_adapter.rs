@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Tensor};
 
 use crate::header::Header;
 use crate::model::Model;
 use crate::ops::{self, Conv2d, Padding};
 use crate::runtime::Runtime;
+use crate::state_dict::StateDict;
 use crate::store::Recipe;
 use crate::unet::Residuals;
 use crate::weights::state_dict;

@@ -1,10 +1,10 @@
 //! The UNet of Stable Diffusion 1.x, 2.x and XL (diffusers' `UNet2DConditionModel`).
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Tensor};
 
 use crate::attention::{Patches, Step};
 use crate::ops::{self, Around, Conv2d, GroupNorm};
+use crate::state_dict::StateDict;
 use crate::unet_blocks::{Encoder, Pass, UpBlock};
 use crate::{Error, Result};
 

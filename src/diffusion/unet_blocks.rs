@@ -1,11 +1,11 @@
 //! The blocks UNet and ControlNet are made of. Activations are NHWC.
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
 
 use crate::Result;
 use crate::attention::{Attention, Patches, Step};
 use crate::ops::{self, Around, Conv2d, GroupNorm, LayerNorm, Linear};
+use crate::state_dict::StateDict;
 use crate::unet_config::UNetConfig;
 
 /// What every block of one model call sees.

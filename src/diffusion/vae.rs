@@ -3,13 +3,13 @@
 mod source;
 mod tiny;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 
 use crate::clip_text::section;
 use crate::header::Header;
 use crate::keys::KeyMap;
 use crate::ops::{self, Around, Conv2d, GroupNorm, Linear};
+use crate::state_dict::StateDict;
 use crate::vae_blocks::{EPS, Level, Mid, Resample};
 use crate::{Error, Result};
 

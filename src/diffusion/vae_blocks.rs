@@ -1,9 +1,9 @@
 //! The blocks an autoencoder is made of, over NHWC.
 
-use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
 
 use crate::ops::{self, Around, Conv2d, GroupNorm, Linear, Padding};
+use crate::state_dict::StateDict;
 use crate::vae::{GoOn, check};
 
 /// `eps` of every group norm in an autoencoder; ten times smaller than a UNet's.

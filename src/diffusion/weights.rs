@@ -23,8 +23,8 @@ use crate::{Error, Result, ops};
 /// A file's `[out, in, 1, 1]` answers for `[out, in]` and the other way round: a 1×1 convolution is a linear.
 ///
 /// # Errors
-/// If the file cannot be mapped or has changed since its header was read. Errors of the tensors come from the
-/// builder and name file, key, expected and found shape.
+/// If the file cannot be mapped or has changed since its header was read. Errors of the tensors come when they
+/// are asked for and name file, key, expected and found shape.
 pub fn state_dict<P: Into<Place>>(
     header: &Header,
     place: impl Fn(&str) -> P + Send + Sync + 'static,
@@ -230,10 +230,14 @@ impl Tensors for MappedFile {
     }
 
     fn stored(&self, name: &str, shape: &Shape) -> candle_core::Result<Option<Stored<'_>>> {
-        let found = self.find(name, Some(shape)).map_err(candle_core::Error::wrap)?;
-        let Found { info, bytes, transposed, .. } = found;
-        let values = if transposed { None } else { values(info.dtype, bytes) };
-        Ok(values.map(|values| Stored { values, read: Box::new(|| self.forget(info)) }))
+        let Place { name: key, transposed, .. } = (self.place)(name);
+        let dtype = self.header.tensors.get(&key).map(|info| info.dtype);
+        // What is converted anyway is not looked through twice.
+        if transposed || dtype.is_some_and(|dtype| values(dtype, &[]).is_none()) {
+            return Ok(None);
+        }
+        let Found { info, bytes, .. } = self.find(name, Some(shape)).map_err(candle_core::Error::wrap)?;
+        Ok(values(info.dtype, bytes).map(|values| Stored { values, read: Box::new(|| self.forget(info)) }))
     }
 
     fn contains(&self, name: &str) -> bool {

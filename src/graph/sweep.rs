@@ -17,7 +17,7 @@ use crate::{
     files::PICTURE_ENDINGS,
     inputs::{Given, GivenValue},
     near::did_you_mean,
-    workflow::{Axis, Grid, Items, Matrix, Part, Spanned, column},
+    workflow::{Axis, Column, Grid, Items, Matrix, Part, Spanned, column},
     yaml,
 };
 
@@ -93,11 +93,7 @@ impl Workflow {
                 format!("`--set {key}={value}` takes the place of the values the matrix has for `{key}`");
             notes.push(Diagnostic::warning("varied", message).at(place.span.clone()));
             let value = Spanned { value: GivenValue::Text(value.clone()), span: place.span.clone() };
-            for entry in &mut matrix.include {
-                let (value, span) = (value.value.clone(), value.span.clone());
-                entry.push(Given { key: place.clone(), value, span });
-            }
-            matrix.axes.push(Axis(vec![crate::workflow::Column { key: place, values: vec![value] }]));
+            matrix.axes.push(Axis(vec![Column { key: place, values: vec![value] }]));
         }
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();

@@ -16,6 +16,9 @@ pub(super) fn is_meant(file: &Path) -> bool {
 /// Writes the weights of a file of PyTorch as safetensors: to `out`, else beside it.
 pub(super) fn convert(file: &Path, out: Option<&PathBuf>, force: bool) -> Result<Ending> {
     let to = out.cloned().unwrap_or_else(|| file.with_extension("safetensors"));
+    if to.is_dir() {
+        bail!("`{}` is a folder; name a file", to.display());
+    }
     if to.exists() && !force {
         bail!("`{}` is there already; --force replaces it", to.display());
     }

@@ -1,9 +1,9 @@
-use crate::state_dict::StateDict;
 use candle_core::Device;
 
 use super::*;
 use crate::fixture::assert_close;
 use crate::noise::TorchRng;
+use crate::state_dict::StateDict;
 
 fn random(shape: &[usize], seed: u64) -> Tensor {
     TorchRng::new(seed).randn_tensor(shape, &Device::Cpu).unwrap()

@@ -1,10 +1,10 @@
 //! What a union ControlNet has beside a plain one (xinsir's ControlNet++; diffusers' `ControlNetUnionModel`): one network for
 //! many kinds of hints, which is told the kind of the one it sees. As in ComfyUI (`comfy/cldm/cldm.py`), it sees one at a time.
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
 
 use crate::ops::{self, LayerNorm, Linear};
+use crate::state_dict::StateDict;
 use crate::unet_blocks::{Embedding, timestep_embedding};
 use crate::{Error, Result};
 

@@ -1,9 +1,9 @@
-use crate::state_dict::StateDict;
 use candle_core::{DType, Result, Tensor};
 
 use super::config::DepthConfig;
 use super::interpolate::{Kind, interpolated};
 use crate::ops::{self, LayerNorm, Linear};
+use crate::state_dict::StateDict;
 
 /// `eps` of every layer norm in DINOv2.
 const EPS: f64 = 1e-6;

@@ -1,9 +1,9 @@
-use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
 
 use super::config::DepthConfig;
 use super::interpolate::{Kind, interpolated};
 use crate::ops::{self, Around, Conv2d, Linear, Padding};
+use crate::state_dict::StateDict;
 
 /// What makes depth of the looks: each at a resolution of its own, fused from the coarsest to the finest (Ranftl et al. 2021,
 /// arXiv:2103.13413).

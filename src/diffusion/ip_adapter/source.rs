@@ -3,7 +3,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::state_dict::StateDict;
 use candle_core::{Device, Tensor};
 
 use super::ImageEmbeds;
@@ -13,6 +12,7 @@ use crate::model::Model;
 use crate::ops::Linear;
 use crate::resampler::{HEAD, Projection};
 use crate::runtime::Runtime;
+use crate::state_dict::StateDict;
 use crate::store::Recipe;
 use crate::weights::state_dict;
 use crate::{Error, Result, kind};

@@ -1,8 +1,8 @@
-use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
 
 use super::names::{Parts, Role};
 use crate::header::Header;
+use crate::state_dict::StateDict;
 
 /// How a file writes down the difference of one weight; the strings are names of its tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]

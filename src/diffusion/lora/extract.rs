@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 
@@ -15,6 +14,7 @@ use crate::header::Dtype;
 use crate::keys;
 use crate::model::Model;
 use crate::save::Entry;
+use crate::state_dict::StateDict;
 
 /// What is kept of the differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Extract {
 pub fn unet(difference: &Model, extract: Extract, biases: bool) -> Result<Vec<Entry<'static>>> {
     let unet = &difference.unet;
     let ldm = keys::unet(&unet.config).below("diffusion_model.");
-    let file = unet.weights().builder(&Device::Cpu)?;
+    let file = unet.weights().state_dict(&Device::Cpu)?;
     let tensors = unet.header.with_prefix(unet.keys().prefix());
     let entries = tensors.filter_map(|(name, info)| {
         let inside = unet.keys().inside_name(name)?;
@@ -49,7 +49,7 @@ pub fn unet(difference: &Model, extract: Extract, biases: bool) -> Result<Vec<En
 pub fn text(difference: &ClipSource, extract: Extract, biases: bool) -> Result<Vec<Entry<'static>>> {
     let mut all = Vec::new();
     for tower in difference.towers() {
-        let file = tower.builder(&Device::Cpu)?;
+        let file = tower.state_dict(&Device::Cpu)?;
         for (inside, _, shape) in tower.tensors() {
             let name = format!("text_encoders.{}.transformer.{inside}", tower.part());
             all.extend(of(&name, inside, &shape, &file, extract, biases));

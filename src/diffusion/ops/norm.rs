@@ -1,7 +1,7 @@
-use crate::state_dict::StateDict;
 use candle_core::{D, DType, Result, Tensor};
 
 use super::{cpu, kernels};
+use crate::state_dict::StateDict;
 
 /// The values of a weight and a bias, if the fast form may take them.
 fn fast_values(weight: &Tensor, bias: &Tensor) -> Result<Option<(Vec<f32>, Vec<f32>)>> {

@@ -1,9 +1,9 @@
-use crate::state_dict::StateDict;
 use candle_core::{DType, Device, Tensor, Var};
 use proptest::prelude::*;
 
 use super::*;
 use crate::fixture::assert_close;
+use crate::state_dict::StateDict;
 
 /// Random values. Shape and seed decide them, candle's own generator does not.
 fn random(shape: &[usize], seed: u64) -> Tensor {

@@ -1,8 +1,8 @@
-use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
 
 use super::config::CompactConfig;
 use crate::ops::{self, Conv2d};
+use crate::state_dict::StateDict;
 
 /// Real-ESRGAN's compact network over NHWC (`SRVGGNetCompact`): it draws what the picture, enlarged by copying pixels, lacks.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-use crate::state_dict::StateDict;
 use candle_core::{Result, Tensor};
 
 use super::config::RrdbConfig;
 use crate::ops::{self, Conv2d};
+use crate::state_dict::StateDict;
 
 /// Slope of the activations below 0.
 const SLOPE: f32 = 0.2;

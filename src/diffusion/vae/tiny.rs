@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::state_dict::StateDict;
 use candle_core::{DType, Result as TensorResult, Tensor};
 
 use super::{GoOn, Half, check};
 use crate::header::Header;
 use crate::ops::{self, Around, Conv2d, Padding};
+use crate::state_dict::StateDict;
 use crate::store::Recipe;
 use crate::weights::state_dict;
 use crate::{Error, Result, Runtime};

@@ -49,16 +49,24 @@ fn plain(text: &str) -> Cow<'_, str> {
         at += match bytes[at] {
             b'"' => string_length(&bytes[at..]),
             b'N' | b'I' => match ["NaN", "Infinity"].iter().find(|word| text[at..].starts_with(**word)) {
-                Some(word) => {
+                Some(word) if stands_alone(text, at, word) => {
                     plain.to_mut().replace_range(at..at + word.len(), &"1".repeat(word.len()));
                     word.len()
                 }
-                None => 1,
+                _ => 1,
             },
             _ => 1,
         };
     }
     plain
+}
+
+/// Whether a word is a value as a whole; `Infinity` may have a sign.
+fn stands_alone(text: &str, at: usize, word: &str) -> bool {
+    let before = if word == "Infinity" { text[..at].strip_suffix('-') } else { None }.unwrap_or(&text[..at]);
+    let begins = before.is_empty() || before.ends_with(['[', ':', ',', ' ', '\t', '\r', '\n']);
+    let after = &text[at + word.len()..];
+    begins && (after.is_empty() || after.starts_with([',', ']', '}', ' ', '\t', '\r', '\n']))
 }
 
 /// Bytes of the string that begins here, quotes included, as far as there are any.
@@ -164,8 +172,8 @@ impl Walker<'_> {
             "true" => Shape::Scalar(true.into()),
             "false" => Shape::Scalar(false.into()),
             "null" => Shape::Null,
-            // Not a number, and no value either.
-            "NaN" | "Infinity" | "-Infinity" => Shape::Null,
+            // No numbers here: an input that is one of them is told so.
+            word @ ("NaN" | "Infinity" | "-Infinity") => Shape::Scalar(word.into()),
             number => {
                 let whole = number.parse().map(Literal::Int);
                 let value = whole.or_else(|_| number.parse().map(Literal::Float));
@@ -211,13 +219,24 @@ mod tests {
     }
 
     #[test]
-    fn what_python_writes_for_no_number_is_no_value() {
+    fn what_python_writes_for_no_number_is_none() {
         let text = r#"{"a": [NaN, -Infinity, Infinity, 1], "NaN": "Infinity \" NaN"}"#;
         let (tree, problems) = read(text);
         assert!(!problems.has_errors(), "{problems:?}");
-        let want = serde_json::json!({"a": [null, null, null, 1], "NaN": "Infinity \" NaN"});
+        let want = serde_json::json!({"a": ["NaN", "-Infinity", "Infinity", 1], "NaN": "Infinity \" NaN"});
         assert_eq!(back(&tree.unwrap()), want);
-        for broken in ["NaNa", "[N]", "[Infinity", "[--Infinity]", "[NaN NaN]"] {
+        for broken in [
+            "NaNa",
+            "[N]",
+            "[Infinity",
+            "[--Infinity]",
+            "[NaN NaN]",
+            "64NaN",
+            "NaN64",
+            "1eNaN",
+            "1.NaN",
+            "-NaN",
+        ] {
             assert_eq!(read(broken).1.0[0].id, "syntax", "{broken}");
         }
     }

@@ -52,7 +52,7 @@ pub const IDS: &[(&str, &str)] = &[
     ("unknown-output", "a node has no output of this name or number"),
     (
         "unknown-override",
-        "`--set`, a parameter file or the environment sets something the workflow does not have",
+        "`--set` or a parameter file sets something the workflow does not have; of the environment a warning",
     ),
     ("unknown-reference", "a reference to a node that is not in the workflow"),
     ("unknown-target", "what is asked to be run is neither a node nor an output"),

@@ -13,8 +13,7 @@ use crate::{
 };
 
 /// The text with another value for an input (`seed`), an input of a node (`sample.steps`, also of one written in place), or
-/// the file of a model (`models.base`). A text stays a text, whatever the new value looks like,
-/// unless it was a reference (`$seed`). An input of a node that is
+/// the file of a model (`models.base`). A text stays a text, whatever the new value looks like, unless it was a reference (`$seed`). An input of a node that is
 /// not given yet, or the default of one that has none, is written after the others; whether there is such an input is for
 /// the check to say.
 ///
@@ -40,8 +39,7 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
     let (changed, new) = match find(&tree, name)? {
         Found::Value { around, value: old } => {
             let new = match &old.value {
-                // Where an input's value was taken, any value may come instead.
-                Shape::Scalar(Literal::Text(old)) if !old.starts_with('$') => Literal::Text(value.to_owned()),
+                Shape::Scalar(Literal::Text(old)) if !is_reference(old) => Literal::Text(value.to_owned()),
                 Shape::Scalar(_) => yaml::scalar(value),
                 _ => return Err(one_line(old, "has no plain value")),
             };
@@ -70,6 +68,12 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
         Some(_) => Ok(changed),
         None => Err(one_line(&tree, "is not written on one line")),
     }
+}
+
+/// Whether a text stands for the value of an input (`$seed`), which may be of any type; `$$5` and `${seed} apples` are texts.
+fn is_reference(text: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    text.strip_prefix('$').is_some_and(|name| !name.is_empty() && name.chars().all(is_word))
 }
 
 /// Where the value of a name is, or belongs.

@@ -25,6 +25,23 @@ pub(super) enum Held {
     Bf16Pairs,
 }
 
+/// The numbers of 16 bits that files have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    F16,
+    Bf16,
+}
+
+impl Half {
+    /// As they are.
+    fn held(self) -> Held {
+        match self {
+            Self::F16 => Held::F16,
+            Self::Bf16 => Held::Bf16,
+        }
+    }
+}
+
 impl Held {
     /// The smallest that holds each of these weights as it is, or as rounded as it is asked for.
     pub fn of(form: Form, weights: &Values) -> Self {
@@ -60,10 +77,10 @@ impl Held {
         write(self, values, lines);
     }
 
-    /// The same of weights that are `halves`, f16 or bf16.
-    pub fn write_halves(self, halves: Self, values: &[[u16; COLUMNS]], lines: &mut [u32]) {
+    /// The same of weights that a file has so.
+    pub fn write_halves(self, halves: Half, values: &[[u16; COLUMNS]], lines: &mut [u32]) {
         const SOME: usize = 16;
-        if self == halves {
+        if self == halves.held() {
             assert_eq!(lines.len(), values.len() * self.line(), "a line for each value");
             halves_mut(lines).copy_from_slice(values.as_flattened());
             return;
@@ -153,11 +170,11 @@ wide_fn! {
 
 wide_fn! {
     /// The values of f16 or bf16.
-    fn widen(from: Held, halves: &[[u16; COLUMNS]], values: &mut [[f32; COLUMNS]]) {
+    fn widen(from: Half, halves: &[[u16; COLUMNS]], values: &mut [[f32; COLUMNS]]) {
         let both = values.as_flattened_mut().iter_mut().zip(halves.as_flattened());
         match from {
-            Held::F16 => both.for_each(|(value, half)| *value = f16_value(*half)),
-            _ => both.for_each(|(value, half)| *value = bf16_value(*half)),
+            Half::F16 => both.for_each(|(value, half)| *value = f16_value(*half)),
+            Half::Bf16 => both.for_each(|(value, half)| *value = bf16_value(*half)),
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::{held::Held, product::COLUMNS, tiles::Products};
+use super::{
+    held::{Half, Held},
+    product::COLUMNS,
+    tiles::Products,
+};
 use crate::state_dict::Values;
 
 /// Words of a panel that stay in a core's second cache while rows stream past.
@@ -45,17 +49,13 @@ impl Packed {
             Values::F32(weight) => {
                 Self::turned(held, sizes, weight, |turned, lines| held.write(turned, lines))
             }
-            Values::F16(weight) => {
-                let weight: &[u16] = bytemuck::cast_slice(weight);
-                Self::turned(held, sizes, weight, |turned, lines| held.write_halves(Held::F16, turned, lines))
-            }
-            Values::Bf16(weight) => {
-                let weight: &[u16] = bytemuck::cast_slice(weight);
-                Self::turned(held, sizes, weight, |turned, lines| {
-                    held.write_halves(Held::Bf16, turned, lines)
-                })
-            }
+            Values::F16(weight) => Self::halves(held, sizes, bytemuck::cast_slice(weight), Half::F16),
+            Values::Bf16(weight) => Self::halves(held, sizes, bytemuck::cast_slice(weight), Half::Bf16),
         }
+    }
+
+    fn halves(held: Held, sizes: (usize, usize, usize), weight: &[u16], half: Half) -> Self {
+        Self::turned(held, sizes, weight, |turned, lines| held.write_halves(half, turned, lines))
     }
 
     /// `write` gets values, of each those of all columns, and the lines that they become.
