@@ -148,7 +148,8 @@ fn only_what_a_named_node_needs_runs_and_its_picture_is_written() {
 
 #[test]
 fn a_named_node_gives_every_picture_of_its_batch() {
-    let two = "  two: { type: ImageBatch, image1: photo, image2: edges }\noutputs:";
+    let two = "  two: { type: ImageBatch, image1: photo, image2: edges }
+  two_00002: { type: ImageInvert, image: photo }\noutputs:";
     let place = Place::new(&EDGES.replace("outputs:", two));
     let said = place.on_edges("run", &["two", "-q"]);
     assert_eq!((said.code, said.out.as_str()), (0, "two.png\ntwo_00002.png\n"), "{}", said.err);
@@ -156,6 +157,9 @@ fn a_named_node_gives_every_picture_of_its_batch() {
     place.on_edges("run", &["edges", "-q"]);
     assert_eq!(pixels("two_00002.png"), pixels("edges.png"));
     assert_ne!(pixels("two.png"), pixels("edges.png"));
+    let said = place.on_edges("run", &["two", "two_00002", "-q"]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("two results are called"), "{}", said.err);
 }
 
 #[test]

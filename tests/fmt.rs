@@ -90,6 +90,11 @@ fn values_are_set_in_a_file_all_or_none() {
     fs::write(&file, linked).expect("a file");
     assert_eq!(set(&["a.width=128"]), Some(0));
     assert_eq!(fs::read_to_string(&file).expect("a text"), linked.replace("$side", "128"));
+    // A text with a `$` in it stays one.
+    let texts = "flow: 1\nnodes: { a: { type: CLIPTextEncode, text: $$5 } }\n";
+    fs::write(&file, texts).expect("a file");
+    set(&["a.text=7"]);
+    assert_eq!(fs::read_to_string(&file).expect("a text"), texts.replace("$$5", "\"7\""));
     fs::write(folder.path().join("base.yaml"), linked).expect("a file");
     fs::write(&file, "flow: 1\nextends: base.yaml\n").expect("a file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
