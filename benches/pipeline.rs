@@ -30,6 +30,8 @@ mod allocator;
 
 fn main() {
     allocator::keep();
+    // As models run in the program: on the pool's own threads, which wait for nothing with RAYON_NUM_THREADS=1.
+    rayon::ThreadPoolBuilder::new().use_current_thread().build_global().expect("the first pool");
     divan::main();
     allocator::give_back();
 }

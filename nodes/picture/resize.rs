@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use flow_diffusion::{
-    ops::{self, wide},
-    resize::{Kernel, Taps, taps},
+    ops,
+    resize::{Axis, Kernel},
 };
 use flow_graph::Choice;
 
@@ -66,9 +66,8 @@ pub fn resize(data: &[f32], from: Shape, height: usize, width: usize, method: Me
         Method::Area => Kernel::Area,
         Method::Bicubic => Kernel::Cubic,
     };
-    let columns = taps(kernel, from.width, width);
-    let rows = taps(kernel, from.height, height);
-    resample(data, from, &rows, &columns)
+    let (rows, columns) = (Axis::new(kernel, from.height, height), Axis::new(kernel, from.width, width));
+    ops::resample(data, [from.frames, from.height, from.width, from.channels], &rows, &columns)
 }
 
 /// What to cut off (from each side: rows, columns) so that the aspect becomes `height : width`, as ComfyUI does; a row or
@@ -107,165 +106,6 @@ pub fn crop(data: &[f32], from: Shape, top: usize, left: usize, height: usize, w
         }
     }
     out
-}
-
-/// Values that a vector of any processor takes.
-const LANES: usize = 4;
-
-fn resample(data: &[f32], from: Shape, rows: &[Taps], columns: &[Taps]) -> Vec<f32> {
-    let picks: Pick = match from.channels {
-        1 => by_taps::<1>(columns),
-        3 => by_taps::<3>(columns),
-        4 => by_taps::<4>(columns),
-        channels => {
-            let columns = columns.to_vec();
-            Box::new(move |row, out| pick_any(row, &columns, channels, out))
-        }
-    };
-    let to = (rows.len(), columns.len() * from.channels);
-    if rows.len() < from.height {
-        mix_then_pick(data, from, rows, to, &picks)
-    } else {
-        pick_then_mix(data, from, rows, to, &picks)
-    }
-}
-
-/// Makes a row of a picture as wide as the result is.
-type Pick = Box<dyn Fn(&[f32], &mut [f32]) + Sync>;
-
-fn by_taps<const CHANNELS: usize>(columns: &[Taps]) -> Pick {
-    if let Some(columns) = fixed::<CHANNELS, 1>(columns) {
-        Box::new(move |row, out| pick::<CHANNELS, 1>(row, &columns, out))
-    } else if let Some(columns) = fixed::<CHANNELS, 2>(columns) {
-        Box::new(move |row, out| pick::<CHANNELS, 2>(row, &columns, out))
-    } else if let Some(columns) = fixed::<CHANNELS, 4>(columns) {
-        Box::new(move |row, out| pick::<CHANNELS, 4>(row, &columns, out))
-    } else {
-        let columns = columns.to_vec();
-        Box::new(move |row, out| pick_any(row, &columns, CHANNELS, out))
-    }
-}
-
-/// The taps, if no place has more than so many, by where a pixel's values begin; those that are missing count nothing.
-fn fixed<const CHANNELS: usize, const N: usize>(taps: &[Taps]) -> Option<Vec<[(usize, f32); N]>> {
-    let padded = |taps: &Taps| {
-        let first = taps.first().filter(|_| taps.len() <= N)?.0;
-        let tap = |i| taps.get(i).copied().unwrap_or((first, 0.0));
-        Some(std::array::from_fn(tap).map(|(x, weight)| (x * CHANNELS, weight)))
-    };
-    taps.iter().map(padded).collect()
-}
-
-/// Fewer rows: each is made of whole rows first, and then by `pick` of its pixels.
-fn mix_then_pick(
-    data: &[f32],
-    from: Shape,
-    rows: &[Taps],
-    (height, length): (usize, usize),
-    pick: &Pick,
-) -> Vec<f32> {
-    let line = from.width * from.channels;
-    let frame = from.height * line;
-    ops::lines(
-        (from.frames * height, length),
-        || vec![0.0; line],
-        |mixed, i, out| {
-            let row = |y: usize| &data[i / height * frame + y * line..][..line];
-            mix(&rows[i % height], row, mixed);
-            pick(mixed, out);
-        },
-    )
-}
-
-/// As many rows or more: `pick` has each of the picture's once, and the result's are made of what it gave.
-fn pick_then_mix(
-    data: &[f32],
-    from: Shape,
-    rows: &[Taps],
-    (height, length): (usize, usize),
-    pick: &Pick,
-) -> Vec<f32> {
-    let line = from.width * from.channels;
-    let many = rows.iter().map(Vec::len).max().unwrap_or(0);
-    // Taps are neighbours, so those of one row have places of their own.
-    let desk = || vec![(usize::MAX, vec![0.0; length]); many];
-    ops::lines((from.frames * height, length), desk, |picked: &mut Vec<(usize, Vec<f32>)>, i, out| {
-        let (taps, first) = (&rows[i % height], i / height * from.height);
-        for y in taps.iter().map(|(y, _)| first + y) {
-            let (found, row) = &mut picked[y % many];
-            if *found != y {
-                pick(&data[y * line..][..line], row);
-                *found = y;
-            }
-        }
-        mix(taps, |y| &picked[(first + y) % many].1, out);
-    })
-}
-
-/// The sum of some rows, each times its weight.
-fn mix<'a>(taps: &[(usize, f32)], row: impl Fn(usize) -> &'a [f32], to: &mut [f32]) {
-    // The ones that there are mostly, in one pass.
-    match *taps {
-        [(y, weight)] => {
-            let row = row(y);
-            wide(|| to.iter_mut().zip(row).for_each(|(to, x)| *to = x * weight));
-        }
-        [(ya, wa), (yb, wb)] => {
-            let rows = row(ya).iter().zip(row(yb));
-            wide(|| to.iter_mut().zip(rows).for_each(|(to, (a, b))| *to = a * wa + b * wb));
-        }
-        [(ya, wa), (yb, wb), (yc, wc), (yd, wd)] => {
-            let rows = row(ya).iter().zip(row(yb)).zip(row(yc).iter().zip(row(yd)));
-            wide(|| {
-                to.iter_mut()
-                    .zip(rows)
-                    .for_each(|(to, ((a, b), (c, d)))| *to = a * wa + b * wb + c * wc + d * wd)
-            });
-        }
-        _ => {
-            to.fill(0.0);
-            for (y, weight) in taps {
-                let row = row(*y);
-                wide(|| to.iter_mut().zip(row).for_each(|(to, x)| *to += x * weight));
-            }
-        }
-    }
-}
-
-/// [`pick_any`] of so few channels that one vector takes a pixel, and as many taps for each. A vector is written at once: what is in it
-/// beyond the pixel is written again with the next one.
-fn pick<const CHANNELS: usize, const N: usize>(row: &[f32], columns: &[[(usize, f32); N]], out: &mut [f32]) {
-    // Places go from left to right; near the ends of the rows there is no room for a vector.
-    let room = (row.len().saturating_sub(LANES), out.len().saturating_sub(LANES));
-    let inner = columns.partition_point(|taps| taps.iter().all(|(at, _)| *at <= room.0));
-    let inner = if row.len().min(out.len()) < LANES { 0 } else { inner.min(room.1 / CHANNELS + 1) };
-    for (i, taps) in columns[..inner].iter().enumerate() {
-        let mut sums = [0.0; LANES];
-        for (at, weight) in taps {
-            // The smaller of both is the first, which spares a check.
-            let values = &row[(*at).min(room.0)..][..LANES];
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * weight);
-        }
-        out[(i * CHANNELS).min(room.1)..][..LANES].copy_from_slice(&sums);
-    }
-    for (place, taps) in out.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(columns).skip(inner) {
-        *place = [0.0; CHANNELS];
-        for (at, weight) in taps {
-            place.iter_mut().zip(&row[*at..]).for_each(|(sum, value)| *sum += value * weight);
-        }
-    }
-}
-
-/// Each pixel is the sum of some of a row's, each times its weight.
-fn pick_any(row: &[f32], columns: &[Taps], channels: usize, out: &mut [f32]) {
-    for (pixel, taps) in out.chunks_exact_mut(channels).zip(columns) {
-        pixel.fill(0.0);
-        for (x, weight) in taps {
-            for (sum, value) in pixel.iter_mut().zip(&row[x * channels..]) {
-                *sum += value * weight;
-            }
-        }
-    }
 }
 
 /// Resizes pictures to `height × width`; with `crop_center` the middle part of the right aspect is taken first.

@@ -32,7 +32,7 @@ use crate::state_dict::StateDict;
 
 pub use attention::{attention, attention_like};
 pub use conv::{Around, Conv2d, Padding};
-pub use cpu::{lines, wide};
+pub use cpu::{resample, wide};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::graph::{Graph, remembering};
 #[cfg(feature = "cuda")]

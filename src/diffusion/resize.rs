@@ -18,25 +18,56 @@ pub enum Kernel {
     Cubic,
 }
 
-/// What one place of the result is made of: places and their weights.
-pub type Taps = Vec<(usize, f32)>;
+/// What the places of an axis of a result are made of.
+#[derive(Debug, Clone)]
+pub struct Axis {
+    taps: Vec<(usize, f32)>,
+    /// Where the taps of each place end.
+    ends: Vec<usize>,
+}
 
-/// The taps of all places of an axis of `from` places that is to have `to`; neither is 0.
-pub fn taps(kernel: Kernel, from: usize, to: usize) -> Vec<Taps> {
-    let tap = |i| match kernel {
-        Kernel::Nearest => {
-            // torch's `nearest_neighbor_exact_compute_source_index`, in f32.
-            let at = ((i as f32 + 0.5) * (from as f32 / to as f32)).floor();
-            vec![((at as usize).min(from - 1), 1.0)]
+impl Axis {
+    /// An axis of `from` places that is to have `to`; neither is 0.
+    pub fn new(kernel: Kernel, from: usize, to: usize) -> Self {
+        let mut axis = Self { taps: Vec::with_capacity(to * 2), ends: Vec::with_capacity(to) };
+        for i in 0..to {
+            match kernel {
+                Kernel::Nearest => axis.taps.push(nearest(from, to, i)),
+                Kernel::Linear => axis.taps.extend(linear(from, to, i)),
+                Kernel::Area => axis.taps.extend(area(from, to, i)),
+                Kernel::Cubic => axis.taps.extend(cubic(from, to, i)),
+            }
+            axis.ends.push(axis.taps.len());
         }
-        Kernel::Linear => linear(from, to, i),
-        Kernel::Area => {
-            let (start, end) = (i * from / to, ((i + 1) * from).div_ceil(to));
-            (start..end).map(|j| (j, 1.0 / (end - start) as f32)).collect()
-        }
-        Kernel::Cubic => cubic(from, to, i),
-    };
-    (0..to).map(tap).collect()
+        axis
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Places of the source and their weights, neighbours in order, for one of the result.
+    pub fn taps(&self, place: usize) -> &[(usize, f32)] {
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.taps[start..self.ends[place]]
+    }
+
+    /// The most taps that a place has.
+    pub fn most(&self) -> usize {
+        (0..self.places()).map(|place| self.taps(place).len()).max().unwrap_or(0)
+    }
+}
+
+/// torch's `nearest_neighbor_exact_compute_source_index`, in f32.
+fn nearest(from: usize, to: usize, i: usize) -> (usize, f32) {
+    let at = ((i as f32 + 0.5) * (from as f32 / to as f32)).floor();
+    ((at as usize).min(from - 1), 1.0)
+}
+
+fn area(from: usize, to: usize, i: usize) -> impl Iterator<Item = (usize, f32)> {
+    let (start, end) = (i * from / to, ((i + 1) * from).div_ceil(to));
+    (start..end).map(move |j| (j, 1.0 / (end - start) as f32))
 }
 
 /// torch's `area_pixel_compute_source_index`, align_corners false.
@@ -44,14 +75,14 @@ fn source(from: usize, to: usize, i: usize) -> f32 {
     (from as f32 / to as f32) * (i as f32 + 0.5) - 0.5
 }
 
-fn linear(from: usize, to: usize, i: usize) -> Taps {
+fn linear(from: usize, to: usize, i: usize) -> [(usize, f32); 2] {
     let at = source(from, to, i).max(0.0);
     let low = (at as usize).min(from - 1);
     let part = (at - low as f32).clamp(0.0, 1.0);
-    vec![(low, 1.0 - part), ((low + 1).min(from - 1), part)]
+    [(low, 1.0 - part), ((low + 1).min(from - 1), part)]
 }
 
-fn cubic(from: usize, to: usize, i: usize) -> Taps {
+fn cubic(from: usize, to: usize, i: usize) -> [(usize, f32); 4] {
     const A: f32 = -0.75;
     let at = source(from, to, i);
     let low = at.floor();
@@ -60,7 +91,7 @@ fn cubic(from: usize, to: usize, i: usize) -> Taps {
     let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
     let weights = [far(part + 1.0), near(part), near(1.0 - part), far(2.0 - part)];
     let clamped = |offset: i64| (low as i64 + offset).clamp(0, from as i64 - 1) as usize;
-    (-1..3).map(clamped).zip(weights).collect()
+    std::array::from_fn(|tap| (clamped(tap as i64 - 1), weights[tap]))
 }
 
 /// How feature maps are resized.
@@ -117,8 +148,9 @@ pub fn resize(x: &Tensor, height: usize, width: usize, method: Method) -> Result
 fn along(x: &Tensor, kernel: Kernel, to: usize) -> Result<Tensor> {
     let from = x.dim(1)?;
     let mut weights = vec![0f32; to * from];
-    for (row, taps) in weights.chunks_exact_mut(from).zip(taps(kernel, from, to)) {
-        taps.into_iter().for_each(|(place, weight)| row[place] += weight);
+    let axis = Axis::new(kernel, from, to);
+    for (i, row) in weights.chunks_exact_mut(from).enumerate() {
+        axis.taps(i).iter().for_each(|(place, weight)| row[*place] += weight);
     }
     let weights = Tensor::from_vec(weights, (1, to, from), &Device::Cpu)?.to_device(x.device())?;
     Ok(weights.broadcast_matmul(&x.contiguous()?)?)

@@ -17,6 +17,7 @@ mod packed;
 mod pixels;
 mod product;
 mod quantised;
+mod resample;
 mod rows;
 mod tiles;
 mod winograd;
@@ -39,7 +40,7 @@ pub(super) use self::{
     rows::{Linear, Matrix},
     tiles::Products,
 };
-pub use self::{lanes::wide, memory::lines};
+pub use self::{lanes::wide, resample::resample};
 use crate::state_dict::Values;
 
 /// Values a thread takes at once: below, a second thread costs more than it gives.
