@@ -9,7 +9,7 @@ use candle_core::{Tensor, TensorId};
 use crate::Result;
 use crate::deep_shrink::{DeepShrink, same_size};
 use crate::free_u::FreeU;
-use crate::ops::{self, Linear};
+use crate::ops::{self, LayerNorm, Linear};
 use crate::state_dict::StateDict;
 
 /// Which half of classifier-free guidance a batch row belongs to.
@@ -348,21 +348,27 @@ impl Attention {
         Ok(self.to_out.forward_add(attended, x)?)
     }
 
-    /// The layer with its processors, up to what [`Attention::output`] takes: hidden states `[B, N, C]` → `[B, N, C]`;
-    /// `context` absent means self-attention.
+    /// The layer with its processors, up to what [`Attention::output`] takes: hidden states `[B, N, C]`, which `norm` is
+    /// for → `[B, N, C]`; `context` absent means self-attention.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward(
         &self,
         x: &Tensor,
+        norm: &LayerNorm,
         context: Option<&Tensor>,
         patches: &Patches,
         step: &Step,
         latent: (usize, usize),
     ) -> Result<Tensor> {
-        let q = self.queries(x)?;
-        let call = Call { attn: self, q: &q, context: context.unwrap_or(x), step, latent };
+        if context.is_none() && patches.of(&self.name).is_empty() {
+            let [q, k, v] = Linear::forward_three([&self.to_q, &self.to_k, &self.to_v], x, norm)?;
+            return self.sdpa(&q, &k, &v);
+        }
+        let x = norm.forward(x)?;
+        let q = self.queries(&x)?;
+        let call = Call { attn: self, q: &q, context: context.unwrap_or(&x), step, latent };
         patches.chain(&self.name, context.is_some()).run(&call)
     }
 }

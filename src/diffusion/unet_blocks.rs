@@ -118,9 +118,9 @@ impl BasicTransformerBlock {
 
     fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
         let Pass { patches, step, latent, .. } = *pass;
-        let h = self.attn1.forward(&self.norm1.forward(&x)?, None, patches, step, latent)?;
+        let h = self.attn1.forward(&x, &self.norm1, None, patches, step, latent)?;
         let x = self.attn1.output(&h, &x)?;
-        let h = self.attn2.forward(&self.norm2.forward(&x)?, Some(pass.context), patches, step, latent)?;
+        let h = self.attn2.forward(&x, &self.norm2, Some(pass.context), patches, step, latent)?;
         let x = self.attn2.output(&h, &x)?;
         Ok(self.ff_out.forward_add(&self.ff_in.forward_geglu(&x, &self.norm3)?, &x)?)
     }

@@ -318,8 +318,10 @@ fn queries_of_the_first_level_at_512_pixels_are_4096_by_320() {
     let hidden = Tensor::zeros((1, 64 * 64, 320), DType::F32, &Device::Cpu).unwrap();
     let text = Tensor::zeros((1, 77, 768), DType::F32, &Device::Cpu).unwrap();
     assert_eq!(layer.queries(&hidden).unwrap().dims(), [1, 4096, 320]);
-    let y =
-        layer.forward(&hidden, Some(&text), &Patches::default(), &Step::single(1.0, 1), (64, 64)).unwrap();
+    let norm = crate::ops::LayerNorm::load(&dict.pp("norm2"), 320, 1e-5).unwrap();
+    let y = layer
+        .forward(&hidden, &norm, Some(&text), &Patches::default(), &Step::single(1.0, 1), (64, 64))
+        .unwrap();
     assert_eq!(y.dims(), [1, 4096, 320]);
 }
 

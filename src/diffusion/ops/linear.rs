@@ -171,6 +171,42 @@ impl Linear {
         }
     }
 
+    /// What three linears without biases make of the same normalised rows, `[…, in]` → `[…, out]` each: queries, keys and values of
+    /// self-attention.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_three(three: [&Self; 3], x: &Tensor, norm: &LayerNorm) -> Result<[Tensor; 3]> {
+        if let Some(all) = Self::at_once(three, x, norm)? {
+            return Ok([all.get(0)?, all.get(1)?, all.get(2)?]);
+        }
+        let x = norm.forward(x)?;
+        let [a, b, c] = three.map(|linear| linear.forward(&x));
+        Ok([a?, b?, c?])
+    }
+
+    /// The three results one after the other, of rows that are normalised and made into factors once.
+    fn at_once(three: [&Self; 3], x: &Tensor, norm: &LayerNorm) -> Result<Option<Tensor>> {
+        let (outputs, inputs) = three[0].sizes()?;
+        let [Some(a), Some(b), Some(c)] = three.map(Self::without_bias) else { return Ok(None) };
+        let (&[ref before @ .., last], Some((scale, shift))) = (x.dims(), norm.fast_values()?) else {
+            return Ok(None);
+        };
+        if last != inputs || scale.len() != inputs || !super::fast(&[x]) || !b.is_like(a) || !c.is_like(a) {
+            return Ok(None);
+        }
+        let norm = Some(cpu::LayerNorm { eps: norm.eps, weight: &scale, bias: &shift });
+        let linear = cpu::Linear { weight: a, bias: None, norm, beside: None };
+        cpu::map1(x, [&[3], before, &[outputs]].concat(), |x, y| linear.run_with(&[b, c], x, y)).map(Some)
+    }
+
+    fn without_bias(&self) -> Option<&cpu::Matrix> {
+        match &self.weight {
+            Matrix::Packed { weight, bias: None, .. } => Some(weight),
+            _ => None,
+        }
+    }
+
     /// GEGLU (Shazeer 2020) of normalised rows: `[…, in]` → `[…, out / 2]`, the first half of each result times the exact
     /// GELU of the second.
     ///

@@ -43,21 +43,36 @@ pub(in crate::ops) struct Linear<'a> {
 impl Linear<'_> {
     /// `out[rows, n] = norm(x)[rows, k] · weightᵀ + bias + beside`.
     pub fn run(&self, x: &[f32], out: &mut [f32]) {
+        self.run_with(&[], x, out);
+    }
+
+    /// The same, and after these results those of `others`: linears that take and give as many values, and of which the weights
+    /// alone are used. The rows are made into factors once.
+    pub fn run_with(&self, others: &[&Matrix], x: &[f32], out: &mut [f32]) {
         let (_, n) = self.weight.sizes();
-        let rows = self.check(x, out, n);
+        let (own, rest) = out.split_at_mut(out.len() / (1 + others.len()));
+        let rows = self.check(x, own, n);
+        assert!(others.iter().all(|weight| weight.is_like(self.weight)), "linears of the same rows");
+        assert_eq!(rest.len(), others.len() * rows * n, "results of each linear");
         if out.is_empty() {
             return;
         }
         let a = self.weight.rows(x, self.norm.as_ref());
         let to = Shared(out.as_mut_ptr());
-        Tasks::new(rows.div_ceil(ROWS), n.div_ceil(COLUMNS)).run(|block, panels| {
+        let panels = n.div_ceil(COLUMNS);
+        Tasks::new(rows.div_ceil(ROWS), (1 + others.len()) * panels).run(|block, tasks| {
             let first = block * ROWS;
             let some = (first, ROWS.min(rows - first));
-            for panel in panels {
+            for task in tasks {
+                let (number, panel) = (task / panels, task % panels);
                 let at = first * n + panel * COLUMNS;
-                // SAFETY: `out` and `beside` have `rows` rows of `n` values, a bias `n`; tasks differ in rows or panels, so no two
-                // write to one place.
-                unsafe { self.weight.multiply(&a, some, panel, self.start(panel, at), (to.at(at), n)) };
+                let (weight, start) = match number.checked_sub(1) {
+                    None => (self.weight, self.start(panel, at)),
+                    Some(other) => (others[other], Start::Zero),
+                };
+                // SAFETY: `beside` has `rows` rows of `n` values, a bias `n`, and `out` so many rows for each linear; tasks differ
+                // in linear, rows, or panels, so no two write to one place.
+                unsafe { weight.multiply(&a, some, panel, start, (to.at(number * rows * n + at), n)) };
             }
         });
     }
@@ -140,6 +155,15 @@ impl Matrix {
             Self::Packed(weight) => (weight.k, weight.n),
             Self::Quantised(weight) => (weight.k, weight.n),
         }
+    }
+
+    /// Whether both are multiplied with the same factors, and give as many results.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let whole = |matrix: &Self| matches!(matrix, Self::Quantised(_));
+        self.sizes() == other.sizes()
+            && self.has_one_tap() == other.has_one_tap()
+            && whole(self) == whole(other)
+            && self.products() == other.products()
     }
 
     fn has_one_tap(&self) -> bool {
