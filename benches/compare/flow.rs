@@ -1,7 +1,8 @@
 //! Flow's side of the comparison with other programs: one part of a pipeline, run when it is told to.
 //!
 //! `run.py` beside this file starts it: `compare PART SIDE PRECISION CHECKPOINT`. It says when it is ready and how long
-//! loading took; each line on standard input makes it run once and answer with the time.
+//! loading took; each line on standard input makes it run once and answer with the time. `DEVICE=cuda` has it compute on the first
+//! card, and `FLOW_CUDA_GRAPHS=1` record the UNet's calls there.
 
 use std::{
     env, fs,
@@ -17,10 +18,16 @@ use flow_diffusion::{
     Runtime,
     attention::{Patches, Step},
     clip::ClipSource,
+    conditioning::Conditioning,
     control::ControlSource,
+    denoise::Guided,
+    guidance::Guider,
     ip_adapter::{ImageEmbeds, IpAdapterSource, IpOptions, apply},
     model::Model,
-    noise::TorchRng,
+    noise::{Noise, Rng, TorchRng},
+    samplers::{self, SamplerSpec},
+    sampling::{Moment, Sampling, Settings},
+    schedule,
     vae::VaeSource,
 };
 use serde_json::json;
@@ -34,24 +41,37 @@ mod allocator;
 /// A part made ready: each call runs it once.
 type Part = Box<dyn FnMut() -> Result<Tensor>>;
 
-/// Steps of a whole picture.
+/// Steps of a whole picture, and how strongly it follows its text.
 const STEPS: usize = 20;
+const CFG: f64 = 7.0;
 
 fn main() -> Result<()> {
     allocator::keep();
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     // `cargo test` runs benches too, to see that they compile.
     let [part, side, precision, checkpoint, rest @ ..] = &arguments[..] else { return Ok(()) };
-    let dtype = if precision == "f32" { DType::F32 } else { DType::BF16 };
-    let runtime = Runtime::new(Device::Cpu, dtype, u64::MAX).with_int8(precision == "int8");
+    let dtype = match &precision[..] {
+        "f32" => DType::F32,
+        "f16" => DType::F16,
+        _ => DType::BF16,
+    };
+    let device = match env::var("DEVICE").as_deref() {
+        Ok("cuda") => Device::new_cuda(0)?,
+        _ => Device::Cpu,
+    };
+    let graphs = env::var("FLOW_CUDA_GRAPHS").is_ok_and(|value| value == "1");
+    let runtime = Runtime::new(device, dtype, u64::MAX).with_int8(precision == "int8").with_graphs(graphs);
     let runtime = Arc::new(runtime);
     let start = Instant::now();
     let mut run = open(part, side.parse()?, &runtime, Path::new(checkpoint))?;
+    runtime.device.synchronize()?;
     say(&json!({ "ready": start.elapsed().as_secs_f64() }))?;
     for line in stdin().lock().lines() {
         line?;
         let (wall, cpu) = (Instant::now(), processor_seconds());
         let result = run()?;
+        // A device is done when it says so.
+        runtime.device.synchronize()?;
         let (wall, cpu) = (wall.elapsed().as_secs_f64(), processor_seconds() - cpu);
         if let [file] = rest {
             let result = [("result", result.to_dtype(DType::F32)?)];
@@ -64,14 +84,32 @@ fn main() -> Result<()> {
 }
 
 fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part> {
-    let random = |seed, shape: &[usize]| TorchRng::new(seed).randn_tensor(shape, &Device::Cpu);
+    let random = |seed, shape: &[usize]| TorchRng::new(seed).randn_tensor(shape, &rt.device);
     let (latent, rt) = (side / 8, rt.clone());
     Ok(match part {
+        // As a sampling calls it: then its calls are recorded.
+        "unet" if rt.graphs => {
+            // What lives as long as the process needs no owner.
+            let model: &Model = Box::leak(Box::new(Model::open(file)?));
+            let config = &model.unet.config;
+            let text = |seed| -> Result<Conditioning> {
+                let pooled = config.is_xl().then(|| random(seed + 2, &[1, 1280])).transpose()?;
+                Ok(Conditioning::text(random(seed, &[1, 77, config.context_dim])?, pooled))
+            };
+            let guider = Guider::Cfg { positive: text(2)?, negative: text(3)?, cfg: CFG };
+            let mut guided =
+                Guided::new(&rt, model, Box::leak(Box::new(guider)), (1, 4, latent, latent), false)?;
+            let (x, at) = (random(1, &[1, 4, latent, latent])?, Moment { index: 0, total: 1, sigma: 2.0 });
+            Box::new(move || Ok(guided.guess(&x, at)?.guided))
+        }
         "unet" => {
-            let unet = Model::open(file)?.unet.load(&rt)?;
-            let (x, context) = (random(1, &[2, 4, latent, latent])?, random(2, &[2, 77, 768])?);
+            let model = Model::open(file)?;
+            let (unet, config) = (model.unet.load(&rt)?, &model.unet.config);
+            let (x, context) =
+                (random(1, &[2, 4, latent, latent])?, random(2, &[2, 77, config.context_dim])?);
+            let y = config.add_dim.map(|width| random(5, &[2, width])).transpose()?;
             let (patches, step) = (Patches::default().for_a_run(), Step::single(1.0, 2));
-            Box::new(move || Ok(unet.forward(&x, 500.0, &context, None, None, &patches, &step)?))
+            Box::new(move || Ok(unet.forward(&x, 500.0, &context, y.as_ref(), None, &patches, &step)?))
         }
         "vae" => {
             let vae = VaeSource::open(file)?.load(&rt)?;
@@ -102,25 +140,36 @@ fn open(part: &str, side: usize, rt: &Arc<Runtime>, file: &Path) -> Result<Part>
                 Ok(unet.forward(&x, 500.0, &context, None, Some(&residuals), &patches, &step)?)
             })
         }
-        // Two texts, 20 steps with guidance, and the decoder.
+        // Two texts, 20 steps of Euler's method with guidance, and the decoder.
         "picture" => {
             let (clip, vae) = (ClipSource::open(file)?, VaeSource::open(file)?);
-            let unet = Model::open(file)?.unet.load(&rt)?;
-            let (x, step) = (random(1, &[1, 4, latent, latent])?, Step::single(1.0, 2));
+            let model = Model::open(file)?;
+            model.unet.load(&rt)?;
+            let kind = samplers::find("euler").context("Euler's method")?;
+            let sampler = SamplerSpec::Named(kind);
+            let sigmas = schedule::sigmas(&model.schedule, "normal", STEPS, 1.0, false)?;
+            let nothing = Tensor::zeros((1, 4, latent, latent), DType::F32, &rt.device)?;
             Box::new(move || {
-                let texts = ["", "a kettle on a marble table, morning light"];
-                let texts = texts.map(|text| Ok(clip.encode(&rt, text)?.context));
-                let context = Tensor::cat(&texts.into_iter().collect::<Result<Vec<_>>>()?, 0)?;
-                let (mut x, patches) = (x.clone(), Patches::default().for_a_run());
-                for i in 0..STEPS {
-                    let time = 999.0 - 50.0 * i as f64;
-                    let both = Tensor::cat(&[&x, &x], 0)?;
-                    let both = unet.forward(&both, time, &context, None, None, &patches, &step)?;
-                    let (without, with) = (both.narrow(0, 0, 1)?, both.narrow(0, 1, 1)?);
-                    let guess = (&without + ((with - &without)? * 7.0)?)?;
-                    x = (x - (guess * 0.05)?)?;
-                }
-                Ok(vae.load(&rt)?.decode(&x, &|| true)?)
+                let text = |text| -> Result<_> {
+                    let encoded = clip.encode(&rt, text)?;
+                    Ok(Conditioning::text(encoded.context, encoded.pooled))
+                };
+                let positive = text("a kettle on a marble table, morning light")?;
+                let guider = Guider::Cfg { positive, negative: text("")?, cfg: CFG };
+                let mut guided = Guided::new(&rt, &model, &guider, nothing.dims4()?, false)?;
+                let settings = Settings {
+                    sampler: &sampler,
+                    sigmas: &sigmas,
+                    noise: Noise { rng: Rng::TorchCpu, seed: 1 },
+                    add_noise: true,
+                    numbers: None,
+                    schedule: &model.schedule,
+                    latent_scale: model.latent.scale,
+                };
+                let guess = Box::new(move |x: &Tensor, at| guided.guess(x, at));
+                let mut sampling = Sampling::new(guess, &settings, &nothing, None)?;
+                sampling.by_ref().try_for_each(|step| step.map(drop))?;
+                Ok(vae.load(&rt)?.decode(&sampling.finish()?.0, &|| true)?)
             })
         }
         other => bail!("there is no part `{other}`"),
