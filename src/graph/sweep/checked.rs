@@ -311,7 +311,7 @@ impl Sweep {
     /// What to write into a name so that two runs get names of their own.
     fn tell_apart(&self, first: usize, second: usize, place: &str) -> String {
         let (a, b) = (self.combination(first), self.combination(second));
-        let differs = b.iter().filter(|given| !super::agrees(a, std::slice::from_ref(given)));
+        let differs = b.iter().filter(|given| !super::combine::agrees(a, std::slice::from_ref(given)));
         let keys = differs.map(|given| {
             let key = &given.key.value;
             if self.workflow.inputs.contains_key(key) {

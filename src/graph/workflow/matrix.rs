@@ -20,6 +20,8 @@ pub(crate) struct Matrix {
     pub(crate) exclude: Vec<Vec<Given>>,
     /// The contact sheet.
     pub(crate) grid: Option<Grid>,
+    /// What the command line gives: the values of a key in all combinations, whatever the file says of it.
+    pub(crate) given: Vec<Column>,
 }
 
 /// Columns of one length, walked together.
@@ -51,17 +53,26 @@ impl Axis {
 }
 
 impl Matrix {
-    /// Every key it may set, in file order, each once.
+    /// Every key it may set, in the file's order, each once.
     pub(crate) fn keys(&self) -> Vec<&str> {
-        let columns = self.axes.iter().flat_map(|axis| &axis.0).map(|column| column.key.value.as_str());
-        let included = self.include.iter().flatten().map(|given| given.key.value.as_str());
         let mut keys = Vec::new();
-        for key in columns.chain(included) {
+        for key in self.places().map(|place| place.value.as_str()) {
             if !keys.contains(&key) {
                 keys.push(key);
             }
         }
         keys
+    }
+
+    /// Where a key is first, if it is varied.
+    pub(crate) fn place_of(&self, key: &str) -> Option<Spanned<String>> {
+        self.places().find(|place| place.value == key).cloned()
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Spanned<String>> {
+        let columns = self.axes.iter().flat_map(|axis| &axis.0).map(|column| &column.key);
+        let included = self.include.iter().flatten().map(|given| &given.key);
+        columns.chain(included).chain(self.given.iter().map(|column| &column.key))
     }
 }
 
