@@ -7,6 +7,8 @@ use flow_engine::{Event, Outputs, What};
 use flow_graph::{Diagnostic, Diagnostics, Files, Plan, Value, outputs::Tried, sweep::Checked};
 use serde_json::{Value as Json, json};
 
+use crate::output::CannotWrite;
+
 /// What could not be written when the runs are done, found before they begin.
 pub struct Unwritable<'a> {
     wanted: &'a [String],
@@ -108,7 +110,7 @@ pub fn results(
                 "two results are called `{shown}`; ask for them one by one"
             );
             let saved = flow_nodes::save_picture(value, frame, &path);
-            saved.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
+            saved.map_err(|error| anyhow!("{error}").context(CannotWrite::file(&path)))?;
             on(Event { node: name, kind, what: What::Saved { path: &path } });
         }
         if pictures == 0 && named.is_none() {

@@ -9,6 +9,7 @@ use crate::{
     Ending,
     convert::ELSEWHERE,
     load::{self, show},
+    output,
     roots::Roots,
     runtime, write,
 };
@@ -33,7 +34,6 @@ impl Set {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn run(&self) -> Result<Ending> {
-        let shown = self.file.display();
         let before = load::read(&self.file)?;
         let mut text = before.clone();
         for (name, value) in &self.values {
@@ -61,7 +61,7 @@ impl Set {
             }
         }
         if text != before {
-            write::text(&self.file, &text).with_context(|| format!("cannot write `{shown}`"))?;
+            write::text(&self.file, &text).with_context(|| output::CannotWrite::file(&self.file))?;
         }
         Ok(Ending::Done)
     }

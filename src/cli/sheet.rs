@@ -15,6 +15,8 @@ use flow_nodes::{
 };
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
+use crate::output::CannotWrite;
+
 /// Pixels along the longer side of a sheet; pictures are made smaller until it fits.
 const SIDE: usize = 6144;
 /// Pixels a picture keeps even then.
@@ -73,9 +75,8 @@ impl<'a> Sheets<'a> {
             let path = files.output(&path)?;
             let drawn = draw(sheet, &cells);
             let bytes = png_rgb(drawn.height, drawn.width, &drawn.rgb)?;
-            let shown = path.display();
             write_atomic(&path, &bytes, Existing::Replace)
-                .map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
+                .map_err(|error| anyhow!("{error}").context(CannotWrite::file(&path)))?;
             Ok((name, path))
         };
         self.by_path.into_iter().map(write).collect()
