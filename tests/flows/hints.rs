@@ -102,7 +102,10 @@ fn a_picture_is_not_looked_for_among_those_that_flow_has_made() {
     assert!(said.err.contains("did you mean `assets/teapots.png`?"), "{}", said.err);
     fs::remove_file(place.path("assets/teapots.png")).unwrap();
     let said = Said::of(&mut place.command(&["check", "b.yaml"]));
-    assert!(said.err.contains("did you mean `out/teapot.png`?"), "better than nothing: {}", said.err);
+    assert!(said.err.contains("did you mean `out/teapot.png`?"), "its folder is named: {}", said.err);
+    place.write("b.yaml", &PLAIN.replace("product_teapot.png", "teapott.png"));
+    let said = Said::of(&mut place.command(&["check", "b.yaml"]));
+    assert!(said.err.contains("no file `teapott.png`") && !said.err.contains("did you mean"), "{}", said.err);
 }
 
 #[test]
