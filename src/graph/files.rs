@@ -367,7 +367,8 @@ fn is_inside(path: &Path, root: &Path) -> bool {
     }
 }
 
-fn is_picture(name: &str) -> bool {
+/// Whether a name ends as pictures do.
+pub(crate) fn is_picture(name: &str) -> bool {
     let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase());
     ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
 }

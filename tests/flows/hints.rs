@@ -109,6 +109,19 @@ fn a_picture_is_not_looked_for_among_those_that_flow_has_made() {
 }
 
 #[test]
+fn a_picture_whose_inputs_lie_elsewhere_is_told_how_they_are_named() {
+    let place = Place::new(&[("a.yaml", PLAIN), ("other/notes.txt", "")]);
+    place.flow(&["run", "a.yaml"]).fine();
+    fs::rename(place.path("out/teapot.png"), place.path("other/made.png")).unwrap();
+    let other = place.path("other");
+    let said = Said::of(place.command(&["run", "made.png"]).current_dir(&other));
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("no file `product_teapot.png`"), "{}", said.err);
+    assert!(said.err.contains("name its folder with `--input DIR`"), "{}", said.err);
+    place.flow(&["run", "other/made.png"]).fine();
+}
+
+#[test]
 fn a_missing_model_is_told_with_the_folder_it_belongs_in() {
     let text = "flow: 1\nnodes:\n  ckpt: { type: LoadCheckpoint, file: dreaming_99 }\noutputs: { model: ckpt.model }\n";
     let place = Place::new(&[("a.yaml", text)]);
