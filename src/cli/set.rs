@@ -36,8 +36,9 @@ impl Set {
     pub fn run(&self) -> Result<Ending> {
         let before = load::read(&self.file)?;
         let mut text = before.clone();
+        let registry = runtime::registry();
         for (name, value) in &self.values {
-            text = match set(&self.file.to_string_lossy(), &text, name, value) {
+            text = match set(&self.file.to_string_lossy(), &text, name, value, &registry) {
                 Ok(text) => text,
                 Err(problems) => {
                     show(&problems);

@@ -294,6 +294,10 @@ impl InputDecl {
             InputType::String | InputType::Image | InputType::Mask | InputType::File | InputType::Choice => {
                 self.fit(text.into())
             }
+            InputType::List => {
+                let items = crate::yaml::list(text).map(Literal::List);
+                self.fit(items.unwrap_or_else(|| crate::yaml::scalar(text)))
+            }
             _ => self.fit(crate::yaml::scalar(text)),
         }
     }

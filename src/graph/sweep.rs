@@ -167,7 +167,7 @@ impl GivenValue {
     pub(crate) fn literal(&self) -> Literal {
         match self {
             Self::Typed(literal) => literal.clone(),
-            Self::Text(text) => yaml::scalar(text),
+            Self::Text(text) => yaml::list(text).map_or_else(|| yaml::scalar(text), Literal::List),
         }
     }
 

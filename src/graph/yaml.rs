@@ -66,7 +66,7 @@ fn without<'t>(text: &'t str, numbers: &[Range<usize>]) -> Cow<'t, str> {
 /// One value of a command line or an environment variable: a number, boolean or string as YAML reads it.
 pub(crate) fn scalar(text: &str) -> Literal {
     let value = if text.len() < 4096 && !text.contains(['&', '*', '!', '{', '\n', '#', '[']) {
-        serde_yaml::from_str(text).ok()
+        serde_yaml::from_str(text).ok().filter(|value: &Value| !value.is_sequence())
     } else {
         None
     };
@@ -75,7 +75,7 @@ pub(crate) fn scalar(text: &str) -> Literal {
     large().or_else(|| value.and_then(literal)).unwrap_or_else(|| text.into())
 }
 
-/// A list of scalars in YAML's flow style, `[a, "b, c"]`; `None` when the text is none.
+/// A list in YAML's flow style, `[a, "b, c"]`; `None` when the text is none.
 pub(crate) fn list(text: &str) -> Option<Vec<Literal>> {
     if !text.trim_start().starts_with('[') || text.len() > 1 << 16 || text.contains(['&', '*', '!']) {
         return None;
@@ -101,7 +101,8 @@ fn literal(value: Value) -> Option<Literal> {
             _ => Literal::Float(number.as_f64()?),
         },
         Value::String(text) => text.into(),
-        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => return None,
+        Value::Sequence(items) => Literal::List(items.into_iter().map(literal).collect::<Option<_>>()?),
+        Value::Null | Value::Mapping(_) | Value::Tagged(_) => return None,
     })
 }
 

@@ -134,6 +134,42 @@ fn a_missing_model_is_told_with_the_folder_it_belongs_in() {
 }
 
 #[test]
+fn lists_and_texts_of_digits_are_set_as_they_are_written() {
+    let text = "\
+flow: 1
+inputs:
+  photos: { type: list, default: [a.png] }
+  words: { type: string, default: a }
+nodes:
+  ckpt: { type: LoadCheckpoint, file: tiny-sd }
+  photo: { type: LoadImage, each: $photos, image: $each }
+  save: { type: SaveImage, images: photo, path: \"out/${each.index}.png\" }
+  pos: { type: CLIPTextEncode, clip: ckpt, text: $words }
+outputs: { pos: pos }
+";
+    let place = Place::new(&[("w.yaml", text)]);
+    for name in ["a.png", "b, c.png", "d.png"] {
+        place.picture(name, (8, 8), [0; 3]);
+    }
+    let check =
+        |arguments: &[&str]| Said::of(&mut place.command(&[&["check", "w.yaml"], arguments].concat()));
+    let said = check(&["--set", "photos=[a.png, 'b, c.png', d.png]"]).fine();
+    assert!(said.out.contains("in each of 3 runs"), "{}", said.out);
+    let said = check(&["--set", "photos=[a.png, e.png]", "--set", "words=12"]);
+    assert!(said.err.contains("no file `e.png`"), "{}", said.err);
+    let said = check(&["--sweep", "words=1..3:1", "--set", "photos=d.png"]).fine();
+    assert!(said.out.contains("in each of 3 runs"), "{}", said.out);
+    check(&["--sweep", "pos.text=[1, 2]"]).fine();
+    let set = |value: &str| Said::of(&mut place.command(&["set", "w.yaml", value])).fine();
+    set("photos=[d.png, 'b, c.png']");
+    set("words=12");
+    set("pos.text=007");
+    let set = fs::read_to_string(place.path("w.yaml")).unwrap();
+    let wanted = text.replace("[a.png]", "[d.png, \"b, c.png\"]").replace("default: a ", "default: \"12\" ");
+    assert_eq!(set, wanted.replace("$words", "\"007\""));
+}
+
+#[test]
 fn inputs_that_are_not_written_yet_are_set_and_wrong_ones_are_not() {
     let place = Place::new(&[("a.yaml", PLAIN)]);
     let set = |value: &str| Said::of(&mut place.command(&["set", "a.yaml", value]));

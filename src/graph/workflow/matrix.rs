@@ -229,9 +229,9 @@ pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostics> {
     let span = at(key.len() + 1..written.len());
     let spanned = |value| Spanned { value, span: span.clone() };
     let values: Vec<_> = match range(values).map_err(wrong)? {
-        Some(range) => range.into_iter().map(|value| spanned(GivenValue::Typed(value))).collect(),
+        Some(range) => range.into_iter().map(|value| spanned(untyped(value))).collect(),
         None => match crate::yaml::list(values) {
-            Some(items) => items.into_iter().map(|value| spanned(GivenValue::Typed(value))).collect(),
+            Some(items) => items.into_iter().map(|value| spanned(untyped(value))).collect(),
             None => {
                 values.split(',').map(|value| spanned(GivenValue::Text(value.trim().to_owned()))).collect()
             }
@@ -242,6 +242,14 @@ pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostics> {
     }
     let key = Spanned { value: key.trim().to_owned(), span: at(0..key.len()) };
     Ok(Column { key, values })
+}
+
+/// A value of a command line is what its key wants: `1` is a text where a text is wanted.
+fn untyped(value: Literal) -> GivenValue {
+    match value {
+        list @ Literal::List(_) => GivenValue::Typed(list),
+        other => GivenValue::Text(other.to_string()),
+    }
 }
 
 /// `A..B` or `A..B:STEP`, both ends included; `None` when it is no range.
@@ -301,6 +309,7 @@ mod tests {
         assert_eq!(shown("look=0, 0.5,1"), ["0", "0.5", "1"]);
         assert_eq!(shown("prompt=[\"a cat, asleep\", a dog]"), ["a cat, asleep", "a dog"]);
         assert_eq!(shown("file=../a.png,../b.png"), ["../a.png", "../b.png"]);
+        assert_eq!(shown("photos=[[a.png, b.png], [c.png]]"), ["[a.png, b.png]", "[c.png]"]);
     }
 
     #[test]

@@ -142,6 +142,14 @@ fn a_value_from_the_command_line_is_one_scalar() {
     assert_eq!(scalar("true"), true.into());
     assert_eq!(scalar("a: b"), "a: b".into());
     assert_eq!(scalar("[1]"), "[1]".into());
+    assert_eq!(scalar("- a"), "- a".into());
+    assert_eq!(
+        list("[1, 'a, b', [c]]"),
+        Some(vec![1.into(), "a, b".into(), Literal::List(vec!["c".into()])])
+    );
+    for text in ["a, b", "[a].png", "[a, {b: c}]", "[~]"] {
+        assert_eq!(list(text), None, "{text}");
+    }
     assert_eq!(scalar("*x"), "*x".into());
     assert_eq!(scalar(""), "".into());
 }
