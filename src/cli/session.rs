@@ -104,7 +104,7 @@ impl Session {
         cancel: &CancelToken,
         on: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outputs, RunError> {
-        let provenance = Provenance { made: self.made_with(), ..plan.provenance() };
+        let provenance = self.stamped(plan.provenance());
         let cx = self.context(files).with_provenance(Arc::new(provenance));
         let result = self.engine.run(plan, &cx, cancel, on);
         self.remember(plan, files, &result);
@@ -133,6 +133,11 @@ impl Session {
         job: petgraph::graph::NodeIndex,
     ) -> Made {
         Made::now(plan, &forecast.trace, files, &self.place(), job)
+    }
+
+    /// What a result was made from, with where it was made.
+    pub fn stamped(&self, of: Provenance) -> Provenance {
+        Provenance { made: self.made_with(), ..of }
     }
 
     /// What `recipe::precision` reads out of a picture again.

@@ -4,6 +4,7 @@ mod checked;
 mod combine;
 mod items;
 mod place;
+mod recipe;
 mod sheet;
 
 use std::{

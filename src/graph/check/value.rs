@@ -214,7 +214,7 @@ fn word(text: &str) -> &str {
 }
 
 /// Text typed on a command line, as the input wants it.
-fn read(kind: &ValueKind, text: &str) -> Literal {
+pub(crate) fn read(kind: &ValueKind, text: &str) -> Literal {
     match kind {
         ValueKind::Text | ValueKind::Choice(_) | ValueKind::File { .. } => text.into(),
         _ => yaml::scalar(text),

@@ -17,8 +17,8 @@ use crate::{
 
 /// A sweep of which every run can be planned, with what it was checked against.
 pub struct Checked {
-    sweep: Sweep,
-    registry: Registry,
+    pub(super) sweep: Sweep,
+    pub(super) registry: Registry,
     files: Arc<Files>,
     overrides: Overrides,
     wanted: Vec<String>,
