@@ -123,8 +123,8 @@ fn every_example_and_every_case_of_the_suites_is_laid_out_safely() {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap();
-            // What does not parse is refused; the parser here takes a little more than the format does.
-            if format("w.yaml", &text).is_ok() {
+            // What does not parse is refused; the parser here takes a little more than the format does, and not its largest numbers.
+            if format("w.yaml", &text).is_ok() && serde_yaml::from_str::<Value>(&text).is_ok() {
                 let once = laid_out(&text);
                 assert!(folder != "workflows" || once == text, "{} is not laid out", path.display());
                 files += 1;

@@ -97,8 +97,8 @@ pub(crate) fn spans(text: &str) -> Result<Places, Vec<Fault>> {
     if reader.faults.is_empty() { Ok(reader.places) } else { Err(reader.faults) }
 }
 
-/// The tab that stops a parser at or near `at`: one that indents the line, the one before or, where it is `known` to be a tab,
-/// the next one.
+/// The tab that stops a parser at or near `at`: one that indents the line or the one before, one beside it or, where it is
+/// `known` to be a tab, the next one.
 pub(super) fn tab_near(text: &str, at: usize, known: bool) -> Option<Fault> {
     let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
     let before = text[..line.saturating_sub(1)].rfind('\n').map_or(0, |end| end + 1);
@@ -107,7 +107,8 @@ pub(super) fn tab_near(text: &str, at: usize, known: bool) -> Option<Fault> {
         text[line..indent].find('\t').map(|tab| line + tab)
     };
     let next = || text[at..].find('\t').map(|tab| at + tab).filter(|tab| known || *tab == at);
-    let tab = indents(line).or_else(next).or_else(|| indents(before))?;
+    let last = || text[..at].ends_with('\t').then(|| at - 1);
+    let tab = indents(line).or_else(last).or_else(next).or_else(|| indents(before))?;
     let mut wrong = fault("syntax", "this is not YAML: a tab stands where only spaces may", tab..tab + 1);
     wrong.hint = Some("use spaces");
     Some(wrong)

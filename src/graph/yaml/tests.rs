@@ -108,13 +108,14 @@ fn a_tab_is_pointed_at() {
         ("x:\n  a: { b: 1,\n\tc: 2 }\n", 16),
         ("a:\n  -\tb: 1\n    c: 2\n", 6),
         ("a: 1\n\tb: 2\n", 5),
+        ("a:\t1\n", 2),
     ] {
         let problem = read(text).1.0.into_iter().next().unwrap_or_else(|| panic!("{text:?} is read"));
         assert_eq!(problem.message, "this is not YAML: a tab stands where only spaces may", "{text:?}");
         assert_eq!(problem.span.map(|span| span.range), Some(place..place + 1), "{text:?}");
         assert_eq!(problem.hint.as_deref(), Some("use spaces"));
     }
-    assert_eq!(ids("a:\t1\n"), [""; 0]);
+    assert_eq!(ids("a:\n  b:\t{ c: 1 }\n"), [""; 0]);
     let other = &read("a: [\n  \t1\nb: 2\n").1.0[0];
     assert!(other.id == "syntax", "{other:?}");
 }
