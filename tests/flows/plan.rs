@@ -71,16 +71,12 @@ fn a_sweep_is_compared_with_the_runs_it_had_and_not_with_one_of_them() {
     for node in ["edges", "save"] {
         let said = place.flow(&["why", "a.yaml", node]).fine();
         assert!(said.out.ends_with("nothing changed\n") && !said.out.contains('→'), "{}", said.out);
-        assert!(said.out.starts_with("1 of 3: high=150, and 2 more\n"), "all alike: {}", said.out);
     }
     place.write("a.yaml", &SWEEP.replace("low: 100", "low: 90"));
     let said = place.flow(&["why", "a.yaml", "edges"]).fine();
     assert_eq!(said.out.matches('→').count(), 1, "{}", said.out);
-    assert!(
-        said.out.contains("and 2 more") && said.out.contains("`low_threshold` 100.0 → 90.0"),
-        "{}",
-        said.out
-    );
+    assert!(said.out.starts_with("1 of 3: high=150, and 2 more\n"), "all alike: {}", said.out);
+    assert!(said.out.contains("`low_threshold` 100.0 → 90.0"), "{}", said.out);
     let said = place.flow(&["plan", "a.yaml"]).fine();
     assert!(!said.out.contains("nothing changed"), "{}", said.out);
     // A value that was not there is compared with one that was.
