@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use flow_engine::{Clock, Event, RunError, What};
-use flow_graph::{Collected, Diagnostics};
+use flow_graph::{Collected, Diagnostics, Files};
 use flow_nodes::picture::decode::decode;
 use serde_json::json;
 
@@ -59,6 +59,9 @@ impl Verify {
         let mut saved: Vec<PathBuf> = Vec::new();
         let mut collected = Collected::default();
         let mut sheets = Sheets::new(checked.sweep());
+        // Apart from what the workflow writes, which may have the same name.
+        let apart = tempfile::Builder::new().prefix("flow-verify-").tempdir()?;
+        let beside = Files::new(Vec::new(), Vec::new(), apart.path().to_owned());
         // More than one where the picture was made of all items of a list, or is a sheet of all runs.
         for run in 0..checked.sweep().len() {
             let plan = match checked.plan(run, &collected) {
@@ -75,11 +78,14 @@ impl Verify {
             };
             match session.run(&plan, &files, &cancel, &mut on) {
                 Ok(outputs) => {
+                    if checked.sweep().is_joined(run) {
+                        collected = Collected::default();
+                    }
                     collect(checked.sweep(), run, &plan, &outputs, &mut collected);
                     // The picture may be that of a node somebody wanted.
                     let named: Vec<_> = plan.outputs().keys().cloned().collect();
                     let mark = checked.sweep().mark(run);
-                    results(&named, &mark, &plan, &outputs, (&session, &files), &mut on)?;
+                    results(&named, &mark, &plan, &outputs, (&session, &beside), &mut on)?;
                     if let Some(path) = checked.sheet_path(run) {
                         sheets.put(run, path, sheets.picture(&plan, &outputs));
                     }
