@@ -1,16 +1,15 @@
 //! How large latents are and where prompts lie on them, as far as it is known before anything runs.
 
-use flow_graph::{Facts, Known, NodeError};
+use flow_graph::{
+    Facts, Known, NodeError,
+    facts::{HEIGHT, WIDTH},
+};
 
 use crate::model_file::passed_on;
 
 /// Pixels of the picture to a cell of the latent.
 const CELL: usize = 8;
 
-/// Width of a latent's picture in pixels.
-const WIDTH: &str = "width";
-/// Height of a latent's picture in pixels.
-const HEIGHT: &str = "height";
 /// Pixels left of the area of a prompt, of several the most.
 const AREA_X: &str = "area_x";
 /// Pixels above the area of a prompt, of several the most.
@@ -50,6 +49,27 @@ pub(crate) fn sized(facts: Facts, width: Option<usize>, height: Option<usize>) -
         }
         _ => facts,
     }
+}
+
+/// What is known of a picture or mask of the same size as the one in an input.
+pub(crate) fn same_size(known: &Known, input: &str) -> Vec<Facts> {
+    let size = known.facts(input).and_then(Facts::size);
+    size.map(|(width, height)| Facts::none().sized(width, height)).into_iter().collect()
+}
+
+/// What is known of a picture that is the one in `input`, its width and height made others.
+pub(crate) fn resized(
+    known: &Known,
+    input: &str,
+    sides: impl FnOnce(usize, usize) -> Option<(usize, usize)>,
+) -> Vec<Facts> {
+    let size = known.facts(input).and_then(Facts::size).and_then(|(width, height)| sides(width, height));
+    size.map(|(width, height)| Facts::none().sized(width, height)).into_iter().collect()
+}
+
+/// A number of pixels that an input holds, if it is known before anything runs.
+pub(crate) fn pixels(known: &Known, input: &str) -> Option<usize> {
+    known.number(input).map(|number| number as usize)
 }
 
 /// Facts of a prompt whose area begins at a place.
