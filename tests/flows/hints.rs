@@ -65,6 +65,73 @@ fn an_area_outside_the_picture_is_found_before_anything_runs() {
     place.flow(&["check", "b.yaml"]).fine();
 }
 
+const ENCODED: &str = "\
+flow: 1
+nodes:
+  ckpt: { type: LoadCheckpoint, file: tiny-sd }
+  photo: { type: LoadImage, image: photo.png }
+  dark: { type: ImageInvert, image: photo }
+  code: { type: VAEEncode, pixels: dark, vae: ckpt }
+outputs: { code: code }
+";
+
+#[test]
+fn a_picture_that_a_latent_does_not_fit_is_told_before_anything_runs() {
+    let place = Place::new(&[("a.yaml", ENCODED)]);
+    place.picture("photo.png", (100, 62), [0; 3]);
+    let said = place.flow(&["check", "a.yaml"]).fine();
+    assert!(said.err.contains("warning[adjusted]") && said.err.contains("a.yaml:6:36"), "{}", said.err);
+    assert!(said.err.contains("a picture of 100×62 is cut to 96×56 around its centre"), "{}", said.err);
+    assert!(said.err.contains("bring it to 104×64 before, with ImageScale"), "{}", said.err);
+    let scaled = ENCODED.replace("pixels: dark", "pixels: fit")
+        + "  fit: { type: ImageScale, image: dark, width: 104, height: 64 }\n";
+    let scaled = scaled.replace("outputs: { code: code }\n", "") + "outputs: { code: code }\n";
+    place.write("b.yaml", &scaled);
+    assert_eq!(place.flow(&["check", "b.yaml"]).fine().err, "");
+    place.picture("photo.png", (100, 7), [0; 3]);
+    for kind in ["VAEEncode", "VAEEncodeTiled"] {
+        place.write("c.yaml", &ENCODED.replace("VAEEncode", kind));
+        let said = place.flow(&["check", "c.yaml"]);
+        assert_eq!(said.code, 2);
+        assert!(said.err.contains("a picture of 100×7 is too small to encode"), "{}", said.err);
+    }
+}
+
+#[test]
+fn an_area_outside_a_picture_from_a_file_is_found_before_anything_runs() {
+    let place = Place::new(&[]);
+    place.picture("photo.png", (128, 64), [0; 3]);
+    let encoded = AREAS.replace(
+        "{ type: EmptyLatentImage, width: WIDTH, height: 128 }",
+        "{ type: VAEEncode, pixels: { type: LoadImage, image: photo.png }, vae: ckpt }",
+    );
+    for (left, code) in [("64", 0), ("128", 2)] {
+        place.write("a.yaml", &encoded.replace("LEFT", left));
+        let said = place.flow(&["check", "a.yaml"]);
+        assert_eq!(said.code, code, "{}", said.err);
+        assert_eq!(said.err.contains("outside the picture of 128×64"), code == 2, "{}", said.err);
+    }
+    let cut = |node: &str| {
+        let text = format!(
+            "flow: 1\nnodes:\n  photo: {{ type: LoadImage, image: photo.png }}\n  cut: {node}\noutputs: {{ cut: cut }}\n"
+        );
+        place.write("b.yaml", &text);
+        place.flow(&["check", "b.yaml"])
+    };
+    cut("{ type: ImageCrop, image: photo, x: 127, y: 0 }").fine();
+    let said = cut("{ type: ImageCrop, image: photo, x: 0, y: 64 }");
+    assert!(
+        said.code == 2 && said.err.contains("64 lies outside of `image`, which is 128×64"),
+        "{}",
+        said.err
+    );
+    assert!(said.err.contains("b.yaml:4:50"), "{}", said.err);
+    let said = cut("{ type: CropMask, mask: { type: SolidMask, width: 8, height: 8 }, x: 8 }");
+    assert!(said.code == 2 && said.err.contains("8 lies outside of `mask`, which is 8×8"), "{}", said.err);
+    let laid = "{ type: ImageCompositeMasked, destination: photo, source: photo, x: 128 }";
+    assert!(cut(laid).fine().err.contains("nothing of `source` is seen"));
+}
+
 #[test]
 fn a_size_that_no_latent_has_is_told_once_with_its_place() {
     let place = Place::new(&[("a.yaml", &AREAS.replace("LEFT", "3").replace("WIDTH", "130"))]);
@@ -155,8 +222,8 @@ outputs: { pos: pos }
         |arguments: &[&str]| Said::of(&mut place.command(&[&["check", "w.yaml"], arguments].concat()));
     let said = check(&["--set", "photos=[a.png, 'b, c.png', d.png]"]).fine();
     assert!(said.out.contains("in each of 3 runs"), "{}", said.out);
-    let said = check(&["--set", "photos=[a.png, e.png]", "--set", "words=12"]);
-    assert!(said.err.contains("no file `e.png`"), "{}", said.err);
+    let said = check(&["--set", "photos=[f.png, e.png]", "--set", "words=12"]);
+    assert!(said.err.contains("no file `e.png`") && said.err.contains("no file `f.png`"), "{}", said.err);
     let said = check(&["--sweep", "words=1..3:1", "--set", "photos=d.png"]).fine();
     assert!(said.out.contains("in each of 3 runs"), "{}", said.out);
     check(&["--sweep", "pos.text=[1, 2]"]).fine();
