@@ -131,6 +131,8 @@ pub struct Record {
     fresh: HashSet<String>,
     /// Whether the file does not have all of it yet.
     unwritten: bool,
+    /// It could not be written, which has been told.
+    lost: bool,
 }
 
 impl Record {
@@ -142,7 +144,14 @@ impl Record {
         let nodes: Map<_, _> = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let all = |made: Value| made.as_array().map(|all| all.iter().filter_map(Made::from_json).collect());
         let nodes = nodes.into_iter().filter_map(|(node, made)| Some((node, all(made)?))).collect();
-        Self { workflow: workflow.to_owned(), path, nodes, fresh: HashSet::new(), unwritten: false }
+        Self {
+            workflow: workflow.to_owned(),
+            path,
+            nodes,
+            fresh: HashSet::new(),
+            unwritten: false,
+            lost: false,
+        }
     }
 
     /// The workflow it is of.
@@ -187,11 +196,17 @@ impl Record {
     /// Writes it, if there is something new in it.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// When the folder cannot be written; once.
     pub fn write(&mut self) -> io::Result<()> {
-        if !std::mem::take(&mut self.unwritten) {
+        if !std::mem::take(&mut self.unwritten) || self.lost {
             return Ok(());
         }
+        let written = self.write_all();
+        self.lost = written.is_err();
+        written
+    }
+
+    fn write_all(&self) -> io::Result<()> {
         let all = |all: &Vec<Made>| -> Value { all.iter().map(Made::to_json).collect() };
         let nodes: Map<_, _> = self.nodes.iter().map(|(node, made)| (node.clone(), all(made))).collect();
         self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
