@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{
     picture::{canny, kornia},
     ports::Image,
@@ -53,7 +54,7 @@ impl Node for CannyDetect {
         if let (Some(low), Some(high)) = (known.number("low_threshold"), known.number("high_threshold")) {
             check_thresholds(low, high)?;
         }
-        Ok(Vec::new())
+        Ok(same_size(known, "image"))
     }
 }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::{inside, pixels, resized};
 use crate::ports::Mask;
 
 /// Cuts a part out of a mask; what would lie outside of it is left away.
@@ -36,5 +37,16 @@ impl Node for CropMask {
         }
         let (rows, columns) = (self.height.min(height - self.y), self.width.min(width - self.x));
         Ok(self.mask.part((self.y, self.x), rows, columns))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let places = ["x", "y", "width", "height"].map(|input| pixels(known, input));
+        if let [Some(x), Some(y), ..] = places {
+            inside(known, "mask", (x, y))?;
+        }
+        let [Some(x), Some(y), Some(width), Some(height)] = places else { return Ok(Vec::new()) };
+        Ok(resized(known, "mask", |of_width, of_height| {
+            Some((width.min(of_width.checked_sub(x)?), height.min(of_height.checked_sub(y)?)))
+        }))
     }
 }

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use flow_graph::{Choice, Context, Inputs, Node, NodeError};
+use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 use rayon::prelude::*;
 
+use crate::extent::same_size;
 use crate::{picture::gaussian::mirrored, ports::Image};
 
 /// How the slope of brightness is measured.
@@ -62,5 +63,9 @@ impl Node for EdgeDetect {
             }
         });
         Ok(Image::new(frames, height, width, rgb))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

@@ -36,6 +36,7 @@ impl Node for EmptyImage {
             (number("batch_size"), number("height"), number("width"))
         {
             check_size(frames, height, width).map_err(|error| error.at("width"))?;
+            return Ok(vec![Facts::none().sized(width, height)]);
         }
         Ok(Vec::new())
     }

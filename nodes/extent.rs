@@ -1,16 +1,15 @@
 //! How large latents are and where prompts lie on them, as far as it is known before anything runs.
 
-use flow_graph::{Facts, Known, NodeError};
+use flow_graph::{
+    Facts, Known, NodeError,
+    facts::{HEIGHT, WIDTH},
+};
 
 use crate::model_file::passed_on;
 
 /// Pixels of the picture to a cell of the latent.
 const CELL: usize = 8;
 
-/// Width of a latent's picture in pixels.
-const WIDTH: &str = "width";
-/// Height of a latent's picture in pixels.
-const HEIGHT: &str = "height";
 /// Pixels left of the area of a prompt, of several the most.
 const AREA_X: &str = "area_x";
 /// Pixels above the area of a prompt, of several the most.
@@ -50,6 +49,86 @@ pub(crate) fn sized(facts: Facts, width: Option<usize>, height: Option<usize>) -
         }
         _ => facts,
     }
+}
+
+/// What is known of a picture or mask of the same size as the one in an input.
+pub(crate) fn same_size(known: &Known, input: &str) -> Vec<Facts> {
+    let size = known.facts(input).and_then(Facts::size);
+    size.map(|(width, height)| Facts::none().sized(width, height)).into_iter().collect()
+}
+
+/// What is known of a picture that is the one in `input`, its width and height made others.
+pub(crate) fn resized(
+    known: &Known,
+    input: &str,
+    sides: impl FnOnce(usize, usize) -> Option<(usize, usize)>,
+) -> Vec<Facts> {
+    let size = known.facts(input).and_then(Facts::size).and_then(|(width, height)| sides(width, height));
+    size.map(|(width, height)| Facts::none().sized(width, height)).into_iter().collect()
+}
+
+/// Refuses, before anything runs, a place that lies outside of the picture or mask in `input`.
+///
+/// # Errors
+/// On `x` or `y`.
+pub(crate) fn inside(known: &Known, input: &str, place: (usize, usize)) -> Result<(), NodeError> {
+    match outside(known, input, place) {
+        Some((place, message, hint)) => Err(NodeError::on(place, message).hint(hint)),
+        None => Ok(()),
+    }
+}
+
+/// Says of what is laid on the picture or mask in `input` that nothing of it is seen there.
+pub(crate) fn laid_inside(known: &Known, input: &str, place: (usize, usize)) {
+    if let Some((place, message, hint)) = outside(known, input, place) {
+        known.warn_with(place, format!("{message}: nothing of `source` is seen"), hint);
+    }
+}
+
+fn outside(known: &Known, input: &str, (x, y): (usize, usize)) -> Option<(&'static str, String, String)> {
+    let (width, height) = known.facts(input)?.size()?;
+    let (place, at, side) =
+        [("x", x, width), ("y", y, height)].into_iter().find(|(_, at, side)| at >= side)?;
+    let message = format!("{at} lies outside of `{input}`, which is {width}×{height}");
+    Some((place, message, format!("less than {side}")))
+}
+
+/// A number of pixels that an input holds, if it is known before anything runs.
+pub(crate) fn pixels(known: &Known, input: &str) -> Option<usize> {
+    known.number(input).map(|number| number as usize)
+}
+
+/// What is known of a latent that pictures are encoded into; what is cut away of them is told.
+///
+/// # Errors
+/// On the input, when a side is too short for a latent.
+pub(crate) fn encoded(known: &Known, input: &'static str) -> Result<Facts, NodeError> {
+    let facts = passed_on(known, "vae");
+    let Some((width, height)) = known.facts(input).and_then(Facts::size) else { return Ok(facts) };
+    let (cut_width, cut_height) = (width / CELL * CELL, height / CELL * CELL);
+    if cut_width == 0 || cut_height == 0 {
+        return Err(too_small(input, (width, height), CELL));
+    }
+    if (cut_width, cut_height) != (width, height) {
+        let nearest = |side: usize| (side + CELL / 2) / CELL * CELL;
+        let message = format!(
+            "a picture of {width}×{height} is cut to {cut_width}×{cut_height} around its centre: sides are multiples of {CELL}"
+        );
+        let hint = format!(
+            "to keep all of it bring it to {}×{} before, with ImageScale",
+            nearest(width),
+            nearest(height)
+        );
+        known.warn_with(input, message, hint);
+    }
+    Ok(sized(facts, Some(width), Some(height)))
+}
+
+/// Says that a picture has a side too short for a latent.
+pub(crate) fn too_small(input: &'static str, (width, height): (usize, usize), cell: usize) -> NodeError {
+    let message =
+        format!("a picture of {width}×{height} is too small to encode; each side needs {cell} pixels");
+    NodeError::on(input, message).hint("enlarge it before, with ImageScale")
 }
 
 /// Facts of a prompt whose area begins at a place.

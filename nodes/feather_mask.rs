@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::ports::Mask;
 
 /// Lets a mask fade to black at the picture's own sides.
@@ -33,6 +34,10 @@ impl Node for FeatherMask {
         let value = |(i, value): (usize, &f32)| value * across[i % width] * down[i / width % height];
         let values: Vec<f32> = self.mask.values.iter().enumerate().map(value).collect();
         Ok(Mask::new(frames, height, width, values))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "mask"))
     }
 }
 

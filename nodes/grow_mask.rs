@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{
     picture::morphology::{self, Extreme, Square},
     ports::Mask,
@@ -43,5 +44,9 @@ impl Node for GrowMask {
             values.extend(plane);
         }
         Ok(Mask::new(frames, height, width, values))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "mask"))
     }
 }

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use flow_diffusion::noise::TorchRng;
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::ports::Image;
 
 /// Strews noise over a picture, every colour of every pixel by itself: grain of a film, or something for a sampler to work on.
@@ -27,5 +28,9 @@ impl Node for ImageAddNoise {
         let noisy = self.image.rgb.iter().zip(noise).map(|(value, noise)| value + self.strength * noise);
         let rgb: Vec<f32> = noisy.map(|value| value.clamp(0.0, 1.0)).collect();
         Ok(Image::new(self.image.frames, self.image.height, self.image.width, rgb))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{
     picture::{
         check_size,
@@ -28,5 +29,9 @@ impl Node for ImageBatch {
         check_size(frames + self.image2.frames, height, width)?;
         let second = scale(&self.image2, height, width, Method::Bilinear, true);
         Ok(Image::new(frames + second.frames, height, width, [&self.image1.rgb[..], &second.rgb].concat()))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image1"))
     }
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Choice, Context, Inputs, Node, NodeError};
+use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{
     picture::resize::{Method, scale},
     ports::Image,
@@ -64,6 +65,10 @@ impl Node for ImageBlend {
         };
         let rgb: Vec<f32> = (0..frames).flat_map(values).collect();
         Ok(Image::new(frames, height, width, rgb))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image1"))
     }
 }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{
     picture::gaussian::{check_radius, filter, gaussian},
     ports::Image,
@@ -27,5 +28,9 @@ impl Node for ImageBlur {
     fn run(self, _cx: &Context) -> Result<Image, NodeError> {
         check_radius(&self.image, self.blur_radius).map_err(|error| error.at("blur_radius"))?;
         Ok(filter(&self.image, &gaussian(self.blur_radius, self.sigma)))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::ports::{Image, Mask};
 
 /// Masks the pixels of exactly one colour.
@@ -28,5 +29,9 @@ impl Node for ImageColorToMask {
         let values: Vec<f32> =
             pixels.map(|pixel| if color(pixel) == self.color { 255.0 } else { 0.0 }).collect();
         Ok(Mask::new(self.image.frames, self.image.height, self.image.width, values))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

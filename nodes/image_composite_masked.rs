@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::{laid_inside, pixels, same_size};
 use crate::{
     picture::composite::{Block, composite},
     ports::{Image, Mask},
@@ -42,5 +43,12 @@ impl Node for ImageCompositeMasked {
             self.resize_source,
         );
         Ok(Image::new(below.frames, below.height, below.width, rgb))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        if let Some(place) = pixels(known, "x").zip(pixels(known, "y")) {
+            laid_inside(known, "destination", place);
+        }
+        Ok(same_size(known, "destination"))
     }
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::{inside, pixels, resized};
 use crate::ports::Image;
 
 /// Cuts a part out of a picture; what would lie outside of it is left away.
@@ -31,5 +32,16 @@ impl Node for ImageCrop {
         let Image { height, width, .. } = *self.image;
         let (x, y) = (self.x.min(width - 1), self.y.min(height - 1));
         Ok(self.image.part((y, x), self.height.min(height - y), self.width.min(width - x)))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let places = ["x", "y", "width", "height"].map(|input| pixels(known, input));
+        if let [Some(x), Some(y), ..] = places {
+            inside(known, "image", (x, y))?;
+        }
+        let [Some(x), Some(y), Some(width), Some(height)] = places else { return Ok(Vec::new()) };
+        Ok(resized(known, "image", |of_width, of_height| {
+            Some((width.min(of_width.checked_sub(x)?), height.min(of_height.checked_sub(y)?)))
+        }))
     }
 }

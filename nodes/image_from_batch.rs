@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::ports::Image;
 
 /// Takes some pictures out of a batch.
@@ -27,5 +28,9 @@ impl Node for ImageFromBatch {
         let length = self.length.min(frames - first);
         let frame = height * width * 3;
         Ok(Image::new(length, height, width, self.image.rgb[first * frame..][..length * frame].to_vec()))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

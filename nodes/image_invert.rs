@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::ports::Image;
 
 /// Inverts a picture: black becomes white, every colour its complement.
@@ -17,5 +18,9 @@ impl Node for ImageInvert {
 
     fn run(self, _cx: &Context) -> Result<Image, NodeError> {
         Ok(self.image.map(|value| 1.0 - value))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

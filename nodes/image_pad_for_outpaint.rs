@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::{pixels, resized};
 use crate::{
     picture::check_size,
     ports::{Image, Mask},
@@ -52,6 +53,13 @@ impl Node for ImagePadForOutpaint {
             }
         }
         Ok((Image::new(frames, tall, wide, rgb), Mask::new(1, tall, wide, mask)))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let [left, right, top, bottom] = ["left", "right", "top", "bottom"].map(|input| pixels(known, input));
+        let padded =
+            resized(known, "image", |width, height| Some((width + left? + right?, height + top? + bottom?)));
+        Ok(padded.iter().chain(&padded).cloned().collect())
     }
 }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Choice, Context, Inputs, Node, NodeError};
+use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::pixels;
 use crate::{
     picture::{
         check_size,
@@ -68,6 +69,11 @@ impl Node for ImageResize {
             Fit::Crop => Ok(scale(&self.image, self.height, self.width, self.method, true)),
             Fit::Pad => Ok(self.padded()),
         }
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let size = pixels(known, "width").zip(pixels(known, "height"));
+        Ok(size.map(|(width, height)| Facts::none().sized(width, height)).into_iter().collect())
     }
 }
 

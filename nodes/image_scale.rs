@@ -3,6 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::{pixels, resized},
     picture::{
         check_size,
         resize::{Method, scale},
@@ -46,23 +47,37 @@ impl Node for ImageScale {
 
     fn run(self, _cx: &Context) -> Result<Image, NodeError> {
         let image = &self.image;
-        let follow = |to: usize, of: usize, other: usize| {
-            ((to as f64 * other as f64 / of as f64).round_ties_even() as usize).max(1)
-        };
-        let (height, width) = match (self.height, self.width) {
-            (0, 0) => return Ok(Image::clone(image)),
-            (0, width) => (follow(width, image.width, image.height), width),
-            (height, 0) => (height, follow(height, image.height, image.width)),
-            sizes => sizes,
-        };
+        if (self.width, self.height) == (0, 0) {
+            return Ok(Image::clone(image));
+        }
+        let (width, height) = sides((self.width, self.height), (image.width, image.height));
         check_size(image.frames, height, width).map_err(|error| error.at("width"))?;
         Ok(scale(image, height, width, self.upscale_method, self.crop == Crop::Center))
     }
+
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        let number = |input| known.number(input).map(|number| number as usize).filter(|number| *number > 0);
-        if let (Some(width), Some(height)) = (number("width"), number("height")) {
-            check_size(1, height, width).map_err(|error| error.at("width"))?;
-        }
-        Ok(Vec::new())
+        let Some(wanted) = pixels(known, "width").zip(pixels(known, "height")) else { return Ok(Vec::new()) };
+        let (width, height) = match wanted {
+            // What follows the aspect is known only where the picture is.
+            (0, _) | (_, 0) => {
+                return Ok(resized(known, "image", |width, height| Some(sides(wanted, (width, height)))));
+            }
+            both => both,
+        };
+        check_size(1, height, width).map_err(|error| error.at("width"))?;
+        Ok(vec![Facts::none().sized(width, height)])
+    }
+}
+
+/// The new width and height of a picture; a side of 0 follows the other, both leave it as it is.
+fn sides(wanted: (usize, usize), (width, height): (usize, usize)) -> (usize, usize) {
+    let follow = |to: usize, of: usize, other: usize| {
+        ((to as f64 * other as f64 / of as f64).round_ties_even() as usize).max(1)
+    };
+    match wanted {
+        (0, 0) => (width, height),
+        (new, 0) => (new, follow(new, width, height)),
+        (0, new) => (follow(new, height, width), new),
+        both => both,
     }
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::resized;
 use crate::{
     picture::{
         check_size,
@@ -28,9 +29,18 @@ impl Node for ImageScaleBy {
     type Output = Image;
 
     fn run(self, _cx: &Context) -> Result<Image, NodeError> {
-        let scaled = |side: usize| (side as f64 * self.scale_by).round_ties_even() as usize;
-        let (height, width) = (scaled(self.image.height), scaled(self.image.width));
+        let Image { height, width, .. } = *self.image;
+        let (height, width) = (scaled(height, self.scale_by), scaled(width, self.scale_by));
         check_size(self.image.frames, height, width).map_err(|error| error.at("scale_by"))?;
         Ok(scale(&self.image, height, width, self.upscale_method, false))
     }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let by = known.number("scale_by");
+        Ok(resized(known, "image", |width, height| Some((scaled(width, by?), scaled(height, by?)))))
+    }
+}
+
+fn scaled(side: usize, by: f64) -> usize {
+    (side as f64 * by).round_ties_even() as usize
 }

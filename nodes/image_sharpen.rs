@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{
     picture::gaussian::{check_radius, filter, gaussian},
     ports::Image,
@@ -35,5 +36,9 @@ impl Node for ImageSharpen {
         let middle = kernel.len() / 2;
         kernel[middle] += 1.0 - sum;
         Ok(filter(&self.image, &kernel).map(|value| value.clamp(0.0, 1.0)))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

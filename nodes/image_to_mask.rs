@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Choice, Context, Inputs, Node, NodeError};
+use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::ports::{Image, Mask};
 
 /// One of the values of a pixel.
@@ -43,5 +44,9 @@ impl Node for ImageToMask {
         };
         let values: Vec<f32> = self.image.rgb.iter().skip(channel).step_by(3).copied().collect();
         Ok(Mask::new(self.image.frames, self.image.height, self.image.width, values))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

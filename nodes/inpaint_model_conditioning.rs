@@ -4,6 +4,7 @@ use flow_diffusion::{concat::Concat, inpaint::NoiseMask};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::encoded,
     model_file::passed_on,
     picture::mask::{fit, grey, grow},
     ports::{Conditioning, Image, Latent, Mask, Vae},
@@ -51,6 +52,7 @@ impl Node for InpaintModelConditioning {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(["positive", "negative", "vae"].map(|input| passed_on(known, input)).to_vec())
+        let [positive, negative] = ["positive", "negative"].map(|input| passed_on(known, input));
+        Ok(vec![positive, negative, encoded(known, "pixels")?])
     }
 }

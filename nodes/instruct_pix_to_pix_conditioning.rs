@@ -4,6 +4,7 @@ use flow_diffusion::concat::Concat;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
+    extent::encoded,
     model_file::passed_on,
     ports::{Conditioning, Image, Latent, Vae},
     vae_encode::{cropped, encode},
@@ -42,6 +43,7 @@ impl Node for InstructPixToPixConditioning {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(["positive", "negative", "vae"].map(|input| passed_on(known, input)).to_vec())
+        let [positive, negative] = ["positive", "negative"].map(|input| passed_on(known, input));
+        Ok(vec![positive, negative, encoded(known, "pixels")?])
     }
 }

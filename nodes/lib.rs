@@ -190,7 +190,7 @@ mod vp_scheduler;
 
 use std::path::Path;
 
-use flow_graph::{NodeError, Registry, Value};
+use flow_graph::{NodeError, Registry, Value, context::Provenance};
 
 use crate::{
     picture::encode::{Existing, png, png_grey, write_atomic},
@@ -384,15 +384,16 @@ pub fn pictures(value: &Value) -> usize {
     image.or_else(|| Some(value.get::<Mask>()?.frames)).unwrap_or(0)
 }
 
-/// Writes one of the [`pictures`] of a value to `path` as PNG.
+/// Writes one of the [`pictures`] of a value to `path` as PNG, with what it was made from.
 ///
 /// # Errors
 /// When there is no such picture, or the file cannot be written.
-pub fn save_picture(value: &Value, frame: usize, path: &Path) -> Result<(), NodeError> {
+pub fn save_picture(value: &Value, frame: usize, path: &Path, recipe: &Provenance) -> Result<(), NodeError> {
+    let chunks = results::chunks(recipe);
     let bytes = match (value.get::<Image>(), value.get::<Mask>()) {
         _ if frame >= pictures(value) => return Err(NodeError::new("there is no such picture")),
-        (Some(image), _) => png(&image, frame, &[])?,
-        (None, Some(mask)) => png_grey(mask.height, mask.width, mask.frame(frame))?,
+        (Some(image), _) => png(&image, frame, &chunks)?,
+        (None, Some(mask)) => png_grey(mask.height, mask.width, mask.frame(frame), &chunks)?,
         (None, None) => return Err(NodeError::new("there is no picture")),
     };
     Ok(write_atomic(path, &bytes, Existing::Replace)?)

@@ -33,9 +33,10 @@ impl Node for LoadImage {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        if let Some(file) = known.file("image") {
-            probe(&file.path).map_err(|error| error.at("image"))?;
-        }
-        Ok(Vec::new())
+        let Some(file) = known.file("image") else { return Ok(Vec::new()) };
+        let ((width, height), clear) = probe(&file.path).map_err(|error| error.at("image"))?;
+        let facts = Facts::none().sized(width, height);
+        let mask = if clear { facts.clone() } else { Facts::none().sized(64, 64) };
+        Ok(vec![facts, mask])
     }
 }

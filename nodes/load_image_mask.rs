@@ -48,9 +48,9 @@ impl Node for LoadImageMask {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        if let Some(file) = known.file("image") {
-            probe(&file.path).map_err(|error| error.at("image"))?;
-        }
-        Ok(Vec::new())
+        let Some(file) = known.file("image") else { return Ok(Vec::new()) };
+        let ((width, height), clear) = probe(&file.path).map_err(|error| error.at("image"))?;
+        let none = known.text("channel") == Some("alpha") && !clear;
+        Ok(vec![if none { Facts::none().sized(64, 64) } else { Facts::none().sized(width, height) }])
     }
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Choice, Context, Inputs, Node, NodeError};
+use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::{laid_inside, pixels, same_size};
 use crate::ports::Mask;
 
 /// How two masks become one.
@@ -62,6 +63,13 @@ impl Node for MaskComposite {
             plane.iter_mut().for_each(|value| *value = value.clamp(0.0, 1.0));
         }
         Ok(Mask::new(below.frames, below.height, below.width, values))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        if let Some(place) = pixels(known, "x").zip(pixels(known, "y")) {
+            laid_inside(known, "destination", place);
+        }
+        Ok(same_size(known, "destination"))
     }
 }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Choice, Context, Inputs, Node, NodeError};
+use flow_graph::{Choice, Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{
     picture::morphology::{
         Extreme,
@@ -68,5 +69,9 @@ impl Node for Morphology {
             Operation::BottomHat => less(&closed(), image),
             Operation::TopHat => less(image, &opened()),
         })
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

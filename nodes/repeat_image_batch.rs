@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::{picture::check_size, ports::Image};
 
 /// The same pictures several times, as one batch.
@@ -22,5 +23,9 @@ impl Node for RepeatImageBatch {
         let Image { frames, height, width, .. } = *self.image;
         check_size(frames * self.amount, height, width).map_err(|error| error.at("amount"))?;
         Ok(Image::new(frames * self.amount, height, width, self.image.rgb.repeat(self.amount)))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "image"))
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use flow_graph::{Context, NodeError};
+use flow_graph::{Context, NodeError, context::Provenance};
 
 use crate::picture::encode::{Existing, write_atomic};
 
@@ -36,6 +36,13 @@ pub fn metadata(cx: &Context) -> BTreeMap<String, String> {
     let texts = [("flow", &cx.provenance.workflow), ("prompt", &cx.provenance.prompt)];
     let said = texts.into_iter().filter(|(_, text)| !text.is_empty());
     said.map(|(key, text)| (key.to_owned(), text.clone())).collect()
+}
+
+/// The text chunks of a picture, keyword and text: the workflow, the same for ComfyUI, and what it was made with.
+pub fn chunks(from: &Provenance) -> Vec<(&str, &str)> {
+    let chunks = [("flow", &from.workflow), ("prompt", &from.prompt), ("flow-run", &from.made)];
+    let chunks = chunks.into_iter().filter(|(_, text)| !text.is_empty());
+    chunks.map(|(name, text)| (name, text.as_str())).collect()
 }
 
 /// Writes `<prefix>_00001_.<ending>` with the next free number, as ComfyUI names results, and says so.

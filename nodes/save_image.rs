@@ -5,7 +5,7 @@ use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 use crate::{
     picture::encode,
     ports::Image,
-    results::{Tokens, check_name, name_of, save_as, save_numbered},
+    results::{Tokens, check_name, chunks, name_of, save_as, save_numbered},
 };
 
 /// Writes pictures as PNG files below the output folder.
@@ -32,10 +32,7 @@ impl Node for SaveImage {
     type Output = ();
 
     fn run(self, cx: &Context) -> Result<(), NodeError> {
-        let from = &cx.provenance;
-        let chunks = [("flow", &from.workflow), ("prompt", &from.prompt), ("flow-run", &from.made)];
-        let chunks = chunks.into_iter().filter(|(_, text)| !text.is_empty());
-        let chunks: Vec<_> = chunks.map(|(name, text)| (name, text.as_str())).collect();
+        let chunks = chunks(&cx.provenance);
         for frame in 0..self.images.frames {
             cx.check()?;
             let bytes = encode::png(&self.images, frame, &chunks)?;

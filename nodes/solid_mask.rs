@@ -1,5 +1,6 @@
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::pixels;
 use crate::{picture::check_size, ports::Mask};
 
 /// A mask of one value.
@@ -23,5 +24,10 @@ impl Node for SolidMask {
     fn run(self, _cx: &Context) -> Result<Mask, NodeError> {
         check_size(1, self.height, self.width).map_err(|error| error.at("width"))?;
         Ok(Mask::new(1, self.height, self.width, vec![self.value; self.height * self.width]))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        let size = pixels(known, "width").zip(pixels(known, "height"));
+        Ok(size.map(|(width, height)| Facts::none().sized(width, height)).into_iter().collect())
     }
 }

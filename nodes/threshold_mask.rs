@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use flow_graph::{Context, Inputs, Node, NodeError};
+use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
+use crate::extent::same_size;
 use crate::ports::Mask;
 
 /// Makes a mask black and white: what is lighter than `value` is white.
@@ -20,5 +21,9 @@ impl Node for ThresholdMask {
 
     fn run(self, _cx: &Context) -> Result<Mask, NodeError> {
         Ok(self.mask.map(|value| f32::from(value > self.value)))
+    }
+
+    fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
+        Ok(same_size(known, "mask"))
     }
 }

@@ -5,7 +5,7 @@ use flow_diffusion::{Runtime, vae_coder::VaeCoder};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
-    model_file::passed_on,
+    extent::{encoded, too_small},
     picture::resize::{Shape, crop},
     ports::{Image, Latent, Vae},
 };
@@ -33,7 +33,7 @@ impl Node for VAEEncode {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "vae")])
+        Ok(vec![encoded(known, "pixels")?])
     }
 }
 
@@ -45,9 +45,7 @@ pub(crate) fn cropped(cx: &Context, image: &Image, factor: usize) -> Result<Imag
     let Image { frames, height, width, .. } = *image;
     let (new_height, new_width) = (height / factor * factor, width / factor * factor);
     if new_height == 0 || new_width == 0 {
-        let message =
-            format!("a picture of {width}×{height} is too small to encode; each side needs {factor} pixels");
-        return Err(NodeError::on("pixels", message));
+        return Err(too_small("pixels", (width, height), factor));
     }
     if (new_height, new_width) == (height, width) {
         return Ok(image.clone());

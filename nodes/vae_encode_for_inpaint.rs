@@ -3,7 +3,7 @@ use std::sync::Arc;
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
-    model_file::passed_on,
+    extent::encoded,
     picture::mask::{fit, grey, grow},
     ports::{Image, Latent, Mask, Vae},
     vae_encode::{cropped, encode},
@@ -41,6 +41,6 @@ impl Node for VAEEncodeForInpaint {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "vae")])
+        Ok(vec![encoded(known, "pixels")?])
     }
 }

@@ -4,7 +4,7 @@ use flow_diffusion::{Runtime, vae_coder::VaeCoder, vae_tiles::Tiling};
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
 use crate::{
-    model_file::passed_on,
+    extent::encoded,
     ports::{Image, Latent, Vae},
     vae_encode::{cropped, encode_with},
 };
@@ -49,6 +49,6 @@ impl Node for VAEEncodeTiled {
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
-        Ok(vec![passed_on(known, "vae")])
+        Ok(vec![encoded(known, "pixels")?])
     }
 }

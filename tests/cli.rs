@@ -374,6 +374,29 @@ fn a_full_standard_output_is_told() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = place.command(&["run", "edges.yaml", "--input", PICTURES, "-q"]);
     let said = Said::from(command.stdout(full).output().unwrap());
-    assert!(said.code == 2 && said.err.contains("cannot write to standard output: "), "{}", said.err);
+    assert!(said.code == 1 && said.err.contains("cannot write to standard output: "), "{}", said.err);
     assert!(place.path("out/edges-200.png").is_file());
+    let edges = ["edges.yaml", "--input", PICTURES];
+    let commands = [&["nodes"][..], &["fmt", "--stdin"], &["plan", edges[0], edges[1], edges[2]]];
+    for command in commands {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = place.command(command);
+        let yaml = fs::File::open(place.path("edges.yaml")).unwrap();
+        let said = Said::from(command.stdin(yaml).stdout(full).output().unwrap());
+        assert_eq!(said.code, 1, "{}", said.err);
+        assert_eq!(
+            said.err,
+            "error: cannot write to standard output: No space left on device (os error 28)\n"
+        );
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_has_gone_is_no_failure() {
+    let place = Place::new(EDGES);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let said = Said::from(place.command(&["nodes"]).stdout(writer).output().unwrap());
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
 }

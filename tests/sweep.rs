@@ -167,6 +167,18 @@ fn a_set_value_takes_the_place_of_a_list() {
 }
 
 #[test]
+fn a_set_value_reaches_what_is_included_too() {
+    let text =
+        format!("{EDGES}matrix: {{ low: [50, 100], include: [{{ low: 50, high: 150 }}, {{ low: 7 }}] }}\n");
+    let place = Place::new(&[("a.yaml", &text)]);
+    let said = place.flow(&["run", "a.yaml", "--set", "low=20"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(place.written(), ["out/20-150.png", "out/20-200.png"]);
+    let said = place.flow(&["run", "a.yaml", "--sweep", "low=30,40"]);
+    assert_eq!(said.out, "out/30-150.png\nout/40-150.png\nout/30-200.png\nout/40-200.png\n", "{}", said.err);
+}
+
+#[test]
 fn one_failed_run_does_not_stop_the_others() {
     let place = Place::new(&[(
         "a.yaml",

@@ -106,6 +106,55 @@ fn a_picture_is_made_again_with_the_same_pixels() {
 }
 
 #[test]
+fn the_picture_of_a_wanted_node_is_made_again_too() {
+    let masked =
+        EDGES.replace("  other:", "  mask: { type: ImageToMask, image: edges, channel: red }\n  other:");
+    let place = Place::new("edges.yaml", &masked);
+    place.ok(&["run", "edges.yaml", "edges", "mask", "--out", "out"]);
+    for picture in ["out/edges.png", "out/mask.png"] {
+        assert_eq!(place.ok(&["verify", picture]), format!("{picture}: equal, 128×128\n"));
+    }
+    place.ok(&["run", "edges.yaml", "mask", "--out", "out", "--sweep", "edges.high=150,180"]);
+    assert_eq!(place.ok(&["verify", "out/mask-2.png"]), "out/mask-2.png: equal, 128×128\n");
+    let again: Vec<_> = ["mask", "--out", "again"].into_iter().collect();
+    place.ok(&[&["run", "out/mask-2.png"], &again[..]].concat());
+    let pixels = |name: &str| image::open(place.path(name)).expect("a picture").to_rgb8();
+    assert_eq!(pixels("again/mask.png"), pixels("out/mask-2.png"));
+}
+
+#[test]
+fn a_contact_sheet_is_made_again_from_itself() {
+    let text = "\
+flow: 1
+inputs:
+  low: 100
+  shade: { type: string, default: a }
+  photos: { type: list, default: product_teapot.png }
+nodes:
+  photo: { type: LoadImage, each: $photos, image: $each }
+  edges: { type: CannyDetect, image: photo, low: $low, high: 200, when: $low > 20 }
+  dark: { type: ImageInvert, image: { collect: edges } }
+  save: { type: SaveImage, images: dark, path: \"out/${matrix.low}-${shade}.png\" }
+outputs: { image: dark.image }
+";
+    let matrix = "matrix:\n  low: [10, 50, 150]\n  shade: [a, b]\n  exclude: [{ low: 10, shade: a }]\n  \
+                  grid: { x: low, y: shade, save: \"out/grid-${flow.name}.png\" }\n";
+    let place = Place::new("a.yaml", &format!("{text}{matrix}"));
+    place.write("b.yaml", text);
+    place.ok(&["run", "a.yaml"]);
+    let swept = ["--sweep", "low=10,50,150", "--sweep", "shade=1,02", "--grid", "out/swept.png"];
+    place.ok(&[&["run", "b.yaml"], &swept[..]].concat());
+    let both = ["--sweep", "low=30,60", "--sweep", "shade=1,2", "--grid", "out/both.png"];
+    place.ok(&[&["run", "a.yaml"], &both[..]].concat());
+    for sheet in ["out/grid-a.png", "out/swept.png", "out/both.png"] {
+        let said = place.ok(&["verify", sheet]);
+        assert!(said.starts_with(&format!("{sheet}: equal, ")), "{said}");
+    }
+    let recipe = place.ok(&["check", "out/grid-a.png"]);
+    assert!(recipe.contains("in each of 5 runs, then 3 in each of 5 joins"), "{recipe}");
+}
+
+#[test]
 fn a_picture_says_what_it_was_made_in() {
     let text = "flow: 1\nmodels: { base: { kind: checkpoint, file: tiny-sd.safetensors } }\nnodes:\n  \
                 photo: { type: LoadImage, image: product_teapot.png }\n  \

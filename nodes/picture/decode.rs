@@ -3,7 +3,7 @@
 use std::{fs, io::BufReader, path::Path};
 
 use flow_graph::NodeError;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, metadata::Orientation};
 
 use super::check_size;
 use crate::ports::{Image, Mask};
@@ -46,13 +46,22 @@ pub fn decode(path: &Path) -> Result<Decoded, NodeError> {
     })
 }
 
-/// Checks a picture's header and size without decoding it: (height, width) as stored.
+/// Checks a picture's header and size without decoding it: (width, height) as [`decode`] turns it, and whether it may be
+/// transparent.
 ///
 /// # Errors
 /// As [`decode`], as far as the header tells.
-pub fn probe(path: &Path) -> Result<(usize, usize), NodeError> {
-    let (width, height) = open(path)?.dimensions();
-    Ok((height as usize, width as usize))
+pub fn probe(path: &Path) -> Result<((usize, usize), bool), NodeError> {
+    let mut decoder = open(path)?;
+    let (width, height) = decoder.dimensions();
+    let turned = match decoder.orientation().map_err(|error| damaged(path, &error))? {
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => (height, width),
+        _ => (width, height),
+    };
+    Ok(((turned.0 as usize, turned.1 as usize), decoder.color_type().has_alpha()))
 }
 
 fn open(path: &Path) -> Result<impl ImageDecoder + use<>, NodeError> {

@@ -18,21 +18,31 @@ pub fn png(image: &Image, frame: usize, text: &[(&str, &str)]) -> Result<Vec<u8>
     grid(image.width, image.height, png::ColorType::Rgb, &bytes, text)
 }
 
-/// Bytes of 8-bit RGB as PNG.
+/// Bytes of 8-bit RGB as PNG, with pairs of keyword and text.
 ///
 /// # Errors
 /// When there are fewer or more bytes than the size says.
-pub fn png_rgb(height: usize, width: usize, rgb: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
-    grid(width, height, png::ColorType::Rgb, rgb, &[])
+pub fn png_rgb(
+    height: usize,
+    width: usize,
+    rgb: &[u8],
+    text: &[(&str, &str)],
+) -> Result<Vec<u8>, png::EncodingError> {
+    grid(width, height, png::ColorType::Rgb, rgb, text)
 }
 
-/// One channel as a grey PNG.
+/// One channel as a grey PNG, with pairs of keyword and text.
 ///
 /// # Errors
-/// Never for sizes that fit a PNG.
-pub fn png_grey(height: usize, width: usize, values: &[f32]) -> Result<Vec<u8>, png::EncodingError> {
+/// When a keyword is no PNG keyword.
+pub fn png_grey(
+    height: usize,
+    width: usize,
+    values: &[f32],
+    text: &[(&str, &str)],
+) -> Result<Vec<u8>, png::EncodingError> {
     let bytes: Vec<u8> = values.iter().map(|value| to_u8(*value)).collect();
-    grid(width, height, png::ColorType::Grayscale, &bytes, &[])
+    grid(width, height, png::ColorType::Grayscale, &bytes, text)
 }
 
 fn grid(

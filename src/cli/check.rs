@@ -1,7 +1,10 @@
 //! `flow check`: everything that is wrong with a workflow, before anything is loaded.
 
 use anyhow::Result;
-use flow_graph::sweep::{Counts, Jobs};
+use flow_graph::{
+    Diagnostic, Severity,
+    sweep::{Counts, Jobs},
+};
 use serde_json::json;
 
 use crate::{
@@ -34,7 +37,10 @@ impl Check {
                 Err(problems) => Err(problems),
                 Ok(checked) => {
                     let pinned = self.load.pinned(checked.whole())?;
-                    pinned.map(|_| (checked.warnings().clone(), sweep.counts(), checked.jobs()))
+                    let mut told = checked.warnings().clone();
+                    told.0.extend(checked.skipped().0.iter().cloned().map(skipped));
+                    told.sort();
+                    pinned.map(|_| (told, sweep.counts(), checked.jobs()))
                 }
             },
         };
@@ -62,5 +68,15 @@ impl Check {
             }
         }
         Ok(if ok { Ending::Done } else { Ending::Refused })
+    }
+}
+
+/// What is wrong with an item stops nothing but it.
+fn skipped(problem: Diagnostic) -> Diagnostic {
+    let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!("{hint}; "));
+    Diagnostic {
+        severity: Severity::Warning,
+        hint: Some(format!("{hint}the other items run without it")),
+        ..problem
     }
 }

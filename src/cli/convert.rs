@@ -90,7 +90,7 @@ impl Convert {
         let Some(text) = text else { return Ok(Ending::Refused) };
         match self.out() {
             Some(path) => {
-                write::text(path, &text).with_context(|| format!("cannot write `{}`", path.display()))?;
+                write::text(path, &text).with_context(|| output::CannotWrite::file(path))?;
                 output::note(format_args!("wrote {}", path.display()));
             }
             None => output::print(&text)?,

@@ -54,7 +54,7 @@ impl Fmt {
             }
             output::print(&format!("{shown}\n"))?;
             if !self.check {
-                write::text(path, &laid_out).with_context(|| format!("cannot write `{shown}`"))?;
+                write::text(path, &laid_out).with_context(|| output::CannotWrite::file(path))?;
             } else if ending == Ending::Done {
                 ending = Ending::Failed;
             }

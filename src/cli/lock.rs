@@ -44,7 +44,7 @@ impl Lock {
         let text =
             lock::write(&plan, env!("CARGO_PKG_VERSION"), &mut whole).context("cannot read a model")?;
         let path = beside(&self.load.file);
-        write::text(&path, &text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        write::text(&path, &text).with_context(|| output::CannotWrite::file(&path))?;
         output::print(&format!("{}\n", path.display()))?;
         Ok(Ending::Done)
     }

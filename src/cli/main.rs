@@ -84,7 +84,7 @@ enum Command {
 enum Ending {
     /// All was well: exit code 0.
     Done,
-    /// A node failed: 1.
+    /// A node failed, or a result could not be written: 1.
     Failed,
     /// The input is wrong, and has been told why: 2, as clap's for a wrong command line.
     Refused,
@@ -123,7 +123,7 @@ fn main() -> ExitCode {
     };
     let ending = ending.unwrap_or_else(|error| {
         output::note(format_args!("error: {error:#}"));
-        Ending::Refused
+        if error.is::<output::CannotWrite>() { Ending::Failed } else { Ending::Refused }
     });
     match ending {
         Ending::Done => ExitCode::SUCCESS,

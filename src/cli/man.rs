@@ -33,7 +33,7 @@ impl Man {
         for page in commands.collect::<Vec<_>>().into_iter().chain([command]) {
             let name = page.get_display_name().unwrap_or(page.get_name()).replace(' ', "-");
             let path = folder.join(format!("{name}.1"));
-            fs::write(&path, render(page)?).with_context(|| format!("cannot write `{}`", path.display()))?;
+            fs::write(&path, render(page)?).with_context(|| output::CannotWrite::file(&path))?;
         }
         Ok(Ending::Done)
     }

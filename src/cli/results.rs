@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{anyhow, ensure};
 use flow_engine::{Event, Outputs, What};
-use flow_graph::{Diagnostic, Diagnostics, Files, Plan, Value, outputs::Tried, sweep::Checked};
+use flow_graph::{
+    Diagnostic, Diagnostics, Files, Plan, Value, context::Provenance, outputs::Tried, sweep::Checked,
+};
 use serde_json::{Value as Json, json};
+
+use crate::{output::CannotWrite, session::Session};
 
 /// What could not be written when the runs are done, found before they begin.
 pub struct Unwritable<'a> {
@@ -79,7 +83,7 @@ pub fn drawn(plan: &Plan, on: &mut dyn FnMut(Event<'_>)) {
 }
 
 /// Writes the pictures of the nodes and outputs `wanted` as `NAME.png`, further ones of a batch as `NAME_00002.png`, with `mark` after the
-/// name, telling `on`, and gives what `outputs:` say.
+/// name and the workflow in them, telling `on`, and gives what `outputs:` say.
 ///
 /// # Errors
 /// When a picture cannot be written, or two would have one name.
@@ -88,10 +92,11 @@ pub fn results(
     mark: &str,
     plan: &Plan,
     outputs: &Outputs,
-    files: &Files,
+    (session, files): (&Session, &Files),
     on: &mut dyn FnMut(Event<'_>),
 ) -> anyhow::Result<Vec<(String, Json)>> {
     let mut written = BTreeSet::new();
+    let recipe = if wanted.is_empty() { Provenance::default() } else { session.stamped(plan.provenance()) };
     for name in wanted {
         let named = outputs.named.iter().find(|(output, _)| output == name);
         let target = outputs.targets.iter().find(|(job, _)| *plan.job(*job).id == **name);
@@ -107,8 +112,8 @@ pub fn results(
                 written.insert(path.clone()),
                 "two results are called `{shown}`; ask for them one by one"
             );
-            let saved = flow_nodes::save_picture(value, frame, &path);
-            saved.map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
+            let saved = flow_nodes::save_picture(value, frame, &path, &recipe);
+            saved.map_err(|error| anyhow!("{error}").context(CannotWrite::file(&path)))?;
             on(Event { node: name, kind, what: What::Saved { path: &path } });
         }
         if pictures == 0 && named.is_none() {

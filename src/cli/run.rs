@@ -89,7 +89,9 @@ impl Run {
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
-        let reported = results(&self.wanted, "", &plan, &outputs, &files, &mut |event| display.event(event))?;
+        let reported = results(&self.wanted, "", &plan, &outputs, (&session, &files), &mut |event| {
+            display.event(event)
+        })?;
         let told = display.end(clock.now(), ending, &reported);
         let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
         show(&Diagnostics(failed.collect()));

@@ -1,6 +1,10 @@
 //! What outlives one run: the device with its loaded weights, and the results known so far.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::{Result, anyhow};
 use flow_diffusion::{Others, Runtime};
@@ -11,7 +15,7 @@ use serde_json::json;
 use crate::{
     cache::{
         folder::Folder,
-        record::{self, Made, Record},
+        record::{Made, Record},
     },
     memory::Memory,
     output, recipe,
@@ -52,6 +56,8 @@ pub struct Session {
     engine: Engine,
     runtime: Arc<Runtime>,
     kept: Option<Kept>,
+    /// Of the workflow looked at or run last.
+    record: Mutex<Option<Record>>,
     previews: bool,
 }
 
@@ -85,12 +91,13 @@ impl Session {
         // Off until somebody has seen it work on a card: docs/gpu.md.
         let graphs = std::env::var_os("FLOW_CUDA_GRAPHS").is_some_and(|value| value == "1");
         let runtime = Arc::new(runtime.with_graphs(graphs));
-        Ok(Self { engine, runtime, kept, previews: false })
+        Ok(Self { engine, runtime, kept, record: Mutex::new(None), previews: false })
     }
 
     /// The same, whose work in progress is looked at.
-    pub fn with_previews(self, previews: bool) -> Self {
-        Self { previews, ..self }
+    pub fn with_previews(mut self, previews: bool) -> Self {
+        self.previews = previews;
+        self
     }
 
     /// Runs a plan over `files`.
@@ -104,7 +111,7 @@ impl Session {
         cancel: &CancelToken,
         on: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outputs, RunError> {
-        let provenance = Provenance { made: self.made_with(), ..plan.provenance() };
+        let provenance = self.stamped(plan.provenance());
         let cx = self.context(files).with_provenance(Arc::new(provenance));
         let result = self.engine.run(plan, &cx, cancel, on);
         self.remember(plan, files, &result);
@@ -116,12 +123,19 @@ impl Session {
         self.engine.forecast(plan, &self.context(files))
     }
 
-    /// What the last run of the plan's workflow computed its nodes from.
-    pub fn record(&self, plan: &Plan) -> Record {
-        match (&self.kept, plan.workflow()) {
-            (Some(kept), Some(workflow)) => Record::read(&kept.folder, workflow),
-            _ => Record::default(),
+    /// What the last runs of the plan's workflow computed a node from: of several that which is the least `far`.
+    pub fn nearest(&self, plan: &Plan, node: &str, far: impl Fn(&Made) -> usize) -> Option<Made> {
+        self.with_record(plan, |record| record.nearest(node, far).cloned())?
+    }
+
+    /// Does something with the record of the plan's workflow; `None` where none is kept.
+    fn with_record<T>(&self, plan: &Plan, on: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        let (kept, workflow) = (self.kept.as_ref()?, plan.workflow()?);
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.as_ref().is_none_or(|record| record.workflow() != workflow) {
+            *record = Some(Record::read(&kept.folder, workflow));
         }
+        record.as_mut().map(on)
     }
 
     /// What a job is computed from now.
@@ -133,6 +147,11 @@ impl Session {
         job: petgraph::graph::NodeIndex,
     ) -> Made {
         Made::now(plan, &forecast.trace, files, &self.place(), job)
+    }
+
+    /// What a result was made from, with where it was made.
+    pub fn stamped(&self, of: Provenance) -> Provenance {
+        Provenance { made: self.made_with(), ..of }
     }
 
     /// What `recipe::precision` reads out of a picture again.
@@ -151,7 +170,7 @@ impl Session {
     }
 
     fn remember(&self, plan: &Plan, files: &Files, result: &Result<Outputs, RunError>) {
-        let Some(Kept { folder, disk }) = &self.kept else { return };
+        let Some(Kept { disk, .. }) = &self.kept else { return };
         let (trace, failed) = match result {
             Ok(outputs) => (Some(&outputs.trace), Vec::new()),
             Err(RunError::Failed { failures, outputs }) => {
@@ -160,15 +179,32 @@ impl Session {
             Err(RunError::Cancelled) => (None, Vec::new()),
         };
         let place = self.place();
-        let remembered =
-            trace.map_or(Ok(()), |trace| record::remember(folder, plan, trace, files, &place, &failed));
-        let trouble = disk.take_trouble().or_else(|| {
-            let error = remembered.err()?;
-            Some(format!("this run cannot be remembered in `{}`: {error}", folder.path.display()))
+        // Those of the other runs are written with the last.
+        let remembered = trace.and_then(|trace| {
+            self.with_record(plan, |record| {
+                record.add(plan, trace, files, &place, &failed);
+                if plan.is_first() { record.write() } else { Ok(()) }
+            })
         });
-        if let Some(trouble) = trouble {
-            output::note(format_args!("warning: {trouble}"));
+        match disk.take_trouble() {
+            Some(trouble) => output::note(format_args!("warning: {trouble}")),
+            None => self.told(remembered.unwrap_or(Ok(()))),
         }
+    }
+
+    fn told(&self, remembered: io::Result<()>) {
+        if let (Err(error), Some(Kept { folder, .. })) = (remembered, &self.kept) {
+            let shown = folder.path.display();
+            output::note(format_args!("warning: this run cannot be remembered in `{shown}`: {error}"));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let written = record.as_mut().map_or(Ok(()), Record::write);
+        self.told(written);
     }
 }
 

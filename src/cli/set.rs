@@ -9,6 +9,7 @@ use crate::{
     Ending,
     convert::ELSEWHERE,
     load::{self, show},
+    output,
     roots::Roots,
     runtime, write,
 };
@@ -33,11 +34,11 @@ impl Set {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn run(&self) -> Result<Ending> {
-        let shown = self.file.display();
         let before = load::read(&self.file)?;
         let mut text = before.clone();
+        let registry = runtime::registry();
         for (name, value) in &self.values {
-            text = match set(&self.file.to_string_lossy(), &text, name, value) {
+            text = match set(&self.file.to_string_lossy(), &text, name, value, &registry) {
                 Ok(text) => text,
                 Err(problems) => {
                     show(&problems);
@@ -61,7 +62,7 @@ impl Set {
             }
         }
         if text != before {
-            write::text(&self.file, &text).with_context(|| format!("cannot write `{shown}`"))?;
+            write::text(&self.file, &text).with_context(|| output::CannotWrite::file(&self.file))?;
         }
         Ok(Ending::Done)
     }

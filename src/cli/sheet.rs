@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Result, anyhow};
 use flow_engine::Outputs;
-use flow_graph::{Files, Plan, Sweep, sweep::Sheet};
+use flow_graph::{
+    Plan, Sweep,
+    sweep::{Checked, Sheet},
+};
 use flow_nodes::{
     picture::{
         encode::{Existing, png_rgb, write_atomic},
@@ -12,8 +15,11 @@ use flow_nodes::{
         to_u8,
     },
     ports::Image,
+    results::chunks,
 };
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+
+use crate::{output::CannotWrite, session::Session};
 
 /// Pixels along the longer side of a sheet; pictures are made smaller until it fits.
 const SIDE: usize = 6144;
@@ -62,20 +68,24 @@ impl<'a> Sheets<'a> {
         }
     }
 
-    /// Writes all sheets below the output folder: the name of each and where it is.
+    /// Writes all sheets below the output folder, the workflow in them: the name of each and where it is.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(self, files: &Files) -> Result<Vec<(String, PathBuf)>> {
-        let Some(sheet) = &self.sheet else { return Ok(Vec::new()) };
+    pub fn write(self, checked: &Checked, session: &Session) -> Result<Vec<(String, PathBuf)>> {
+        let Some(sheet) = self.sheet.as_ref().filter(|_| !self.by_path.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        // Files that have changed meanwhile make no recipe; the sheet is there all the same.
+        let recipe = checked.provenance().map(|recipe| session.stamped(recipe)).unwrap_or_default();
+        let chunks = chunks(&recipe);
         let write = |(name, cells): (String, BTreeMap<_, _>)| {
             let path = if name.ends_with(".png") { name.clone() } else { format!("{name}.png") };
-            let path = files.output(&path)?;
+            let path = checked.files().output(&path)?;
             let drawn = draw(sheet, &cells);
-            let bytes = png_rgb(drawn.height, drawn.width, &drawn.rgb)?;
-            let shown = path.display();
+            let bytes = png_rgb(drawn.height, drawn.width, &drawn.rgb, &chunks)?;
             write_atomic(&path, &bytes, Existing::Replace)
-                .map_err(|error| anyhow!("cannot write `{shown}`: {error}"))?;
+                .map_err(|error| anyhow!("{error}").context(CannotWrite::file(&path)))?;
             Ok((name, path))
         };
         self.by_path.into_iter().map(write).collect()

@@ -63,7 +63,8 @@ impl Run {
             }
             collect(sweep, run, &plan, &outputs, &mut collected);
             let mut on = |event: Event<'_>| display.event(event);
-            let reported = results(&self.wanted, &sweep.mark(run), &plan, &outputs, files, &mut on)?;
+            let reported =
+                results(&self.wanted, &sweep.mark(run), &plan, &outputs, (&session, files), &mut on)?;
             display.ended(ended, &reported);
             if ended == Ending::Failed {
                 failed.push(run);
@@ -81,7 +82,7 @@ impl Run {
         if ending == Ending::Done && !failed.is_empty() {
             ending = Ending::Failed;
         }
-        for (path, file) in sheets.write(files)? {
+        for (path, file) in sheets.write(checked, &session)? {
             display.event(Event { node: &path, kind: "grid", what: What::Saved { path: &file } });
         }
         display.summary(summary(sweep, &failed));

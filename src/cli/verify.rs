@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use flow_engine::{Clock, RunError, What};
-use flow_graph::{Collected, Diagnostics};
+use flow_engine::{Clock, Event, RunError, What};
+use flow_graph::{Collected, Diagnostics, Files};
 use flow_nodes::picture::decode::decode;
 use serde_json::json;
 
@@ -12,7 +12,9 @@ use crate::{
     Ending, interrupt,
     load::{Load, Opened, show},
     output,
+    results::results,
     session::{Compute, Session},
+    sheet::Sheets,
     sweep::collect,
 };
 
@@ -56,7 +58,11 @@ impl Verify {
         let session = Session::new(&self.compute.like(&self.load.file).uncached(), Clock::monotonic())?;
         let mut saved: Vec<PathBuf> = Vec::new();
         let mut collected = Collected::default();
-        // More than one where the picture was made of all items of a list.
+        let mut sheets = Sheets::new(checked.sweep());
+        // Apart from what the workflow writes, which may have the same name.
+        let apart = tempfile::Builder::new().prefix("flow-verify-").tempdir()?;
+        let beside = Files::new(Vec::new(), Vec::new(), apart.path().to_owned());
+        // More than one where the picture was made of all items of a list, or is a sheet of all runs.
         for run in 0..checked.sweep().len() {
             let plan = match checked.plan(run, &collected) {
                 Ok(plan) => plan,
@@ -65,13 +71,25 @@ impl Verify {
                     return Ok(Ending::Refused);
                 }
             };
-            let result = session.run(&plan, &files, &cancel, &mut |event| {
+            let mut on = |event: Event<'_>| {
                 if let What::Saved { path } = event.what {
                     saved.push(path.to_owned());
                 }
-            });
-            match result {
-                Ok(outputs) => collect(checked.sweep(), run, &plan, &outputs, &mut collected),
+            };
+            match session.run(&plan, &files, &cancel, &mut on) {
+                Ok(outputs) => {
+                    if checked.sweep().is_joined(run) {
+                        collected = Collected::default();
+                    }
+                    collect(checked.sweep(), run, &plan, &outputs, &mut collected);
+                    // The picture may be that of a node somebody wanted.
+                    let named: Vec<_> = plan.outputs().keys().cloned().collect();
+                    let mark = checked.sweep().mark(run);
+                    results(&named, &mark, &plan, &outputs, (&session, &beside), &mut on)?;
+                    if let Some(path) = checked.sheet_path(run) {
+                        sheets.put(run, path, sheets.picture(&plan, &outputs));
+                    }
+                }
                 Err(RunError::Cancelled) => return Ok(Ending::Stopped),
                 Err(RunError::Failed { failures, .. }) => {
                     let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
@@ -80,6 +98,7 @@ impl Verify {
                 }
             }
         }
+        saved.extend(sheets.write(&checked, &session)?.into_iter().map(|(_, path)| path));
         saved.retain(|path| path.extension().is_some_and(|ending| ending == "png"));
         let mut made = saved
             .iter()

@@ -73,7 +73,10 @@ impl Why {
             let output = plan.outputs().get(&self.node).map(|output| output.job);
             let other = || sweep.is_plain().then(|| plan.targets()[0]);
             let Some(job) = self.named(plan).or(output).or_else(other) else { return };
-            let Chain { text, json } = Chain::of(ahead, job);
+            let Chain { mut text, json } = Chain::of(ahead, job);
+            if !ahead.is_changed() {
+                text += "nothing changed\n";
+            }
             let values: Map<_, _> = sweep.values(run).into_iter().collect();
             let mut object = json!({ "values": values, "chain": json });
             object[if place.joins { "join" } else { "run" }] = place.number.into();

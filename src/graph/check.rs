@@ -22,6 +22,7 @@ use crate::{
 pub(crate) use draft::Found;
 pub(crate) use seed::{SEEDS, seed_of};
 pub(crate) use settings::Settings;
+pub(crate) use value::read as typed;
 
 /// Checks a workflow against the node types there are and the files there are, and plans what `wanted` needs: names of
 /// nodes or of `outputs:`; none means every sink and every output.

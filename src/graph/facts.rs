@@ -30,6 +30,11 @@ impl fmt::Display for Fact {
     }
 }
 
+/// The fact that says how wide a picture or mask is, or the picture that a latent stands for, in pixels.
+pub const WIDTH: &str = "width";
+/// The fact that says how high it is.
+pub const HEIGHT: &str = "height";
+
 /// What is known of one output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts(BTreeMap<&'static str, Fact>);
@@ -60,6 +65,17 @@ impl Facts {
         self
     }
 
+    /// Adds how large a picture is.
+    pub fn sized(self, width: usize, height: usize) -> Self {
+        self.int(WIDTH, width).int(HEIGHT, height)
+    }
+
+    /// How large a picture is, width and height, if known.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let side = |name| self.get_int(name).and_then(|side| side.try_into().ok());
+        Some((side(WIDTH)?, side(HEIGHT)?))
+    }
+
     /// A size or count, if known.
     pub fn get_int(&self, name: &str) -> Option<i64> {
         match self.0.get(name)? {
@@ -86,7 +102,7 @@ pub struct Known {
     pub(crate) linked: BTreeSet<&'static str>,
     pub(crate) models: BTreeMap<&'static str, Vec<(String, PathBuf)>>,
     pub(crate) mentioned: Vec<File>,
-    pub(crate) warnings: RefCell<Vec<(&'static str, String)>>,
+    pub(crate) warnings: RefCell<Vec<(&'static str, String, Option<String>)>>,
 }
 
 impl Known {
@@ -97,7 +113,12 @@ impl Known {
 
     /// Says of an input what is worth knowing though it stops nothing: a warning at its line of the file.
     pub fn warn(&self, input: &'static str, message: impl Into<String>) {
-        self.warnings.borrow_mut().push((input, message.into()));
+        self.warnings.borrow_mut().push((input, message.into(), None));
+    }
+
+    /// The same, with what to do about it.
+    pub fn warn_with(&self, input: &'static str, message: impl Into<String>, hint: impl Into<String>) {
+        self.warnings.borrow_mut().push((input, message.into(), Some(hint.into())));
     }
 
     /// The number an input holds.

@@ -127,7 +127,10 @@ impl Files {
         let names = self.input_roots.iter().flat_map(|root| listing(root, 2));
         let mut near = near(wanted, names.filter(|name| same_kind(wanted, name)));
         let made = |name: &String| self.input_roots.iter().any(|root| is_result(&root.join(name)));
-        // What somebody took or drew is meant before what a run has made of it.
+        let folder = |name: &str| name.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let own = folder(wanted);
+        // What somebody took or drew is meant, not what a run has made of it, unless its folder is named.
+        near.retain(|name| (own.is_some() && folder(name) == own) || !made(name));
         near.sort_by_cached_key(made);
         near.truncate(SHOWN);
         Err(FileProblem::Missing { searched: self.input_roots.clone(), near })
@@ -364,7 +367,8 @@ fn is_inside(path: &Path, root: &Path) -> bool {
     }
 }
 
-fn is_picture(name: &str) -> bool {
+/// Whether a name ends as pictures do.
+pub(crate) fn is_picture(name: &str) -> bool {
     let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase());
     ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
 }

@@ -57,11 +57,19 @@ pub(crate) fn fit(kind: &ValueKind, value: Literal) -> Result<Literal, Misfit> {
             // Shown as it was written: 1e30, not the float next to it.
             whole.or_else(|misfit| in_range(x, x < *min as f64, x > *max as f64, *min, *max).and(Err(misfit)))
         }
+        (ValueKind::Int { min, max }, Literal::Float(x)) if x.is_infinite() => Err(infinite(x, min, max)),
         (ValueKind::Int { min, max }, Literal::Float(x)) if x.abs() >= WIDEST => {
             in_range(x, x < 0.0, x > 0.0, *min, *max).map(|()| Literal::Float(x))
         }
+        (ValueKind::Float { min, max }, Literal::Float(x)) if x.is_infinite() => {
+            // The range may be open; a number is not.
+            let bound = |bound: f64| match bound.clamp(f64::MIN, f64::MAX) {
+                bound if bound.abs() > 1e16 => format!("{bound:e}"),
+                bound => bound.to_string(),
+            };
+            Err(infinite(x, bound(*min), bound(*max)))
+        }
         (ValueKind::Float { .. }, Literal::Int(i)) => fit(kind, Literal::Float(i as f64)),
-        // Infinity is no setting, even where the range is open.
         (ValueKind::Float { min, max }, Literal::Float(x)) if x.is_finite() => {
             in_range(x, x < *min, x > *max, *min, *max).map(|()| Literal::Float(x))
         }
@@ -79,6 +87,15 @@ pub(crate) fn fit(kind: &ValueKind, value: Literal) -> Result<Literal, Misfit> {
         }
         (kind, value) => Err(wrong_type(kind, &value)),
     }
+}
+
+/// Of a number that is larger than any, which is shown where it is written.
+fn infinite(x: f64, min: impl Display, max: impl Display) -> Misfit {
+    let (id, message) = match x > 0.0 {
+        true => ("value-too-big", format!("is too large a number, more than {max}")),
+        false => ("value-too-small", format!("is too small a number, less than {min}")),
+    };
+    Misfit::new(id, message, Some(format!("from {min} to {max}")))
 }
 
 fn in_range<T: Display, B: Display>(x: T, low: bool, high: bool, min: B, max: B) -> Result<(), Misfit> {
@@ -174,8 +191,14 @@ mod tests {
         assert_eq!((nan.id, &*nan.message), ("wrong-type", "wants a finite number, found `NaN`, a number"));
         assert_eq!(
             id(&ValueKind::Float { min: f64::NEG_INFINITY, max: f64::INFINITY }, f64::INFINITY.into()),
-            "wrong-type"
+            "value-too-big"
         );
+        let infinite = fit(&int, f64::NEG_INFINITY.into()).unwrap_err();
+        assert_eq!(
+            (infinite.id, &*infinite.message),
+            ("value-too-small", "is too small a number, less than 1")
+        );
+        assert_eq!(infinite.hint.as_deref(), Some("from 1 to 100"));
         assert_eq!(id(&ValueKind::Choice(&["a", "b"]), "c".into()), "value-not-in-list");
         assert_eq!(id(&ValueKind::Text, 5.into()), "wrong-type");
     }

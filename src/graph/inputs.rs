@@ -118,12 +118,9 @@ pub(crate) fn declare(reader: &mut Reader, entry: &Entry) -> Option<InputDecl> {
             );
             return None;
         };
-        let default_span = Some(reader.span(&entry.value.range));
-        return Some(InputDecl {
-            default_span,
-            default: Some(default.clone()),
-            ..blank(InputType::of(&default), span)
-        });
+        let mut decl = blank(InputType::of(&default), span);
+        decl.default_by(reader, entry, default, reader.span(&entry.value.range));
+        return Some(decl);
     };
     let ty = input_type(reader, entry)?;
     let mut decl = blank(ty, span);
@@ -168,13 +165,7 @@ pub(crate) fn declare(reader: &mut Reader, entry: &Entry) -> Option<InputDecl> {
         );
     }
     if let (Some(default), Some(place)) = (decl.default.take(), decl.default_span.clone()) {
-        decl.default = match decl.fit(default) {
-            Ok(value) => Some(value),
-            Err(misfit) => {
-                reader.problems.push(misfit.diagnostic(&format!("input `{}`", entry.key)).at(place));
-                None
-            }
-        };
+        decl.default_by(reader, entry, default, place);
     }
     Some(decl)
 }
@@ -251,6 +242,13 @@ fn choices(reader: &mut Reader, value: &Tree) -> Vec<String> {
 }
 
 impl InputDecl {
+    /// Takes a default as written, if it fits.
+    fn default_by(&mut self, reader: &mut Reader, entry: &Entry, default: Literal, place: Span) {
+        self.default_span = Some(place.clone());
+        let problem = |misfit: Misfit| misfit.diagnostic(&format!("input `{}`", entry.key)).at(place);
+        self.default = self.fit(default).map_err(|misfit| reader.problems.push(problem(misfit))).ok();
+    }
+
     /// A value as this input takes it.
     pub(crate) fn fit(&self, value: Literal) -> Result<Literal, Misfit> {
         let (min, max) = (self.min, self.max);
@@ -295,6 +293,10 @@ impl InputDecl {
         match self.ty {
             InputType::String | InputType::Image | InputType::Mask | InputType::File | InputType::Choice => {
                 self.fit(text.into())
+            }
+            InputType::List => {
+                let items = crate::yaml::list(text).map(Literal::List);
+                self.fit(items.unwrap_or_else(|| crate::yaml::scalar(text)))
             }
             _ => self.fit(crate::yaml::scalar(text)),
         }

@@ -10,7 +10,7 @@ use petgraph::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, File, Files, Hash, Literal, NodeDef, NodeError, Workflow,
+    Diagnostic, Diagnostics, Facts, File, Files, Hash, Literal, NodeDef, NodeError, Workflow,
     check::Settings,
     collect::Given,
     diag::Span,
@@ -168,6 +168,8 @@ pub struct Plan {
     pub(crate) outputs: IndexMap<String, PlanOutput>,
     pub(crate) targets: Vec<NodeIndex>,
     pub(crate) collected: Vec<(NodeId, PlanOutput)>,
+    /// What is known of each of them, and where it is joined.
+    pub(crate) gives: Vec<(Facts, Option<Span>)>,
     pub(crate) drawn: Vec<(NodeId, u64)>,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) warnings: Diagnostics,

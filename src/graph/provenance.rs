@@ -25,21 +25,44 @@ impl Plan {
     /// The metadata of this plan's results. Written out when asked for: a large graph makes a large text.
     pub fn provenance(&self) -> Provenance {
         let workflow = match &self.origin {
-            Some(origin) if origin.workflow.dialect == Dialect::Flow => as_written(self, origin),
+            Some(origin) if origin.workflow.dialect == Dialect::Flow => {
+                let joined = matches!(origin.workflow.part, Part::Joined(_));
+                as_written(self, origin, if joined { Of::Items } else { Of::Run })
+            }
             _ => as_planned(self),
         };
+        self.metadata(&workflow, comfy::prompt(self).to_string())
+    }
+
+    /// That of what all runs of a file give together, this plan being that of one of them.
+    pub(crate) fn provenance_of_all(&self, matrix: Value) -> Provenance {
+        let mut workflow = match &self.origin {
+            Some(origin) if origin.workflow.dialect == Dialect::Flow => as_written(self, origin, Of::All),
+            _ => as_planned(self),
+        };
+        workflow["matrix"] = matrix;
+        self.metadata(&workflow, String::new())
+    }
+
+    fn metadata(&self, workflow: &Value, prompt: String) -> Provenance {
         let name = self.origin.as_ref().map(|origin| origin.workflow.name.clone()).unwrap_or_default();
-        Provenance {
-            name,
-            workflow: yaml::write(&workflow),
-            prompt: comfy::prompt(self).to_string(),
-            made: String::new(),
-        }
+        Provenance { name, workflow: yaml::write(workflow), prompt, made: String::new() }
     }
 }
 
+/// Which runs a text is to make again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// One.
+    Run,
+    /// That after all items, whose nodes are no part of the plan.
+    Items,
+    /// All of them.
+    All,
+}
+
 /// The file with the resolved values as defaults of its inputs and with everything else that was set.
-fn as_written(plan: &Plan, origin: &Origin) -> Value {
+fn as_written(plan: &Plan, origin: &Origin, of: Of) -> Value {
     let Origin { workflow, settings } = origin;
     let mut top = Map::from_iter([("flow".to_owned(), json!(1)), ("name".to_owned(), json!(workflow.name))]);
     if let Some(about) = &workflow.about {
@@ -50,8 +73,8 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
         lists.any(|each| each.value.strip_prefix('$') == Some(name))
     };
     // What all items gave together is made again from all of them.
-    let joined = matches!(workflow.part, Part::Joined(_));
-    let inputs = workflow.inputs.iter().filter(|(name, _)| joined || !listed(name)).map(|(name, decl)| {
+    let several = of != Of::Run;
+    let inputs = workflow.inputs.iter().filter(|(name, _)| several || !listed(name)).map(|(name, decl)| {
         let mut entry = Map::from_iter([("type".to_owned(), json!(decl.ty.name()))]);
         let value = settings.inputs.get(name).and_then(Option::as_ref);
         entry.extend(value.map(|value| ("default".to_owned(), value.to_json())));
@@ -73,13 +96,13 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
         (alias.clone(), entry)
     });
     insert(&mut top, "models", models.collect());
-    let conditional = !joined && workflow.nodes.values().any(|node| !node.when.is_empty());
+    let conditional = !several && workflow.nodes.values().any(|node| !node.when.is_empty());
     let jobs = plan.graph.node_indices().map(|index| (&*plan.graph[index].id, index)).collect();
-    let written = Written { plan, origin, jobs, conditional, joined };
+    let written = Written { plan, origin, jobs, conditional, of };
     let in_place =
         |id: &NodeId| id.rsplit_once('.').is_some_and(|(parent, _)| workflow.nodes.contains_key(parent));
     // What a `when` took out is no part of this result, nor what another run of a sweep has served.
-    let partial = !joined && (conditional || !workflow.combination.is_empty() || workflow.item.is_some());
+    let partial = !several && (conditional || !workflow.combination.is_empty() || workflow.item.is_some());
     let kept = |id: &NodeId| !partial || written.jobs.contains_key(&**id);
     let nodes = workflow.nodes.keys().filter(|id| !in_place(id) && kept(id));
     insert(&mut top, "nodes", nodes.map(|id| (id.to_string(), written.node(id))).collect());
@@ -92,7 +115,15 @@ fn as_written(plan: &Plan, origin: &Origin) -> Value {
         let value = if partial { planned(name)? } else { json!(reference.value) };
         Some((name.clone(), value))
     };
-    insert(&mut top, "outputs", workflow.outputs.iter().filter_map(output).collect());
+    let outputs = workflow.outputs.iter().filter_map(output);
+    // Somebody wanted the node itself, whose picture this is.
+    let is_named = |job: NodeIndex| plan.outputs.values().any(|output| output.job == job);
+    let wanted = plan.targets.iter().filter(|job| !is_named(**job) && of == Of::Run).filter_map(|job| {
+        let job = plan.job(*job);
+        let output = job.def.outputs.first().filter(|_| workflow.nodes.contains_key(&*job.id))?;
+        Some((job.id.to_string(), json!(format!("{}.{}", job.id, output.name))))
+    });
+    insert(&mut top, "outputs", wanted.chain(outputs).collect());
     Value::Object(top)
 }
 
@@ -108,8 +139,7 @@ struct Written<'a> {
     jobs: HashMap<&'a str, NodeIndex>,
     /// Some node has a `when:`: links may lead past nodes, and are written as they were planned.
     conditional: bool,
-    /// The run is that after all items, whose nodes are no part of the plan.
-    joined: bool,
+    of: Of,
 }
 
 impl Written<'_> {
@@ -125,7 +155,7 @@ impl Written<'_> {
         let kept = raw.fields.iter().filter(|field| !set.iter().any(|other| same(&field.name, &other.name)));
         let mut entry = Map::from_iter([("type".to_owned(), json!(raw.kind.value))]);
         let mut with = Map::new();
-        if self.joined && job.is_none() {
+        if self.of == Of::All || (self.of == Of::Items && job.is_none()) {
             self.conditions(raw, &mut entry);
         }
         let seed = job.filter(|_| raw.seed_mode.is_some()).and_then(|job| Some(seed_of(&job.def)?.0));
@@ -173,8 +203,8 @@ impl Written<'_> {
         let workflow = &self.origin.workflow;
         let (Raw::Literal(Literal::Text(text)) | Raw::Given(text)) = value else { return false };
         let named = |word: &str| text.contains('$') && text.contains(word);
-        (!workflow.combination.is_empty() && named("matrix."))
-            || (!self.joined && workflow.item.is_some() && named("each"))
+        (self.of != Of::All && !workflow.combination.is_empty() && named("matrix."))
+            || (self.of == Of::Run && workflow.item.is_some() && named("each"))
     }
 
     /// A link as planned; `None` where nothing is linked any more.

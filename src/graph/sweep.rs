@@ -1,8 +1,10 @@
 //! One file, many runs: the combinations of `matrix:` and `--sweep`, each a workflow of its own.
 
 mod checked;
+mod combine;
 mod items;
 mod place;
+mod recipe;
 mod sheet;
 
 use std::{
@@ -17,7 +19,7 @@ use crate::{
     files::PICTURE_ENDINGS,
     inputs::{Given, GivenValue},
     near::did_you_mean,
-    workflow::{Axis, Column, Grid, Items, Matrix, Part, Spanned, column},
+    workflow::{Column, Items, Matrix, Part, Spanned, column},
     yaml,
 };
 
@@ -57,7 +59,7 @@ pub struct Sweep {
 impl Workflow {
     /// The runs this file and the command line ask for: one, unless something is varied.
     ///
-    /// `--set` of a varied key replaces its list.
+    /// `--sweep` and `--set` of a varied key take the place of its values, whatever else the combinations have.
     ///
     /// # Errors
     /// When a sweep cannot be read, or there are none or more than [`MOST`] combinations.
@@ -74,10 +76,7 @@ impl Workflow {
                     let hint = format!("give all its values at once: --sweep {key}=A,B,C");
                     problems.push(Diagnostic::error("wrong-sweep", message).at(column.key.span).hint(hint));
                 }
-                Ok(column) => {
-                    matrix.fix(&column.key.value);
-                    matrix.axes.push(Axis(vec![column]));
-                }
+                Ok(column) => matrix.given.push(column),
                 Err(wrong) => problems.0.extend(wrong.0),
             }
         }
@@ -88,12 +87,13 @@ impl Workflow {
             }
         }
         for (key, value) in &overrides.set {
-            let Some(place) = matrix.fix(key) else { continue };
+            let Some(place) = matrix.place_of(key) else { continue };
             let message =
                 format!("`--set {key}={value}` takes the place of the values the matrix has for `{key}`");
             notes.push(Diagnostic::warning("varied", message).at(place.span.clone()));
             let value = Spanned { value: GivenValue::Text(value.clone()), span: place.span.clone() };
-            matrix.axes.push(Axis(vec![Column { key: place, values: vec![value] }]));
+            matrix.given.retain(|column| column.key.value != *key);
+            matrix.given.push(Column { key: place, values: vec![value] });
         }
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();
@@ -163,122 +163,12 @@ impl Workflow {
     }
 }
 
-impl Matrix {
-    /// Takes a key out, because something outside the file says what it is; where it was first, if it was varied.
-    fn fix(&mut self, key: &str) -> Option<Spanned<String>> {
-        let columns = self.axes.iter().flat_map(|axis| &axis.0).map(|column| &column.key);
-        let included = self.include.iter().flatten().map(|given| &given.key);
-        let found = columns.chain(included).find(|place| place.value == key).cloned()?;
-        for axis in &mut self.axes {
-            axis.0.retain(|column| column.key.value != key);
-        }
-        self.axes.retain(|axis| !axis.0.is_empty());
-        for entry in &mut self.include {
-            entry.retain(|given| given.key.value != key);
-        }
-        self.include.retain(|entry| !entry.is_empty());
-        Some(found)
-    }
-
-    /// The sheet `--grid` asks for: the swept keys, else the first two of the matrix.
-    fn grid_of(&self, path: &str, swept: usize) -> Result<Grid, Diagnostics> {
-        let mut keys: Vec<_> =
-            self.axes.iter().flat_map(|axis| &axis.0).map(|column| column.key.clone()).collect();
-        if swept > 0 {
-            keys.drain(..keys.len().saturating_sub(swept));
-        }
-        let mut keys = keys.into_iter();
-        let Some(x) = keys.next() else {
-            let message = "--grid shows what is varied, and nothing is";
-            return Err(Diagnostic::error("wrong-sweep", message)
-                .hint("add --sweep KEY=VALUES".to_owned())
-                .into());
-        };
-        let source =
-            std::sync::Arc::new(crate::diag::Source { name: "--grid".into(), text: path.to_owned() });
-        let span = crate::diag::Span { source, range: 0..path.len() };
-        Ok(Grid { x, y: keys.next(), save: Spanned { value: path.to_owned(), span }, image: None })
-    }
-
-    /// The product of the axes less what is excluded, with what is included: GitHub Actions' rules.
-    fn combinations(&self) -> Result<Vec<Vec<Given>>, Diagnostics> {
-        let place = || {
-            let first = self.axes.first().and_then(|axis| axis.0.first());
-            first.map(|column| column.key.span.clone())
-        };
-        let count = self.axes.iter().try_fold(1usize, |count, axis| count.checked_mul(axis.len()));
-        let count = count.and_then(|count| count.checked_add(self.include.len()));
-        if count.is_none_or(|count| count > MOST) {
-            let count =
-                count.map_or_else(|| "more than can be counted".to_owned(), |count| count.to_string());
-            let lengths: Vec<_> = self.axes.iter().map(|axis| axis.len().to_string()).collect();
-            let message = format!("{count} combinations ({}), at most {MOST} are run", lengths.join(" × "));
-            return Err(Diagnostic::error("too-many-runs", message)
-                .at(place())
-                .hint("vary fewer keys at once, or take larger steps".to_owned())
-                .into());
-        }
-        let mut all: Vec<Vec<Given>> = vec![Vec::new()];
-        for axis in &self.axes {
-            let steps = 0..axis.len();
-            let step = |before: &Vec<Given>, i: usize| {
-                let values = axis.0.iter().map(|column| Given {
-                    key: column.key.clone(),
-                    value: column.values[i].value.clone(),
-                    span: column.values[i].span.clone(),
-                });
-                before.iter().cloned().chain(values).collect()
-            };
-            all = all.iter().flat_map(|before| steps.clone().map(move |i| step(before, i))).collect();
-        }
-        if self.axes.is_empty() && !self.include.is_empty() {
-            all.clear();
-        }
-        all.retain(|combination| {
-            !self.exclude.iter().any(|entry| !entry.is_empty() && agrees(combination, entry))
-        });
-        let original = all.clone();
-        for entry in &self.include {
-            let mut added = false;
-            for (combination, original) in all.iter_mut().zip(&original) {
-                let own = |given: &&Given| original.iter().any(|other| other.key.value == given.key.value);
-                let known: Vec<_> = entry.iter().filter(own).cloned().collect();
-                if !agrees(original, &known) {
-                    continue;
-                }
-                added = true;
-                for given in entry.iter().filter(|given| !own(given)) {
-                    combination.retain(|other| other.key.value != given.key.value);
-                    combination.push(given.clone());
-                }
-            }
-            if !added {
-                all.push(entry.clone());
-            }
-        }
-        if all.is_empty() {
-            let message = "the matrix excludes all of its combinations";
-            return Err(Diagnostic::error("too-many-runs", message).at(place()).into());
-        }
-        Ok(all)
-    }
-}
-
-/// Whether a combination has all values of an entry.
-fn agrees(combination: &[Given], entry: &[Given]) -> bool {
-    entry.iter().all(|wanted| {
-        combination
-            .iter()
-            .any(|given| given.key.value == wanted.key.value && given.value.equals(&wanted.value))
-    })
-}
-
 impl GivenValue {
     /// The value as data: text of a command line as YAML reads it.
     pub(crate) fn literal(&self) -> Literal {
         match self {
             Self::Typed(literal) => literal.clone(),
-            Self::Text(text) => yaml::scalar(text),
+            Self::Text(text) => yaml::list(text).map_or_else(|| yaml::scalar(text), Literal::List),
         }
     }
 
@@ -340,7 +230,7 @@ impl Sweep {
 
     /// Whether nothing is varied: one run, as the file says.
     pub fn is_plain(&self) -> bool {
-        self.matrix.axes.is_empty() && self.matrix.include.is_empty() && self.items.is_none()
+        self.matrix.keys().is_empty() && self.items.is_none()
     }
 
     /// The workflow of one run.

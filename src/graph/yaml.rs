@@ -7,10 +7,11 @@ mod spans;
 
 pub(crate) use scalar::{block, inline};
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, ops::Range, sync::Arc};
 
 use serde_yaml::Value;
 
+use self::spans::Places;
 use crate::{
     Diagnostic, Diagnostics, Literal,
     diag::{Source, Span},
@@ -28,52 +29,53 @@ pub(crate) fn parse(source: &Arc<Source>, problems: &mut Diagnostics) -> Option<
         );
         return None;
     }
-    let spans = match spans::spans(text) {
-        Ok(spans) => spans,
+    let Places { root: spans, large, written } = match spans::spans(text) {
+        Ok(places) => places,
         Err(faults) => {
-            for fault in faults {
-                let mut problem = Diagnostic::error(fault.id, fault.message).at(at(fault.range));
-                if let Some((range, why)) = fault.first {
-                    problem = problem.label(at(range), why);
-                }
-                problems.push(problem.hint(fault.hint.map(str::to_owned)));
-            }
+            problems.0.extend(faults.into_iter().map(|fault| fault.diagnostic(source)));
             return None;
         }
     };
-    match serde_yaml::from_str::<Value>(text) {
+    match serde_yaml::from_str::<Value>(&without(text, &written)) {
         Ok(value) => {
             let whole = spans.as_ref().map_or(0..0, |spans| spans.range.clone());
-            let mut zip = Zip { source, problems };
+            let mut zip = Zip { source, problems, large };
             Some(zip.tree(value, spans, &whole))
         }
         Err(error) => {
             let start = error.location().map_or(0, |place| place.index().min(text.len()));
             let start = (0..=start).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            problems.push(
-                Diagnostic::error("syntax", format!("this cannot be read: {error}")).at(at(start..start)),
-            );
+            let other =
+                || Diagnostic::error("syntax", format!("this cannot be read: {error}")).at(at(start..start));
+            let tab = spans::tab_near(text, start, error.to_string().contains("tab"));
+            problems.push(tab.map_or_else(other, |fault| fault.diagnostic(source)));
             None
         }
     }
 }
 
+/// The text with a small number in place of those that serde_yaml does not read, everything where it was.
+fn without<'t>(text: &'t str, numbers: &[Range<usize>]) -> Cow<'t, str> {
+    let mut text = Cow::Borrowed(text);
+    for range in numbers {
+        text.to_mut().replace_range(range.clone(), &format!("{:<1$}", 0, range.len()));
+    }
+    text
+}
+
 /// One value of a command line or an environment variable: a number, boolean or string as YAML reads it.
 pub(crate) fn scalar(text: &str) -> Literal {
     let value = if text.len() < 4096 && !text.contains(['&', '*', '!', '{', '\n', '#', '[']) {
-        serde_yaml::from_str(text).ok()
+        serde_yaml::from_str(text).ok().filter(|value: &Value| !value.is_sequence())
     } else {
         None
     };
-    value.and_then(literal).or_else(|| large(text)).unwrap_or_else(|| text.into())
+    // What is wrong with a number that is too large is said as of a number.
+    let large = || spans::too_large(text.trim());
+    large().or_else(|| value.and_then(literal)).unwrap_or_else(|| text.into())
 }
 
-/// A whole number that serde_yaml has no type for; what is wrong with it is said as of a number.
-fn large(text: &str) -> Option<Literal> {
-    spans::beyond(text.trim()).then(|| text.trim().parse().ok().map(Literal::Int))?
-}
-
-/// A list of scalars in YAML's flow style, `[a, "b, c"]`; `None` when the text is none.
+/// A list in YAML's flow style, `[a, "b, c"]`; `None` when the text is none.
 pub(crate) fn list(text: &str) -> Option<Vec<Literal>> {
     if !text.trim_start().starts_with('[') || text.len() > 1 << 16 || text.contains(['&', '*', '!']) {
         return None;
@@ -99,13 +101,16 @@ fn literal(value: Value) -> Option<Literal> {
             _ => Literal::Float(number.as_f64()?),
         },
         Value::String(text) => text.into(),
-        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => return None,
+        Value::Sequence(items) => Literal::List(items.into_iter().map(literal).collect::<Option<_>>()?),
+        Value::Null | Value::Mapping(_) | Value::Tagged(_) => return None,
     })
 }
 
 struct Zip<'a> {
     source: &'a Arc<Source>,
     problems: &'a mut Diagnostics,
+    /// Numbers that are not in the data, by place.
+    large: HashMap<usize, Literal>,
 }
 
 impl Zip<'_> {
@@ -137,7 +142,10 @@ impl Zip<'_> {
                 });
                 Shape::Map(entries.collect())
             }
-            scalar => literal(scalar).map_or(Shape::Null, Shape::Scalar),
+            scalar => {
+                let large = self.large.get(&range.start).cloned();
+                large.or_else(|| literal(scalar)).map_or(Shape::Null, Shape::Scalar)
+            }
         };
         Tree { value, range }
     }
@@ -146,7 +154,8 @@ impl Zip<'_> {
         if let Value::String(key) = key {
             return Some(key);
         }
-        let text = literal(key).map_or("null".into(), |key| key.to_string());
+        let known = self.large.get(&range.start).cloned().or_else(|| literal(key));
+        let text = known.map_or("null".into(), |key| key.to_string());
         let span = Span { source: self.source.clone(), range: range.clone() };
         let problem = Diagnostic::error(
             "yaml-feature",
@@ -157,13 +166,13 @@ impl Zip<'_> {
     }
 }
 
-type Places = std::vec::IntoIter<(Range<usize>, Spans)>;
+type Children = std::vec::IntoIter<(Range<usize>, Spans)>;
 
-fn places(spans: Option<Spans>, len: usize) -> Option<Places> {
+fn places(spans: Option<Spans>, len: usize) -> Option<Children> {
     spans.filter(|spans| spans.children.len() == len).map(|spans| spans.children.into_iter())
 }
 
-fn next(places: &mut Option<Places>) -> Option<(Range<usize>, Spans)> {
+fn next(places: &mut Option<Children>) -> Option<(Range<usize>, Spans)> {
     places.as_mut()?.next()
 }
 

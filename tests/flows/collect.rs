@@ -127,13 +127,54 @@ fn when_every_item_fails_there_is_nothing_to_collect() {
 
 #[test]
 fn items_of_several_sizes_are_refused_by_name() {
-    let place = place(JOINED);
+    // Known when it has run.
+    let linked = JOINED.replace("image: photo,", "image: same,").replace(
+        "  edges:",
+        "  size: { type: ImageSize, image: photo }\n  \
+         same: { type: ImageScale, image: photo, width: $size.width, height: 24 }\n  edges:",
+    );
+    let place = place(&linked);
     place.picture("photos/b.png", (16, 24), [0; 3]);
     let said = place.flow(&["run", "a.yaml"]);
-    assert_eq!(said.code, 1);
+    assert_eq!(said.code, 1, "{}", said.err);
     assert!(said.err.contains("`photos/a.png` gave 32×24, `photos/b.png` gave 16×24"), "{}", said.err);
     assert!(said.err.contains("the join failed: all 3 items"), "{}", said.err);
-    assert!(said.err.contains("a.yaml:8:"), "it points at the line of the collect: {}", said.err);
+    assert!(said.err.contains("a.yaml:10:"), "it points at the line of the collect: {}", said.err);
+}
+
+#[test]
+fn items_of_several_sizes_are_found_before_anything_runs() {
+    let place = place(JOINED);
+    place.picture("photos/b.png", (16, 24), [0; 3]);
+    for command in ["check", "run"] {
+        let said = place.flow(&[command, "a.yaml"]);
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("`photos/a.png` gives 32×24, `photos/b.png` gives 16×24"), "{}", said.err);
+        assert_eq!(said.err.matches("error[wrong-collect]").count(), 1, "{}", said.err);
+        assert!(said.err.contains("a.yaml:8:48"), "the reference under the collect: {}", said.err);
+    }
+    let scaled = JOINED.replace("image: photo,", "image: small,").replace(
+        "  edges:",
+        "  small: { type: ImageScale, image: photo, width: 16, height: 16, crop: center }\n  edges:",
+    );
+    place.write("a.yaml", &scaled);
+    place.flow(&["run", "a.yaml"]).fine();
+    // A side of 0 follows the aspect.
+    place.write("a.yaml", &scaled.replace("height: 16", "height: 0"));
+    let said = place.flow(&["check", "a.yaml"]);
+    assert!(said.err.contains("`photos/a.png` gives 16×12, `photos/b.png` gives 16×24"), "{}", said.err);
+}
+
+#[test]
+fn a_check_tells_of_items_that_will_be_skipped() {
+    let place = place(JOINED);
+    place.write("photos/b.png", "no picture");
+    let said = place.flow(&["check", "a.yaml"]).fine();
+    assert!(said.err.contains("warning[mismatch]") && said.err.contains("a.yaml:5:"), "{}", said.err);
+    assert!(said.err.contains("b.png` is no picture"), "{}", said.err);
+    assert!(said.err.contains("the other items run without it"), "{}", said.err);
+    let said = place.flow(&["run", "a.yaml"]);
+    assert_eq!((said.code, said.err.matches("b.png` is no picture").count()), (1, 1), "{}", said.err);
 }
 
 #[test]

@@ -65,6 +65,73 @@ fn an_area_outside_the_picture_is_found_before_anything_runs() {
     place.flow(&["check", "b.yaml"]).fine();
 }
 
+const ENCODED: &str = "\
+flow: 1
+nodes:
+  ckpt: { type: LoadCheckpoint, file: tiny-sd }
+  photo: { type: LoadImage, image: photo.png }
+  dark: { type: ImageInvert, image: photo }
+  code: { type: VAEEncode, pixels: dark, vae: ckpt }
+outputs: { code: code }
+";
+
+#[test]
+fn a_picture_that_a_latent_does_not_fit_is_told_before_anything_runs() {
+    let place = Place::new(&[("a.yaml", ENCODED)]);
+    place.picture("photo.png", (100, 62), [0; 3]);
+    let said = place.flow(&["check", "a.yaml"]).fine();
+    assert!(said.err.contains("warning[adjusted]") && said.err.contains("a.yaml:6:36"), "{}", said.err);
+    assert!(said.err.contains("a picture of 100×62 is cut to 96×56 around its centre"), "{}", said.err);
+    assert!(said.err.contains("bring it to 104×64 before, with ImageScale"), "{}", said.err);
+    let scaled = ENCODED.replace("pixels: dark", "pixels: fit")
+        + "  fit: { type: ImageScale, image: dark, width: 104, height: 64 }\n";
+    let scaled = scaled.replace("outputs: { code: code }\n", "") + "outputs: { code: code }\n";
+    place.write("b.yaml", &scaled);
+    assert_eq!(place.flow(&["check", "b.yaml"]).fine().err, "");
+    place.picture("photo.png", (100, 7), [0; 3]);
+    for kind in ["VAEEncode", "VAEEncodeTiled"] {
+        place.write("c.yaml", &ENCODED.replace("VAEEncode", kind));
+        let said = place.flow(&["check", "c.yaml"]);
+        assert_eq!(said.code, 2);
+        assert!(said.err.contains("a picture of 100×7 is too small to encode"), "{}", said.err);
+    }
+}
+
+#[test]
+fn an_area_outside_a_picture_from_a_file_is_found_before_anything_runs() {
+    let place = Place::new(&[]);
+    place.picture("photo.png", (128, 64), [0; 3]);
+    let encoded = AREAS.replace(
+        "{ type: EmptyLatentImage, width: WIDTH, height: 128 }",
+        "{ type: VAEEncode, pixels: { type: LoadImage, image: photo.png }, vae: ckpt }",
+    );
+    for (left, code) in [("64", 0), ("128", 2)] {
+        place.write("a.yaml", &encoded.replace("LEFT", left));
+        let said = place.flow(&["check", "a.yaml"]);
+        assert_eq!(said.code, code, "{}", said.err);
+        assert_eq!(said.err.contains("outside the picture of 128×64"), code == 2, "{}", said.err);
+    }
+    let cut = |node: &str| {
+        let text = format!(
+            "flow: 1\nnodes:\n  photo: {{ type: LoadImage, image: photo.png }}\n  cut: {node}\noutputs: {{ cut: cut }}\n"
+        );
+        place.write("b.yaml", &text);
+        place.flow(&["check", "b.yaml"])
+    };
+    cut("{ type: ImageCrop, image: photo, x: 127, y: 0 }").fine();
+    let said = cut("{ type: ImageCrop, image: photo, x: 0, y: 64 }");
+    assert!(
+        said.code == 2 && said.err.contains("64 lies outside of `image`, which is 128×64"),
+        "{}",
+        said.err
+    );
+    assert!(said.err.contains("b.yaml:4:50"), "{}", said.err);
+    let said = cut("{ type: CropMask, mask: { type: SolidMask, width: 8, height: 8 }, x: 8 }");
+    assert!(said.code == 2 && said.err.contains("8 lies outside of `mask`, which is 8×8"), "{}", said.err);
+    let laid = "{ type: ImageCompositeMasked, destination: photo, source: photo, x: 128 }";
+    assert!(cut(laid).fine().err.contains("nothing of `source` is seen"));
+}
+
 #[test]
 fn a_size_that_no_latent_has_is_told_once_with_its_place() {
     let place = Place::new(&[("a.yaml", &AREAS.replace("LEFT", "3").replace("WIDTH", "130"))]);
@@ -102,7 +169,23 @@ fn a_picture_is_not_looked_for_among_those_that_flow_has_made() {
     assert!(said.err.contains("did you mean `assets/teapots.png`?"), "{}", said.err);
     fs::remove_file(place.path("assets/teapots.png")).unwrap();
     let said = Said::of(&mut place.command(&["check", "b.yaml"]));
-    assert!(said.err.contains("did you mean `out/teapot.png`?"), "better than nothing: {}", said.err);
+    assert!(said.err.contains("did you mean `out/teapot.png`?"), "its folder is named: {}", said.err);
+    place.write("b.yaml", &PLAIN.replace("product_teapot.png", "teapott.png"));
+    let said = Said::of(&mut place.command(&["check", "b.yaml"]));
+    assert!(said.err.contains("no file `teapott.png`") && !said.err.contains("did you mean"), "{}", said.err);
+}
+
+#[test]
+fn a_picture_whose_inputs_lie_elsewhere_is_told_how_they_are_named() {
+    let place = Place::new(&[("a.yaml", PLAIN), ("other/notes.txt", "")]);
+    place.flow(&["run", "a.yaml"]).fine();
+    fs::rename(place.path("out/teapot.png"), place.path("other/made.png")).unwrap();
+    let other = place.path("other");
+    let said = Said::of(place.command(&["run", "made.png"]).current_dir(&other));
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("no file `product_teapot.png`"), "{}", said.err);
+    assert!(said.err.contains("name its folder with `--input DIR`"), "{}", said.err);
+    place.flow(&["run", "other/made.png"]).fine();
 }
 
 #[test]
@@ -115,6 +198,42 @@ fn a_missing_model_is_told_with_the_folder_it_belongs_in() {
     assert!(said.err.contains(&home) && said.err.contains("`flow pull --list` shows"), "{}", said.err);
     let models = Said::of(&mut place.command(&["models", "a.yaml"])).fine();
     assert!(models.out.contains("no model files; they go into `checkpoints`"), "{}", models.out);
+}
+
+#[test]
+fn lists_and_texts_of_digits_are_set_as_they_are_written() {
+    let text = "\
+flow: 1
+inputs:
+  photos: { type: list, default: [a.png] }
+  words: { type: string, default: a }
+nodes:
+  ckpt: { type: LoadCheckpoint, file: tiny-sd }
+  photo: { type: LoadImage, each: $photos, image: $each }
+  save: { type: SaveImage, images: photo, path: \"out/${each.index}.png\" }
+  pos: { type: CLIPTextEncode, clip: ckpt, text: $words }
+outputs: { pos: pos }
+";
+    let place = Place::new(&[("w.yaml", text)]);
+    for name in ["a.png", "b, c.png", "d.png"] {
+        place.picture(name, (8, 8), [0; 3]);
+    }
+    let check =
+        |arguments: &[&str]| Said::of(&mut place.command(&[&["check", "w.yaml"], arguments].concat()));
+    let said = check(&["--set", "photos=[a.png, 'b, c.png', d.png]"]).fine();
+    assert!(said.out.contains("in each of 3 runs"), "{}", said.out);
+    let said = check(&["--set", "photos=[f.png, e.png]", "--set", "words=12"]);
+    assert!(said.err.contains("no file `e.png`") && said.err.contains("no file `f.png`"), "{}", said.err);
+    let said = check(&["--sweep", "words=1..3:1", "--set", "photos=d.png"]).fine();
+    assert!(said.out.contains("in each of 3 runs"), "{}", said.out);
+    check(&["--sweep", "pos.text=[1, 2]"]).fine();
+    let set = |value: &str| Said::of(&mut place.command(&["set", "w.yaml", value])).fine();
+    set("photos=[d.png, 'b, c.png']");
+    set("words=12");
+    set("pos.text=007");
+    let set = fs::read_to_string(place.path("w.yaml")).unwrap();
+    let wanted = text.replace("[a.png]", "[d.png, \"b, c.png\"]").replace("default: a ", "default: \"12\" ");
+    assert_eq!(set, wanted.replace("$words", "\"007\""));
 }
 
 #[test]

@@ -62,6 +62,42 @@ fn a_sweep_is_planned_whole_and_shared_nodes_count_once() {
 }
 
 #[test]
+fn a_sweep_is_compared_with_the_runs_it_had_and_not_with_one_of_them() {
+    let place = Place::new(&[("a.yaml", SWEEP)]);
+    place.flow(&["run", "a.yaml"]).fine();
+    place.flow(&["run", "a.yaml"]).fine();
+    let said = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(said.out.ends_with("not needed; nothing changed\n"), "{}", said.out);
+    for node in ["edges", "save"] {
+        let said = place.flow(&["why", "a.yaml", node]).fine();
+        assert!(said.out.ends_with("nothing changed\n") && !said.out.contains('→'), "{}", said.out);
+    }
+    place.write("a.yaml", &SWEEP.replace("low: 100", "low: 90"));
+    let said = place.flow(&["why", "a.yaml", "edges"]).fine();
+    assert_eq!(said.out.matches('→').count(), 1, "{}", said.out);
+    assert!(said.out.starts_with("1 of 3: high=150, and 2 more\n"), "all alike: {}", said.out);
+    assert!(said.out.contains("`low_threshold` 100.0 → 90.0"), "{}", said.out);
+    let said = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(!said.out.contains("nothing changed"), "{}", said.out);
+    // A value that was not there is compared with one that was.
+    place.write("a.yaml", &SWEEP.replace("[150, 200, 250]", "[150, 260]"));
+    let said = place.flow(&["why", "a.yaml", "edges"]).fine();
+    assert!(said.out.contains("`high_threshold` 250.0 → 260.0"), "{}", said.out);
+    assert_eq!(said.out.matches('→').count(), 1, "{}", said.out);
+    // What was run before the last command is not what it is compared with.
+    place.flow(&["run", "a.yaml", "--set", "high=170"]).fine();
+    let said = place.flow(&["why", "a.yaml", "edges", "--set", "high=150"]).fine();
+    assert!(said.out.contains("`high_threshold` 170.0 → 150.0"), "{}", said.out);
+    // Of one run too.
+    place.write("b.yaml", &SWEEP.replace("matrix: { high: [150, 200, 250] }\n", ""));
+    place.flow(&["run", "b.yaml"]).fine();
+    let said = place.flow(&["plan", "b.yaml"]).fine();
+    assert!(said.out.ends_with("; nothing changed\n"), "{}", said.out);
+    let said = place.flow(&["plan", "b.yaml", "--set", "high=201"]).fine();
+    assert!(!said.out.contains("nothing changed"), "{}", said.out);
+}
+
+#[test]
 fn what_joins_items_waits_for_them_and_is_known_once_it_has_run() {
     let place = Place::new(&[("a.yaml", JOINED)]);
     photos(&place);

@@ -1,4 +1,4 @@
-//! What the last run of a workflow computed its nodes from, to say later why one runs again.
+//! What the last runs of a workflow computed its nodes from, to say later why one runs again.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,11 +17,14 @@ use super::folder::Folder;
 /// Larger workflows leave no record: it would take longer to write than it helps.
 const MAX_NODES: usize = 20_000;
 
+/// Runs that are told apart of one node.
+const MAX_RUNS: usize = 1000;
+
 /// A longer file is no record of ours.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Part of a record's name, raised with its form.
-const FORMAT: &str = "flow run 1";
+const FORMAT: &str = "flow run 2";
 
 /// What one input of a node was.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,10 +121,18 @@ impl Made {
     }
 }
 
-/// The nodes of one workflow file, each as it was computed last.
-#[derive(Debug, Default)]
+/// The nodes of one workflow file, each as the runs of the last command computed it.
+#[derive(Debug)]
 pub struct Record {
-    nodes: Map<String, Value>,
+    workflow: String,
+    path: PathBuf,
+    nodes: BTreeMap<String, Vec<Made>>,
+    /// Nodes of which this process has said something.
+    fresh: HashSet<String>,
+    /// Whether the file does not have all of it yet.
+    unwritten: bool,
+    /// It could not be written, which has been told.
+    lost: bool,
 }
 
 impl Record {
@@ -130,49 +141,77 @@ impl Record {
         let path = path(folder, workflow);
         let short = fs::metadata(&path).is_ok_and(|meta| meta.len() <= MAX_BYTES);
         let text = short.then(|| fs::read(&path).ok()).flatten();
-        let nodes = match text.and_then(|text| serde_json::from_slice(&text).ok()) {
-            Some(Value::Object(nodes)) => nodes,
-            _ => Map::new(),
-        };
-        Self { nodes }
-    }
-
-    /// What a node was computed from last.
-    pub fn get(&self, node: &str) -> Option<Made> {
-        Made::from_json(self.nodes.get(node)?)
-    }
-}
-
-/// Remembers what a run computed its nodes from; `failed` jobs and what needs them gave nothing.
-pub fn remember(
-    folder: &Folder,
-    plan: &Plan,
-    trace: &Trace,
-    files: &Files,
-    place: &str,
-    failed: &[NodeIndex],
-) -> io::Result<()> {
-    // One of all runs: the others would make it look changed.
-    let known = plan.is_first() && plan.order().len() <= MAX_NODES;
-    let Some(workflow) = plan.workflow().filter(|_| known) else { return Ok(()) };
-    let before = Record::read(folder, workflow);
-    let mut nodes = before.nodes.clone();
-    let mut without: HashSet<NodeIndex> = failed.iter().copied().collect();
-    for &job in plan.order() {
-        let mut sources = plan.graph().neighbors_directed(job, Direction::Incoming);
-        if without.contains(&job) || sources.any(|source| without.contains(&source)) {
-            without.insert(job);
-        } else if trace.key(job).is_some() {
-            let made = Made::now(plan, trace, files, place, job).to_json();
-            nodes.insert(plan.job(job).id.to_string(), made);
+        let nodes: Map<_, _> = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let all = |made: Value| made.as_array().map(|all| all.iter().filter_map(Made::from_json).collect());
+        let nodes = nodes.into_iter().filter_map(|(node, made)| Some((node, all(made)?))).collect();
+        Self {
+            workflow: workflow.to_owned(),
+            path,
+            nodes,
+            fresh: HashSet::new(),
+            unwritten: false,
+            lost: false,
         }
     }
-    if nodes == before.nodes {
-        return Ok(());
+
+    /// The workflow it is of.
+    pub fn workflow(&self) -> &str {
+        &self.workflow
     }
-    let path = path(folder, workflow);
-    path.parent().map_or(Ok(()), fs::create_dir_all)?;
-    write_atomic(&path, Value::Object(nodes).to_string().as_bytes(), Existing::Replace)
+
+    /// Of what a node was computed from, in the runs there were, that which is the least `far` from what it is computed from
+    /// now; of several the last.
+    pub fn nearest(&self, node: &str, far: impl Fn(&Made) -> usize) -> Option<&Made> {
+        self.nodes.get(node)?.iter().rev().min_by_key(|made| far(made))
+    }
+
+    /// Remembers what a run computed its nodes from; `failed` jobs and what needs them gave nothing.
+    pub fn add(&mut self, plan: &Plan, trace: &Trace, files: &Files, place: &str, failed: &[NodeIndex]) {
+        if plan.order().len() > MAX_NODES {
+            return;
+        }
+        let mut without: HashSet<NodeIndex> = failed.iter().copied().collect();
+        for &job in plan.order() {
+            let mut sources = plan.graph().neighbors_directed(job, Direction::Incoming);
+            if without.contains(&job) || sources.any(|source| without.contains(&source)) {
+                without.insert(job);
+            } else if trace.key(job).is_some() {
+                self.add_one(&plan.job(job).id, Made::now(plan, trace, files, place, job), plan.is_first());
+            }
+        }
+    }
+
+    fn add_one(&mut self, node: &str, made: Made, first: bool) {
+        let all = self.nodes.entry(node.to_owned()).or_default();
+        // What an earlier command has computed is no longer the last.
+        if first | self.fresh.insert(node.to_owned()) {
+            self.unwritten |= *all != [made.clone()];
+            *all = vec![made];
+        } else if all.len() < MAX_RUNS && !all.contains(&made) {
+            self.unwritten = true;
+            all.push(made);
+        }
+    }
+
+    /// Writes it, if there is something new in it.
+    ///
+    /// # Errors
+    /// When the folder cannot be written; once.
+    pub fn write(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.unwritten) || self.lost {
+            return Ok(());
+        }
+        let written = self.write_all();
+        self.lost = written.is_err();
+        written
+    }
+
+    fn write_all(&self) -> io::Result<()> {
+        let all = |all: &Vec<Made>| -> Value { all.iter().map(Made::to_json).collect() };
+        let nodes: Map<_, _> = self.nodes.iter().map(|(node, made)| (node.clone(), all(made))).collect();
+        self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        write_atomic(&self.path, Value::Object(nodes).to_string().as_bytes(), Existing::Replace)
+    }
 }
 
 /// Removes all records.

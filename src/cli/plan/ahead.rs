@@ -8,16 +8,15 @@ use petgraph::graph::NodeIndex;
 use serde_json::{Value, json};
 
 use super::reason::{Reason, reasons};
-use crate::{cache::record::Record, session::Session};
+use crate::{cache::record::Made, session::Session};
 
-/// A look ahead at a plan, beside what the last run was.
+/// A look ahead at a plan, beside what the last runs were.
 pub struct Ahead<'a> {
     session: &'a Session,
     /// The plan.
     pub plan: &'a Plan,
     files: &'a Arc<Files>,
     forecast: Forecast,
-    record: Record,
     /// Jobs that need what items give, which is not known.
     waiting: HashSet<NodeIndex>,
 }
@@ -26,8 +25,7 @@ impl<'a> Ahead<'a> {
     /// Looks ahead.
     pub fn look(session: &'a Session, plan: &'a Plan, files: &'a Arc<Files>) -> Self {
         let forecast = session.forecast(plan, files);
-        let record = session.record(plan);
-        Self { session, plan, files, forecast, record, waiting: HashSet::new() }
+        Self { session, plan, files, forecast, waiting: HashSet::new() }
     }
 
     /// The same, where what the nodes `awaited` join is not there before the items have run.
@@ -63,11 +61,23 @@ impl<'a> Ahead<'a> {
         &self.forecast.fates[job.index()]
     }
 
-    /// Why a job is not what it was.
-    pub fn reasons(&self, job: NodeIndex) -> Vec<Reason> {
+    /// In what a job is not what it was, in that of the last runs which is the most like this one.
+    fn differences(&self, job: NodeIndex) -> Vec<Reason> {
         let now = self.session.made(self.plan, &self.forecast, self.files, job);
+        let far = |before: &Made| reasons(&now, Some(before)).len();
+        let before = self.session.nearest(self.plan, &self.plan.job(job).id, far);
+        reasons(&now, before.as_ref())
+    }
+
+    /// Whether something that would run is not what it was.
+    pub fn is_changed(&self) -> bool {
+        self.plan.order().iter().any(|job| self.is_told(*job) && !self.differences(*job).is_empty())
+    }
+
+    /// Why a job would run.
+    pub fn reasons(&self, job: NodeIndex) -> Vec<Reason> {
         let node = self.plan.job(job);
-        let found = reasons(&now, self.record.get(&node.id).as_ref());
+        let found = self.differences(job);
         let &Fate::Run { recorded } = self.fate(job) else { return found };
         if !found.is_empty() {
             return found;
@@ -127,7 +137,7 @@ impl<'a> Ahead<'a> {
             counts[self.sort(job)] += 1;
             text += &format!("{:ids$}  {:kinds$}  {}\n", &*node.id, node.def.kind, self.explained(job));
         }
-        text + &sums(counts) + "\n"
+        text + &sums(counts, self.is_changed()) + "\n"
     }
 
     /// What would happen to a job and why, in words.
@@ -175,7 +185,8 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// How many jobs would run, run after those, are known, and are not needed.
-pub fn sums([run, after, found, other]: [usize; 4]) -> String {
-    format!("{run} to run, {after} depend on them, {found} known, {other} not needed")
+/// How many jobs would run, run after those, are known, and are not needed; and whether any is not what it was.
+pub fn sums([run, after, found, other]: [usize; 4], changed: bool) -> String {
+    let nothing = if changed { "" } else { "; nothing changed" };
+    format!("{run} to run, {after} depend on them, {found} known, {other} not needed{nothing}")
 }

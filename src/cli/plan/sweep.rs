@@ -48,6 +48,8 @@ pub fn look(checked: &Checked, session: &Session, on: &mut dyn FnMut(usize, &Ahe
 #[derive(Default)]
 pub struct Runs {
     rows: IndexMap<String, Row>,
+    /// Something that would run is not what it was.
+    changed: bool,
     json: Vec<Value>,
 }
 
@@ -68,6 +70,7 @@ impl Runs {
     /// Adds a run; its nodes one by one only where they are wanted as `json`.
     pub fn add(&mut self, sweep: &Sweep, run: usize, ahead: &Ahead<'_>, json: bool) {
         let signatures = ahead.signatures();
+        self.changed |= ahead.is_changed();
         for &job in ahead.plan.order() {
             let node = ahead.plan.job(job);
             let row = self.rows.entry(node.id.to_string()).or_insert_with(|| Row {
@@ -100,7 +103,7 @@ impl Runs {
         for (id, row) in &self.rows {
             text += &format!("{id:ids$}  {:kinds$}  {}\n", row.kind, row.describe());
         }
-        text + &format!("{}: {}\n", sweep.counts(), sums(self.sums()))
+        text + &format!("{}: {}\n", sweep.counts(), sums(self.sums(), self.changed))
     }
 
     /// Every node of every run, and the sums.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use flow_engine::{Event, Outputs, RunError, What};
-use flow_graph::{CancelToken, Collected, Diagnostic, Diagnostics, Files, Hash, Plan};
+use flow_graph::{CancelToken, Collected, Diagnostic, Diagnostics, Files, Hash, Plan, sweep::Checked};
 use serde_json::Value as Json;
 
 use super::{
@@ -140,7 +140,7 @@ impl Turn<'_> {
             let untouched = |kept: &Kept| !kept.saved.iter().any(|path| written.contains(path));
             done.0.extend(before.into_iter().filter(|(_, kept)| untouched(kept)));
         } else {
-            self.write(sheets, files, &mut ended);
+            self.write(sheets, checked, &mut ended);
         }
         ended.failed.sort();
         ended
@@ -160,7 +160,7 @@ impl Turn<'_> {
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
         failed.0.extend(failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error)));
-        let given = results(self.wanted, mark, plan, &outputs, files, &mut on);
+        let given = results(self.wanted, mark, plan, &outputs, (self.session, files), &mut on);
         let given = given.unwrap_or_else(|error| {
             ending = Ending::Failed;
             failed.push(Diagnostic::error("node-failed", format!("{error:#}")));
@@ -169,8 +169,8 @@ impl Turn<'_> {
         Ran { ending, outputs, kept: Kept { saved, outputs: given, picture: None } }
     }
 
-    fn write(&self, sheets: Sheets<'_>, files: &Files, ended: &mut Ended) {
-        match sheets.write(files) {
+    fn write(&self, sheets: Sheets<'_>, checked: &Checked, ended: &mut Ended) {
+        match sheets.write(checked, self.session) {
             Ok(written) => {
                 let saved = |node: &str, path: &Path| {
                     self.event(Event { node, kind: "grid", what: What::Saved { path } })

@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::{
-    Constant, Diagnostic, Diagnostics, File, Files, Literal, NodeDef, NodeId, Registry, Socket, Workflow,
+    Constant, Diagnostic, Diagnostics, Facts, File, Files, Literal, NodeDef, NodeId, Registry, Socket,
+    Workflow,
     check::{Settings, scope::Scope},
     diag::{Severity, Span},
     files::FileProblem,
@@ -70,6 +71,8 @@ pub(super) struct Draft<'a> {
     pub(super) ids: HashMap<NodeId, usize>,
     pub(super) nodes: Vec<Draftee>,
     pub(super) found: Found,
+    /// What is known of the outputs of each node, once it has been looked at.
+    pub(super) facts: Vec<Option<Vec<Facts>>>,
     /// The nodes that join, by what they join.
     pub(super) collecting: HashMap<(usize, usize), usize>,
     /// The seeds drawn for a `seed_mode: random`.
@@ -102,6 +105,7 @@ impl<'a> Draft<'a> {
             ids,
             nodes,
             found: HashMap::new(),
+            facts: Vec::new(),
             collecting: HashMap::new(),
             drawn: Vec::new(),
             problems,

@@ -6,8 +6,11 @@ use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::{
-    Constant, Diagnostic, Facts, Job, Known, Link, Plan, PlanOutput,
-    check::{collect::Parts, draft::Draft},
+    Constant, Diagnostic, Job, Known, Link, NodeId, Plan, PlanOutput,
+    check::{
+        collect::Parts,
+        draft::{Draft, Edge},
+    },
     collect::ITEMS,
     near::did_you_mean,
     workflow::{CacheMode, Part},
@@ -86,7 +89,7 @@ impl Draft<'_> {
 
     /// Lets every sound node look at what is known of its inputs, producers first.
     pub(super) fn infer(&mut self, order: &[usize]) {
-        let mut facts: Vec<Option<Vec<Facts>>> = vec![None; self.nodes.len()];
+        self.facts = vec![None; self.nodes.len()];
         for node in order.iter().copied() {
             let draftee = &self.nodes[node];
             let Some(def) = draftee.def.clone().filter(|_| !draftee.broken) else { continue };
@@ -104,7 +107,7 @@ impl Draft<'_> {
             }
             for link in &draftee.links {
                 known.linked.insert(link.input);
-                if let Some(outputs) = &facts[link.producer] {
+                if let Some(outputs) = &self.facts[link.producer] {
                     known.facts.insert(link.input, outputs.get(link.output).cloned().unwrap_or_default());
                 }
             }
@@ -115,12 +118,12 @@ impl Draft<'_> {
                 at.map(|(_, span)| span).or(draftee.span.as_ref()).cloned()
             };
             let inferred = (def.infer)(&known);
-            for (input, message) in known.warnings.take() {
+            for (input, message, hint) in known.warnings.take() {
                 let problem = Diagnostic::warning("adjusted", format!("`{}`: {message}", draftee.id));
-                self.problems.push(problem.at(place(Some(input))).node(&*draftee.id));
+                self.problems.push(problem.at(place(Some(input))).hint(hint).node(&*draftee.id));
             }
             match inferred {
-                Ok(outputs) => facts[node] = Some(outputs),
+                Ok(outputs) => self.facts[node] = Some(outputs),
                 Err(error) => {
                     let problem = Diagnostic::error("mismatch", format!("`{}`: {error}", draftee.id));
                     let problem = problem.at(place(error.input)).hint(error.hint);
@@ -152,6 +155,13 @@ impl Draft<'_> {
             .iter()
             .flat_map(|node| self.nodes[*node].links.iter().map(|link| (self.nodes[*node].id.clone(), *link)))
             .collect();
+        let given = |(node, link): (&usize, &(NodeId, Edge))| {
+            let facts = self.facts.get(link.1.producer).and_then(Option::as_ref);
+            let facts = facts.and_then(|outputs| outputs.get(link.1.output)).cloned().unwrap_or_default();
+            let spans = &self.nodes[*node].input_spans;
+            (facts, spans.iter().find(|(input, _)| *input == ITEMS).map(|(_, span)| span.clone()))
+        };
+        let gives = collecting.iter().zip(&collected).map(given).collect();
         roots.extend(collected.iter().map(|(_, link)| link.producer));
         let needed = self.needed(roots.clone(), matches!(part, Part::Joined(_)));
         let outputs = outputs.into_iter().filter(|(_, (node, _))| runs(node));
@@ -209,6 +219,7 @@ impl Draft<'_> {
                 .into_iter()
                 .map(|(id, link)| (id, PlanOutput { job: index[link.producer], index: link.output }))
                 .collect(),
+            gives,
             drawn,
             targets,
             files: files.into_iter().collect(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    Constant, Diagnostic, File, Files, Literal,
+    Constant, Diagnostic, File, Files, Literal, Workflow,
     check::{
         draft::{At, Draft, Resolved},
         place::inside,
@@ -11,7 +11,7 @@ use crate::{
     },
     comfy,
     expr::{self, ExprError, Template},
-    files::FileProblem,
+    files::{FileProblem, is_picture},
     fit::fit,
     spec::ValueKind,
     workflow::{Dialect, Raw},
@@ -172,7 +172,7 @@ impl Draft<'_> {
     pub(super) fn file(&mut self, at: At, folder: &'static str, name: &str, alias: Option<&str>) -> Resolved {
         let problem = match self.find(folder, name) {
             Ok(file) => return Resolved::Constant(Constant::File(file)),
-            Err(problem) => file_problem(self.files, folder, name, &problem),
+            Err(problem) => file_problem(self.files, self.workflow, folder, name, &problem),
         };
         let set = alias.and_then(|alias| self.scope.settings.models.get(alias)).map(|file| &file.span);
         let place = set.or_else(|| Some(&self.workflow.models.get(alias?)?.file.span)).cloned();
@@ -214,7 +214,7 @@ fn word(text: &str) -> &str {
 }
 
 /// Text typed on a command line, as the input wants it.
-fn read(kind: &ValueKind, text: &str) -> Literal {
+pub(crate) fn read(kind: &ValueKind, text: &str) -> Literal {
     match kind {
         ValueKind::Text | ValueKind::Choice(_) | ValueKind::File { .. } => text.into(),
         _ => yaml::scalar(text),
@@ -239,7 +239,13 @@ fn for_socket(kind: &ValueKind, value: Literal) -> Literal {
     }
 }
 
-fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) -> Diagnostic {
+fn file_problem(
+    files: &Files,
+    workflow: &Workflow,
+    folder: &str,
+    name: &str,
+    problem: &FileProblem,
+) -> Diagnostic {
     // Tiny autoencoders have a folder of their own.
     let tiny =
         folder == "vae" && name.rsplit(['/', '\\']).next().is_some_and(|file| file.starts_with("taesd"));
@@ -254,7 +260,12 @@ fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) 
                 format!("no file `{name}` among the {folder}")
             };
             let folders: Vec<_> = searched.iter().map(|path| format!("`{}`", path.display())).collect();
+            // A picture says what its inputs were called, and not where they lie.
+            let carried = folder == "input" && is_picture(&workflow.source.name);
             let hint = match near.first() {
+                Some(near) if carried => {
+                    format!("name its folder with `--input DIR`; or did you mean `{near}`?")
+                }
                 Some(near) => format!("did you mean `{near}`?"),
                 None if folder != "input" && files.new_models != Path::new("") => {
                     let home = files.new_models.join(home);
@@ -262,6 +273,10 @@ fn file_problem(files: &Files, folder: &str, name: &str, problem: &FileProblem) 
                     format!("put it into `{}`{searched}{}", home.display(), folders.join(", "))
                 }
                 None if folders.is_empty() => "no folder was given to search; use --models or --input".into(),
+                None if folder == "input" => {
+                    let which = if carried { "its folder" } else { "another folder" };
+                    format!("searched {}; name {which} with `--input DIR`", folders.join(", "))
+                }
                 None => format!("searched {}", folders.join(", ")),
             };
             Diagnostic::error("missing-file", message).hint(hint).missing(home, name)

@@ -2,7 +2,10 @@
 
 /// Every diagnostic id with one line on what it means, in the order of the alphabet; `docs/errors.md` lists the same.
 pub const IDS: &[(&str, &str)] = &[
-    ("adjusted", "warning: a node takes another value than the one given, such as a size it can make"),
+    (
+        "adjusted",
+        "warning: a node takes another value than the one given, such as a size it can make, or a part of a picture",
+    ),
     ("ambiguous-output", "a reference names a node of which several outputs fit; say which"),
     ("cycle", "nodes need each other's results; the path is in the message"),
     ("documents", "a file holds several YAML documents; a workflow is one"),
@@ -22,7 +25,10 @@ pub const IDS: &[(&str, &str)] = &[
     ("left-out", "warning: nodes of ComfyUI's editor that do not run: muted, or needed by no result"),
     ("link-expected", "an input that only another node can fill is given a value"),
     ("literal-expected", "an input that must be known before the run (a choice, a file) is linked to a node"),
-    ("mismatch", "inputs that cannot work together, found without reading weights"),
+    (
+        "mismatch",
+        "inputs that cannot work together, or a picture that cannot be read, found without reading weights",
+    ),
     ("missing-file", "no such file in the folders searched"),
     ("missing-input", "a required input of a node is not given"),
     ("missing-key", "a map lacks a key it needs"),
@@ -64,7 +70,10 @@ pub const IDS: &[(&str, &str)] = &[
     ("value-too-small", "a number below the least allowed"),
     ("varied", "warning: `--set` of an input takes the place of the values the matrix has for it"),
     ("version", "`flow:` is missing or not a version this program reads"),
-    ("wrong-collect", "a `collect` of what runs once, or a node that takes one item and what all gave"),
+    (
+        "wrong-collect",
+        "a `collect` of what runs once or of pictures of unlike sizes, or a node that takes one item and what all gave",
+    ),
     ("wrong-hash", "a model file is not the one that a `hash:` or the lock file names"),
     ("wrong-length", "lists that are walked together (`zip:`) have different lengths"),
     ("wrong-link", "the linked output has another type than the input wants"),

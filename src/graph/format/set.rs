@@ -4,22 +4,30 @@ use std::sync::Arc;
 
 use super::{insert::insert, is_flow};
 use crate::{
-    Diagnostic, Diagnostics, Literal, comfy,
+    Diagnostic, Diagnostics, Literal, Registry, Socket, comfy,
     diag::{Source, Span},
     near::did_you_mean,
+    spec::ValueKind,
     tree::{Shape, Tree},
     workflow::RESERVED,
     yaml,
 };
 
 /// The text with another value for an input (`seed`), an input of a node (`sample.steps`, also of one written in place), or
-/// the file of a model (`models.base`). A text stays a text, whatever the new value looks like, unless it was a reference (`$seed`). An input of a node that is
-/// not given yet, or the default of one that has none, is written after the others; whether there is such an input is for
-/// the check to say.
+/// the file of a model (`models.base`). Digits are a text where the input is declared to be one; where that is not known a
+/// text stays a text unless it was a reference (`$seed`). A list stays a list: `[a, b]` is one, anything else its only item.
+/// An input of a node that is not given yet, or the default of one that has none, is written after the others; whether there
+/// is such an input is for the check to say.
 ///
 /// # Errors
 /// When the text is no YAML, when there is no such input, node or model in it, or when the value is not on one line.
-pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Diagnostics> {
+pub fn set(
+    file: &str,
+    text: &str,
+    name: &str,
+    value: &str,
+    registry: &Registry,
+) -> Result<String, Diagnostics> {
     let source = Arc::new(Source { name: file.to_owned(), text: text.to_owned() });
     let refuse = |problem: Diagnostic| Diagnostics(vec![problem]);
     if comfy::is_json_workflow(text) {
@@ -36,12 +44,18 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
         let problem = Diagnostic::error("unsupported", format!("`{name}` {message}")).at(place);
         refuse(problem.hint("change it in an editor".to_owned()))
     };
+    let wanted = wanted(&tree, name, registry);
     let (changed, new) = match find(&tree, name)? {
         Found::Value { around, value: old } => {
             let new = match &old.value {
-                Shape::Scalar(Literal::Text(old)) if !is_reference(old) => Literal::Text(value.to_owned()),
-                Shape::Scalar(_) => yaml::scalar(value),
-                _ => return Err(one_line(old, "has no plain value")),
+                Shape::List(_) if old.literal().is_some() => list(value),
+                Shape::Null | Shape::List(_) | Shape::Map(_) => {
+                    return Err(one_line(old, "has no plain value"));
+                }
+                Shape::Scalar(Literal::Text(old)) if wanted == Wanted::Unknown && !is_reference(old) => {
+                    value.into()
+                }
+                Shape::Scalar(_) => wanted.read(value),
             };
             if text[old.range.clone()].contains('\n') {
                 return Err(one_line(old, "is not written on one line"));
@@ -51,7 +65,7 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
             (changed, new)
         }
         Found::Place { around, key } => {
-            let new = yaml::scalar(value);
+            let new = wanted.read(value);
             let changed = insert(text, around, key, &new);
             (changed.ok_or_else(|| one_line(around, "has no line of its own to be written on"))?, new)
         }
@@ -74,6 +88,62 @@ pub fn set(file: &str, text: &str, name: &str, value: &str) -> Result<String, Di
 fn is_reference(text: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
     text.strip_prefix('$').is_some_and(|name| !name.is_empty() && name.chars().all(is_word))
+}
+
+/// What an input is declared to take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// A text, or a name that is written like one.
+    Text,
+    /// Whatever YAML makes of it.
+    Plain,
+    List,
+    /// Another file says it, or nobody.
+    Unknown,
+}
+
+impl Wanted {
+    fn read(self, value: &str) -> Literal {
+        match self {
+            Self::Text => value.into(),
+            Self::Plain | Self::Unknown => yaml::scalar(value),
+            Self::List => yaml::list(value).map_or_else(|| yaml::scalar(value), Literal::List),
+        }
+    }
+}
+
+fn list(value: &str) -> Literal {
+    Literal::List(yaml::list(value).unwrap_or_else(|| vec![yaml::scalar(value)]))
+}
+
+/// What the input of a name takes, as far as the file and the node types say.
+fn wanted(tree: &Tree, name: &str, registry: &Registry) -> Wanted {
+    if let Some(input) = tree.get("inputs").and_then(|inputs| inputs.get(name)) {
+        return match input.get("type").and_then(Tree::text) {
+            Some("string" | "image" | "mask" | "file" | "choice") => Wanted::Text,
+            Some("list") => Wanted::List,
+            Some(_) => Wanted::Plain,
+            None => Wanted::Unknown,
+        };
+    }
+    let Some((node, field)) = name.rsplit_once('.') else { return Wanted::Unknown };
+    if node == "models" {
+        return Wanted::Text;
+    }
+    let mut parts = node.split('.');
+    let node = tree.get("nodes").zip(parts.next()).and_then(|(nodes, first)| nodes.get(first));
+    let node = parts.fold(node, |node, part| {
+        let with = node.and_then(|node| node.get("with")?.get(part));
+        with.or_else(|| node?.get(part))
+    });
+    let kind = node.and_then(|node| node.get("type")?.text());
+    match kind.and_then(|kind| registry.get(kind)?.input(field)).map(|input| &input.socket) {
+        Some(
+            Socket::Link(_) | Socket::Value(ValueKind::Text | ValueKind::Choice(_) | ValueKind::File { .. }),
+        ) => Wanted::Text,
+        Some(Socket::Value(_)) => Wanted::Plain,
+        None => Wanted::Unknown,
+    }
 }
 
 /// Where the value of a name is, or belongs.

@@ -8,7 +8,7 @@ use std::{
 
 use super::Sweep;
 use crate::{
-    Collected, Constant, Diagnostic, Diagnostics, Files, Hash, Literal, Overrides, Plan, Registry,
+    Collected, Constant, Diagnostic, Diagnostics, Files, Hash, Literal, NodeId, Overrides, Plan, Registry,
     check::{Found, check_among},
     diag::Severity,
     key,
@@ -17,8 +17,8 @@ use crate::{
 
 /// A sweep of which every run can be planned, with what it was checked against.
 pub struct Checked {
-    sweep: Sweep,
-    registry: Registry,
+    pub(super) sweep: Sweep,
+    pub(super) registry: Registry,
     files: Arc<Files>,
     overrides: Overrides,
     wanted: Vec<String>,
@@ -29,6 +29,8 @@ pub struct Checked {
     /// The sheet each run's picture goes on.
     sheets: Vec<Option<String>>,
     warnings: Diagnostics,
+    /// What is wrong with items that are left out.
+    skipped: Diagnostics,
     jobs: Jobs,
 }
 
@@ -70,6 +72,7 @@ impl Sweep {
     ) -> Result<Checked, Diagnostics> {
         let mut tally = Tally::default();
         let mut paths = Paths::default();
+        let mut sizes = Sizes::default();
         let mut broken = 0;
         let mut found = Found::default();
         let mut checked = Checked {
@@ -82,6 +85,7 @@ impl Sweep {
             served: Vec::new(),
             sheets: Vec::new(),
             warnings: self.notes.clone(),
+            skipped: Diagnostics::default(),
             jobs: Jobs::default(),
         };
         for run in 0..self.len() {
@@ -101,6 +105,7 @@ impl Sweep {
             let jobs = if self.is_joined(run) { &mut checked.jobs.join } else { &mut checked.jobs.run };
             *jobs = (*jobs).max(plan.order().len());
             checked.served.push(paths.sinks(self, run, &plan));
+            paths.clashes.extend(sizes.unlike(self, run, &plan));
             if self.matrix.grid.is_some() && wanted.is_empty() {
                 match paths.sheet(self, run, &plan) {
                     Ok(path) => checked.sheets.push(path),
@@ -115,7 +120,9 @@ impl Sweep {
         let skipped = self.items.is_some() && broken < self.len() - joined;
         let mut problems = tally.told(self);
         if skipped {
-            problems.0.retain(|problem| problem.severity != Severity::Error);
+            let (wrong, others) =
+                problems.0.into_iter().partition(|problem| problem.severity == Severity::Error);
+            (checked.skipped, problems) = (Diagnostics(wrong), Diagnostics(others));
         }
         problems.0.extend(paths.clashes);
         if problems.has_errors() {
@@ -143,6 +150,11 @@ impl Checked {
     /// What was found worth saying.
     pub fn warnings(&self) -> &Diagnostics {
         &self.warnings
+    }
+
+    /// What is wrong with items of an `each`, which are skipped when the others run.
+    pub fn skipped(&self) -> &Diagnostics {
+        &self.skipped
     }
 
     /// How many nodes the largest run and the largest join have.
@@ -235,6 +247,37 @@ impl Tally {
     }
 }
 
+/// How large the pictures are that items give to be joined, to find two that do not go together.
+#[derive(Default)]
+struct Sizes {
+    /// In this combination, by the node that joins: the first run whose size is known.
+    first: HashMap<NodeId, (usize, (usize, usize))>,
+    told: HashSet<NodeId>,
+}
+
+impl Sizes {
+    fn unlike(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Vec<Diagnostic> {
+        if run.is_multiple_of(sweep.per_combination()) {
+            self.first.clear();
+        }
+        let mut problems = Vec::new();
+        for ((node, _), (facts, span)) in plan.collected.iter().zip(&plan.gives) {
+            let Some(size) = facts.size() else { continue };
+            let (first, other) = *self.first.entry(node.clone()).or_insert((run, size));
+            if size == other || !self.told.insert(node.clone()) {
+                continue;
+            }
+            let [one, two] = [(first, other), (run, size)]
+                .map(|(run, (width, height))| format!("`{}` gives {width}×{height}", sweep.item_label(run)));
+            let message = format!("pictures that are joined have one size: {one}, {two}");
+            let hint = "bring all items to one size before, with ImageScale or ImageResize".to_owned();
+            problems
+                .push(Diagnostic::error("wrong-collect", message).at(span.clone()).hint(hint).node(&**node));
+        }
+        problems
+    }
+}
+
 /// Files that runs write, to find two that write one.
 #[derive(Default)]
 struct Paths {
@@ -311,7 +354,7 @@ impl Sweep {
     /// What to write into a name so that two runs get names of their own.
     fn tell_apart(&self, first: usize, second: usize, place: &str) -> String {
         let (a, b) = (self.combination(first), self.combination(second));
-        let differs = b.iter().filter(|given| !super::agrees(a, std::slice::from_ref(given)));
+        let differs = b.iter().filter(|given| !super::combine::agrees(a, std::slice::from_ref(given)));
         let keys = differs.map(|given| {
             let key = &given.key.value;
             if self.workflow.inputs.contains_key(key) {

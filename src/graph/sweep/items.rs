@@ -91,7 +91,11 @@ impl Workflow {
                     Ok(None) => items.push(value),
                     Err(FileProblem::Missing { .. }) => {
                         let message = format!("no file matches `{text}`");
-                        return Err(wrong("missing-file", message, "folders are looked up as pictures are"));
+                        return Err(wrong(
+                            "missing-file",
+                            message,
+                            "folders are looked up as pictures are; name another one to look in with `--input DIR`",
+                        ));
                     }
                     Err(FileProblem::Outside { .. }) => {
                         let message = format!("`{text}` leads out of the folders a run may read");

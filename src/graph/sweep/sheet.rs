@@ -90,8 +90,9 @@ fn steps(matrix: &Matrix, combinations: &[Vec<Given>], key: &str) -> Vec<Given> 
             steps.push(given.clone());
         }
     }
-    // An excluded corner must not move a column: the lists of the file say the order.
-    let columns = matrix.axes.iter().flat_map(|axis| &axis.0).filter(|column| column.key.value == key);
+    // An excluded corner must not move a column: the lists say the order, the command line's before the file's.
+    let columns = matrix.given.iter().chain(matrix.axes.iter().flat_map(|axis| &axis.0));
+    let columns = columns.filter(|column| column.key.value == key);
     let written: Vec<_> = columns.flat_map(|column| &column.values).collect();
     let place = |given: &Given| {
         written.iter().position(|value| value.value.equals(&given.value)).unwrap_or(usize::MAX)

@@ -358,6 +358,47 @@ fn combinations_follow_the_rules_of_github_actions() {
 }
 
 #[test]
+fn the_command_line_overrules_a_key_in_every_combination() {
+    let top = |matrix: &str| {
+        format!("{BASE}matrix: {matrix}\n").replace("radius: { type", "look: 1\n  radius: { type")
+    };
+    let labels = |matrix: &str, sweeps: &[&str], set: &[(&str, &str)]| {
+        Place::new(&[("top.yaml", &top(matrix))]).labels("top.yaml", sweeps, set)
+    };
+    // What is included has the key as well, though the entry does not name it.
+    let included = "{ look: [0, 1], include: [{ radius: 4, look: 9 }, { soft.blur_radius: 8 }] }";
+    assert_eq!(
+        labels(included, &["look=2,3"], &[]),
+        ["soft.blur_radius=8 look=2", "soft.blur_radius=8 look=3", "radius=4 look=2", "radius=4 look=3"]
+    );
+    let alone = "{ radius: [1, 2], include: [{ radius: 5 }, { look: 7 }] }";
+    assert_eq!(
+        labels(alone, &[], &[("look", "0")]),
+        ["radius=1 look=0", "radius=2 look=0", "radius=5 look=0"]
+    );
+    assert_eq!(
+        labels("{ include: [{ look: 3 }, { radius: 8 }] }", &[], &[("look", "0")]),
+        ["look=0", "radius=8 look=0"]
+    );
+    // Where an entry applies is found on the values of the file.
+    let both = "{ look: [0, 1], radius: [1, 2], exclude: [{ look: 0, radius: 2 }, { radius: 1 }] }";
+    assert_eq!(labels(both, &[], &[("look", "0")]), ["radius=2 look=0"]);
+    assert_eq!(labels("{ zip: { look: [0, 1], radius: [5, 5] } }", &["look=3"], &[]), ["radius=5 look=3"]);
+    // The last word is that of `--set`.
+    assert_eq!(
+        labels(included, &["look=2,3"], &[("look", "6")]),
+        ["soft.blur_radius=8 look=6", "radius=4 look=6"]
+    );
+    let long = (0..200).map(|look| look.to_string()).collect::<Vec<_>>().join(", ");
+    let long =
+        format!("{{ look: [{long}], radius: [{long}], include: [{{ look: 7, soft.blur_radius: 3 }}] }}");
+    assert_eq!(
+        labels(&long, &[], &[("look", "0"), ("radius", "1")]),
+        ["soft.blur_radius=3 look=0 radius=1", "look=0 radius=1"]
+    );
+}
+
+#[test]
 fn an_item_for_each_file_of_a_folder() {
     let top = "
 flow: 1

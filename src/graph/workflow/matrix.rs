@@ -20,6 +20,8 @@ pub(crate) struct Matrix {
     pub(crate) exclude: Vec<Vec<Given>>,
     /// The contact sheet.
     pub(crate) grid: Option<Grid>,
+    /// What the command line gives: the values of a key in all combinations, whatever the file says of it.
+    pub(crate) given: Vec<Column>,
 }
 
 /// Columns of one length, walked together.
@@ -51,17 +53,26 @@ impl Axis {
 }
 
 impl Matrix {
-    /// Every key it may set, in file order, each once.
+    /// Every key it may set, in the file's order, each once.
     pub(crate) fn keys(&self) -> Vec<&str> {
-        let columns = self.axes.iter().flat_map(|axis| &axis.0).map(|column| column.key.value.as_str());
-        let included = self.include.iter().flatten().map(|given| given.key.value.as_str());
         let mut keys = Vec::new();
-        for key in columns.chain(included) {
+        for key in self.places().map(|place| place.value.as_str()) {
             if !keys.contains(&key) {
                 keys.push(key);
             }
         }
         keys
+    }
+
+    /// Where a key is first, if it is varied.
+    pub(crate) fn place_of(&self, key: &str) -> Option<Spanned<String>> {
+        self.places().find(|place| place.value == key).cloned()
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Spanned<String>> {
+        let columns = self.axes.iter().flat_map(|axis| &axis.0).map(|column| &column.key);
+        let included = self.include.iter().flatten().map(|given| &given.key);
+        columns.chain(included).chain(self.given.iter().map(|column| &column.key))
     }
 }
 
@@ -218,9 +229,9 @@ pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostics> {
     let span = at(key.len() + 1..written.len());
     let spanned = |value| Spanned { value, span: span.clone() };
     let values: Vec<_> = match range(values).map_err(wrong)? {
-        Some(range) => range.into_iter().map(|value| spanned(GivenValue::Typed(value))).collect(),
+        Some(range) => range.into_iter().map(|value| spanned(untyped(value))).collect(),
         None => match crate::yaml::list(values) {
-            Some(items) => items.into_iter().map(|value| spanned(GivenValue::Typed(value))).collect(),
+            Some(items) => items.into_iter().map(|value| spanned(untyped(value))).collect(),
             None => {
                 values.split(',').map(|value| spanned(GivenValue::Text(value.trim().to_owned()))).collect()
             }
@@ -231,6 +242,14 @@ pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostics> {
     }
     let key = Spanned { value: key.trim().to_owned(), span: at(0..key.len()) };
     Ok(Column { key, values })
+}
+
+/// A value of a command line is what its key wants: `1` is a text where a text is wanted.
+fn untyped(value: Literal) -> GivenValue {
+    match value {
+        list @ Literal::List(_) => GivenValue::Typed(list),
+        other => GivenValue::Text(other.to_string()),
+    }
 }
 
 /// `A..B` or `A..B:STEP`, both ends included; `None` when it is no range.
@@ -290,6 +309,7 @@ mod tests {
         assert_eq!(shown("look=0, 0.5,1"), ["0", "0.5", "1"]);
         assert_eq!(shown("prompt=[\"a cat, asleep\", a dog]"), ["a cat, asleep", "a dog"]);
         assert_eq!(shown("file=../a.png,../b.png"), ["../a.png", "../b.png"]);
+        assert_eq!(shown("photos=[[a.png, b.png], [c.png]]"), ["[a.png, b.png]", "[c.png]"]);
     }
 
     #[test]

@@ -4,12 +4,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    num::IntErrorKind,
     ops::Range,
+    sync::Arc,
 };
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use crate::tree::{MAX_DEPTH, Spans};
+use crate::{
+    Diagnostic, Literal,
+    diag::{Source, Span},
+    tree::{MAX_DEPTH, Spans},
+};
 
 /// Values a document may hold.
 const MAX_VALUES: usize = 16_000_000;
@@ -28,15 +34,39 @@ pub(crate) struct Fault {
     pub(crate) first: Option<(Range<usize>, &'static str)>,
 }
 
+impl Fault {
+    /// The problem, in a text.
+    pub(super) fn diagnostic(self, source: &Arc<Source>) -> Diagnostic {
+        let at = |range| Span { source: source.clone(), range };
+        let problem = Diagnostic::error(self.id, self.message).at(at(self.range));
+        let problem = problem.hint(self.hint.map(str::to_owned));
+        match self.first {
+            Some((range, why)) => problem.label(at(range), why),
+            None => problem,
+        }
+    }
+}
+
 fn fault(id: &'static str, message: impl Into<String>, range: Range<usize>) -> Fault {
     Fault { id, message: message.into(), hint: None, range, first: None }
 }
 
-/// The places of a text's one document; `None` for an empty text.
+/// The places of a text's one document.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Absent in an empty text.
+    pub(crate) root: Option<Spans>,
+    /// Numbers that serde_yaml has no type for, by where they begin, or an alias of one does.
+    pub(crate) large: HashMap<usize, Literal>,
+    /// Where such numbers are written.
+    pub(crate) written: Vec<Range<usize>>,
+}
+
+/// The places of a text's one document.
 ///
 /// # Errors
 /// All duplicate keys, or the first thing that stops the parser.
-pub(crate) fn spans(text: &str) -> Result<Option<Spans>, Vec<Fault>> {
+pub(crate) fn spans(text: &str) -> Result<Places, Vec<Fault>> {
     let barred = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
     if let Some((at, sign)) = text.char_indices().find(|(_, c)| barred(*c)) {
         // By its number: nothing is to be seen of it.
@@ -49,10 +79,9 @@ pub(crate) fn spans(text: &str) -> Result<Option<Spans>, Vec<Fault>> {
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| {
             let at = reader.index.byte(error.marker().index());
-            let mut wrong =
-                fault("syntax", format!("this is not YAML: {}", error.info()), at..reader.next_char(at));
-            wrong.hint = error.info().contains("tabs ").then_some("indent with spaces");
-            vec![wrong]
+            let other =
+                || fault("syntax", format!("this is not YAML: {}", error.info()), at..reader.next_char(at));
+            vec![tab_near(text, at, error.info().contains("tab")).unwrap_or_else(other)]
         })?;
         let range = reader.index.byte(span.start.index())..reader.index.byte(span.end.index());
         if matches!(event, Event::DocumentStart(_)) {
@@ -65,7 +94,24 @@ pub(crate) fn spans(text: &str) -> Result<Option<Spans>, Vec<Fault>> {
         }
         reader.event(event, range).map_err(|stop| vec![stop])?;
     }
-    if reader.faults.is_empty() { Ok(reader.root) } else { Err(reader.faults) }
+    if reader.faults.is_empty() { Ok(reader.places) } else { Err(reader.faults) }
+}
+
+/// The tab that stops a parser at or near `at`: one that indents the line or the one before, one beside it or, where it is
+/// `known` to be a tab, the next one.
+pub(super) fn tab_near(text: &str, at: usize, known: bool) -> Option<Fault> {
+    let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let before = text[..line.saturating_sub(1)].rfind('\n').map_or(0, |end| end + 1);
+    let indents = |line: usize| {
+        let indent = text[line..].find(|c| c != ' ' && c != '\t').map_or(text.len(), |end| line + end);
+        text[line..indent].find('\t').map(|tab| line + tab)
+    };
+    let next = || text[at..].find('\t').map(|tab| at + tab).filter(|tab| known || *tab == at);
+    let last = || text[..at].ends_with('\t').then(|| at - 1);
+    let tab = indents(line).or_else(last).or_else(next).or_else(|| indents(before))?;
+    let mut wrong = fault("syntax", "this is not YAML: a tab stands where only spaces may", tab..tab + 1);
+    wrong.hint = Some("use spaces");
+    Some(wrong)
 }
 
 struct Frame {
@@ -90,7 +136,7 @@ struct Reader<'s> {
     frames: Vec<Frame>,
     open: HashSet<usize>,
     anchors: HashMap<usize, Anchored>,
-    root: Option<Spans>,
+    places: Places,
     values: usize,
     aliased: usize,
     faults: Vec<Fault>,
@@ -104,7 +150,7 @@ impl<'s> Reader<'s> {
             frames: Vec::new(),
             open: HashSet::new(),
             anchors: HashMap::new(),
-            root: None,
+            places: Places::default(),
             values: 0,
             aliased: 0,
             faults: Vec::new(),
@@ -120,12 +166,10 @@ impl<'s> Reader<'s> {
             Event::Scalar(value, style, anchor, tag) => {
                 self.no_tag(tag.is_some(), &range)?;
                 let range = self.trimmed(range);
-                if style == ScalarStyle::Plain && beyond(&value) {
-                    let mut large = fault("value-too-big", "no number here is that large", range.clone());
-                    large.hint = Some(
-                        "whole numbers go from -9223372036854775808 to 18446744073709551615; quote a text of digits",
-                    );
-                    self.faults.push(large);
+                if let Some(large) = too_large(&value).filter(|_| style == ScalarStyle::Plain) {
+                    self.places.large.insert(range.start, large);
+                    // Without an anchor before it.
+                    self.places.written.push(range.end - value.len()..range.end);
                 }
                 if self.awaits_key() {
                     self.key(&value, range)
@@ -227,6 +271,8 @@ impl<'s> Reader<'s> {
         }
         // The alias is what a message should point at, for everything inside it.
         let mut spans = known.spans.clone();
+        let large = self.places.large.get(&spans.range.start).filter(|_| spans.children.is_empty()).cloned();
+        self.places.large.extend(large.map(|large| (range.start, large)));
         spans.range = range;
         self.value(spans, 0)
     }
@@ -241,7 +287,7 @@ impl<'s> Reader<'s> {
             self.anchors.insert(anchor, Anchored { spans: spans.clone(), values, height });
         }
         match self.frames.last_mut() {
-            None => self.root = Some(spans),
+            None => self.places.root = Some(spans),
             Some(frame) => {
                 let key = frame.key.take().unwrap_or_else(|| spans.range.clone());
                 frame.spans.children.push((key, spans));
@@ -257,28 +303,46 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// Whether a plain scalar is a whole number that no INT holds, where serde_yaml would stop without saying why.
-pub(super) fn beyond(text: &str) -> bool {
+/// The number that a plain scalar is, where serde_yaml has no type for it: a whole number beyond 64 bits, which stops it without
+/// a reason, or one beyond all floats, which it takes for a text.
+pub(super) fn too_large(text: &str) -> Option<Literal> {
     let (sign, digits) = match text.as_bytes().first() {
         Some(b'-') => ("-", &text[1..]),
         Some(b'+') => ("", &text[1..]),
         _ => ("", text),
     };
+    let infinite = if sign.is_empty() { f64::INFINITY } else { f64::NEG_INFINITY };
     let (radix, digits) = match digits.get(..2) {
         Some("0x") => (16, &digits[2..]),
         Some("0o") => (8, &digits[2..]),
         Some("0b") => (2, &digits[2..]),
-        // `007` is no number, nor is what is longer than any.
-        _ if digits.starts_with(['0', '-', '+']) || digits.len() > 39 => return false,
         _ => (10, digits),
     };
-    let number = || i128::from_str_radix(&format!("{sign}{digits}"), radix).ok();
-    !digits.starts_with(['-', '+'])
-        && match u128::from_str_radix(digits, radix) {
-            Ok(large) if sign.is_empty() => large > u128::from(u64::MAX),
-            Ok(_) => number().is_some_and(|number| number < i128::from(i64::MIN)),
-            Err(_) => false,
+    // Not the words that Rust takes for numbers too; and `007` is none.
+    if radix == 10 && !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    let float = || Some(Literal::Float(infinite)).filter(|_| radix == 10 && text.parse() == Ok(infinite));
+    if digits.starts_with(['-', '+']) || (radix == 10 && digits.starts_with('0')) {
+        return float();
+    }
+    match u128::from_str_radix(digits, radix) {
+        Ok(large) => {
+            let whole = i128::from_str_radix(&format!("{sign}{digits}"), radix);
+            match whole {
+                Ok(whole) if whole > i128::from(u64::MAX) || whole < i128::from(i64::MIN) => {
+                    Some(Literal::Int(whole))
+                }
+                Ok(_) => None,
+                Err(_) => Some(Literal::Float(if sign.is_empty() { large as f64 } else { -(large as f64) })),
+            }
         }
+        // Decimal digits beyond those are a float to serde_yaml, up to the largest.
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow && radix != 10 => {
+            Some(Literal::Float(infinite))
+        }
+        Err(_) => float(),
+    }
 }
 
 /// Values in a tree, and its levels.

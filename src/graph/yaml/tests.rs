@@ -71,6 +71,56 @@ fn scalars_are_yaml_1_2() {
 }
 
 #[test]
+fn numbers_beyond_all_types_are_numbers_and_hide_nothing() {
+    let text = "a: 99999999999999999999999 # x\nb: [-0xFFFFFFFFFFFFFFFFFFFF, 1e999, '1e999']\nc: &c 18446744073709551616\nd: *c\ne: 7\n";
+    let (tree, problems) = read(text);
+    assert!(problems.0.is_empty(), "{problems:?}");
+    let tree = tree.unwrap();
+    let value = |key: &str| tree.get(key).unwrap().literal().unwrap();
+    assert_eq!(value("a"), Literal::Int(99999999999999999999999));
+    assert_eq!(
+        value("b"),
+        Literal::List(vec![
+            Literal::Int(-0xFFFF_FFFF_FFFF_FFFF_FFFF),
+            Literal::Float(f64::INFINITY),
+            "1e999".into()
+        ])
+    );
+    assert_eq!((value("c"), value("d")), (Literal::Int(1 << 64), Literal::Int(1 << 64)));
+    assert_eq!(value("e"), 7.into());
+    let digits = "9".repeat(400);
+    assert_eq!(scalar(&digits), Literal::Float(f64::INFINITY));
+    assert_eq!(scalar("-1e999"), Literal::Float(f64::NEG_INFINITY));
+    assert_eq!(scalar("340282366920938463463374607431768211455"), Literal::Float(u128::MAX as f64));
+    for text in ["inf", "infinity", "nan", "0x", "1e", "007", "e999", "--1", "18446744073709551615"] {
+        assert_eq!(spans::too_large(text), None, "{text}");
+    }
+    let (_, problems) = read("99999999999999999999999: 1");
+    assert_eq!(problems.0[0].hint.as_deref(), Some("quote it: \"99999999999999999999999\""));
+}
+
+#[test]
+fn a_tab_is_pointed_at() {
+    for (text, place) in [
+        ("a:\n  b:\n\tc: 1\n", 8),
+        ("a:\n  b: 1\n  \tc: 2\n", 12),
+        ("\ta: 1\nb: 2\n", 0),
+        ("x:\n  a: { b: 1,\n\tc: 2 }\n", 16),
+        ("a:\n  -\tb: 1\n    c: 2\n", 6),
+        ("a: 1\n\tb: 2\n", 5),
+        ("a:\t1\n", 2),
+    ] {
+        let problem = read(text).1.0.into_iter().next().unwrap_or_else(|| panic!("{text:?} is read"));
+        assert_eq!(problem.message, "this is not YAML: a tab stands where only spaces may", "{text:?}");
+        assert_eq!(problem.span.map(|span| span.range), Some(place..place + 1), "{text:?}");
+        assert_eq!(problem.hint.as_deref(), Some("use spaces"));
+    }
+    assert_eq!(ids("a:\n  b:\t{ c: 1 }\n"), [""; 0]);
+    let other = &read("a: [\n  \t1\nb: 2\n").1.0[0];
+    assert!(other.id == "syntax", "{other:?}");
+}
+
+#[test]
 fn bombs_are_refused_before_they_go_off() {
     let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for i in 1..12 {
@@ -93,6 +143,14 @@ fn a_value_from_the_command_line_is_one_scalar() {
     assert_eq!(scalar("true"), true.into());
     assert_eq!(scalar("a: b"), "a: b".into());
     assert_eq!(scalar("[1]"), "[1]".into());
+    assert_eq!(scalar("- a"), "- a".into());
+    assert_eq!(
+        list("[1, 'a, b', [c]]"),
+        Some(vec![1.into(), "a, b".into(), Literal::List(vec!["c".into()])])
+    );
+    for text in ["a, b", "[a].png", "[a, {b: c}]", "[~]"] {
+        assert_eq!(list(text), None, "{text}");
+    }
     assert_eq!(scalar("*x"), "*x".into());
     assert_eq!(scalar(""), "".into());
 }
@@ -150,7 +208,7 @@ proptest! {
     #[test]
     fn places_and_values_have_the_same_paths(value in data()) {
         let text = serde_yaml::to_string(&value).unwrap();
-        let spans = spans::spans(&text).unwrap().unwrap_or_default();
+        let spans = spans::spans(&text).unwrap().root.unwrap_or_default();
         let (mut values, mut found) = (Vec::new(), Vec::new());
         shape(&value, "", &mut values);
         shape_of_spans(&spans, &value, &text, "", &mut found);
