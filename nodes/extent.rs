@@ -78,6 +78,14 @@ pub(crate) fn inside(known: &Known, input: &str, place: (usize, usize)) -> Resul
     }
 }
 
+/// Says of a part that is cut out of the picture in `input` that it begins outside; its last row or column is taken, as in ComfyUI.
+pub(crate) fn cut_inside(known: &Known, input: &str, place: (usize, usize)) {
+    if let Some((place, message, hint)) = outside(known, input, place) {
+        let last = if place == "x" { "column" } else { "row" };
+        known.warn_with(place, format!("{message}: only its last {last} is taken"), hint);
+    }
+}
+
 /// Says of what is laid on the picture or mask in `input` that nothing of it is seen there.
 pub(crate) fn laid_inside(known: &Known, input: &str, place: (usize, usize)) {
     if let Some((place, message, hint)) = outside(known, input, place) {

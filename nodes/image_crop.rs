@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use flow_graph::{Context, Facts, Inputs, Known, Node, NodeError};
 
-use crate::extent::{inside, pixels, resized};
+use crate::extent::{cut_inside, pixels, resized};
 use crate::ports::Image;
 
 /// Cuts a part out of a picture; what would lie outside of it is left away.
@@ -37,11 +37,12 @@ impl Node for ImageCrop {
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {
         let places = ["x", "y", "width", "height"].map(|input| pixels(known, input));
         if let [Some(x), Some(y), ..] = places {
-            inside(known, "image", (x, y))?;
+            cut_inside(known, "image", (x, y));
         }
         let [Some(x), Some(y), Some(width), Some(height)] = places else { return Ok(Vec::new()) };
         Ok(resized(known, "image", |of_width, of_height| {
-            Some((width.min(of_width.checked_sub(x)?), height.min(of_height.checked_sub(y)?)))
+            let left = |side: usize, at: usize| Some(side - at.min(side.checked_sub(1)?));
+            Some((width.min(left(of_width, x)?), height.min(left(of_height, y)?)))
         }))
     }
 }
