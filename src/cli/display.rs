@@ -18,6 +18,9 @@ use crate::{
     output::{note, print},
 };
 
+/// Nodes from the cache that the last lines name.
+const NAMED: usize = 40;
+
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -194,7 +197,9 @@ impl Display {
             note(format_args!("  {node:width$}  {:>8}  {kind}", time(*elapsed)));
         }
         if !self.cached.is_empty() {
-            note(format_args!("  from the cache: {}", self.cached.join(", ")));
+            let (named, more) = self.cached.split_at(self.cached.len().min(NAMED));
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            note(format_args!("  from the cache: {}{more}", named.join(", ")));
         }
         let pictures = match self.saved.len() {
             0 => String::new(),

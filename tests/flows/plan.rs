@@ -135,3 +135,20 @@ outputs: { latent: both }
     let said = place.flow(&["plan", "a.yaml", "--set", "both.blend_factor=0.25"]).fine();
     assert!(line(&said.out, "latent").ends_with("needed by `both`"), "{}", said.out);
 }
+
+#[test]
+fn nodes_that_give_one_result_need_each_other_and_are_not_all_named() {
+    // Zeros times anything stay what they are.
+    let next =
+        |i: usize| format!("  n{i}: {{ type: LatentMultiply, samples: n{}, multiplier: 1.0 }}\n", i - 1);
+    let nodes: String = (1..60).map(next).collect();
+    let text = format!(
+        "flow: 1\nnodes:\n  n0: {{ type: EmptyLatentImage, width: 64, height: 64 }}\n{nodes}outputs: {{ last: n59 }}\n"
+    );
+    let place = Place::new(&[("a.yaml", &text)]);
+    let said = place.flow(&["run", "a.yaml"]).fine();
+    assert!(said.err.contains("from the cache: n2, n3, n4"), "{}", said.err);
+    assert!(said.err.contains("n40, n41 and 18 more\n"), "{}", said.err);
+    let said = place.flow(&["plan", "a.yaml"]).fine();
+    assert!(!said.out.contains("needed by \n"), "{}", said.out);
+}

@@ -82,8 +82,10 @@ impl<'a> Ahead<'a> {
         if !found.is_empty() {
             return found;
         }
-        let consumers = self.plan.graph().neighbors(job).filter(|job| self.is_told(*job));
-        let needed = self.list(&consumers.collect::<Vec<_>>());
+        let all: Vec<_> = self.plan.graph().neighbors(job).collect();
+        let told: Vec<_> = all.iter().copied().filter(|job| self.is_told(*job)).collect();
+        // One that is known may be so by this very result.
+        let needed = self.list(if told.is_empty() { &all } else { &told });
         let kept = node.def.outputs.iter().any(|output| output.stored);
         vec![Reason::text(match (node.def.is_sink(), kept, recorded) {
             (true, ..) => "for its effect, every time".to_owned(),
