@@ -370,3 +370,15 @@ fn a_base_and_an_import_are_named_where_they_are_wrong() {
         assert!(said.err.contains(part), "{part} is missing: {}", said.err);
     }
 }
+
+#[test]
+fn lists_that_each_runs_over_are_not_varied() {
+    let text =
+        EDGES.replace("picture: product_teapot.png", "photos: { type: list, default: [a.png, b.png] }");
+    let text = text.replace("image: $picture", "each: $photos, image: $each");
+    let place = Place::new(&[("a.yaml", &text)]);
+    let said = place.flow(&["check", "a.yaml", "--sweep", "photos=a.png,b.png"]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("`photos` is what `each` runs over"), "{}", said.err);
+    assert!(said.err.contains("--set photos='[A, B, C]'"), "{}", said.err);
+}

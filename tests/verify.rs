@@ -274,3 +274,46 @@ fn a_models_hash_is_compared() {
     // Another file in its place is another choice, and not compared.
     place.ok(&["check", "w.yaml", "--set", "models.base=tiny-sd.safetensors"]);
 }
+
+#[test]
+fn a_sheet_carries_templates_and_order_and_a_join_carries_numbers() {
+    let swept = "\
+flow: 1
+inputs: { low: 50, high: 150 }
+nodes:
+  photo: { type: LoadImage, image: product_teapot.png }
+  edges: { type: CannyDetect, image: photo, low: $low, high: $high }
+  save: { type: SaveImage, images: edges, path: \"out/${low}-${high}.png\" }
+outputs: { image: edges }
+matrix:
+  low: [20, 50]
+  high: [150, 250]
+  exclude: [{ low: 20, high: 150 }]
+  grid: { x: low, y: high, save: out/grid.png }
+";
+    let place = Place::new("a.yaml", swept);
+    for more in [
+        &["--set", "low=70"][..],
+        &["--sweep", "low=30,70"],
+        &["--set", "save.path=out/s/${low}+${high}.png"],
+    ] {
+        let (code, _, err) = place.flow(&[&["run", "a.yaml"], more].concat());
+        assert_eq!(code, 0, "{err}");
+        let (code, out, err) = place.flow(&["verify", "out/grid.png"]);
+        assert!(code == 0 && out.contains("equal"), "{more:?}: {out}{err}");
+    }
+
+    let joined = "\
+flow: 1
+inputs: { photos: { type: list, default: [product_teapot.png] } }
+nodes:
+  photo: { type: LoadImage, each: $photos, image: $each }
+  soft: { type: ImageBlur, image: photo, blur_radius: 3, sigma: 1.0 }
+  save: { type: SaveImage, images: { collect: soft }, path: out/all.png }
+";
+    let place = Place::new("a.yaml", joined);
+    let (code, _, err) = place.flow(&["run", "a.yaml", "--set", "soft.sigma=2"]);
+    assert_eq!(code, 0, "{err}");
+    let (code, out, err) = place.flow(&["verify", "out/all.png"]);
+    assert!(code == 0 && out.contains("equal"), "{out}{err}");
+}

@@ -9,7 +9,7 @@ use flow_graph::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::{output::CannotWrite, session::Session};
+use crate::{output::CannotWrite, recipe, session::Session};
 
 /// What could not be written when the runs are done, found before they begin.
 pub struct Unwritable<'a> {
@@ -33,7 +33,9 @@ impl<'a> Unwritable<'a> {
             plan.outputs().contains_key(name) || targets.any(|job| *job.id == *name && !job.def.is_sink())
         };
         for name in self.wanted.iter().filter(|name| gives(name)) {
-            found.extend(self.problem(&format!("{name}.png")).map(|problem| problem.node(name)));
+            let file = format!("{name}.png");
+            let problem = plan.overwrites(self.files, &file).or_else(|| self.foreign(&file));
+            found.extend(problem.or_else(|| self.problem(&file)).map(|problem| problem.node(name)));
         }
         for problem in found {
             // The same place in another run says nothing new.
@@ -41,6 +43,17 @@ impl<'a> Unwritable<'a> {
                 self.problems.push(problem);
             }
         }
+    }
+
+    /// That there is a file of that name which is not of ours: nobody who asks for a node says what it is written over.
+    fn foreign(&self, name: &str) -> Option<Diagnostic> {
+        let path = self.files.output(name).ok().filter(|path| path.exists())?;
+        if recipe::precision(&path).is_some() {
+            return None;
+        }
+        let message = format!("`{name}` is there already, and flow has not made it");
+        let hint = "choose another folder with --out, or move the file";
+        Some(Diagnostic::error("same-file", message).hint(hint.to_owned()))
     }
 
     fn problem(&mut self, name: &str) -> Option<Diagnostic> {

@@ -29,7 +29,7 @@ const LONGEST: usize = 255;
 pub struct Tried(HashMap<PathBuf, Option<String>>);
 
 impl Plan {
-    /// The sinks of this plan whose results could not be written now (`unwritable`).
+    /// The sinks of this plan whose results could not be written now (`unwritable`), or only over what it reads (`same-file`).
     pub fn unwritable(&self, files: &Files, tried: &mut Tried) -> Diagnostics {
         let mut problems = Diagnostics::default();
         for job in self.sinks().map(|sink| self.job(sink)) {
@@ -40,13 +40,28 @@ impl Plan {
             }) else {
                 continue;
             };
-            let Some(why) = tried.unwritable(files, name) else { continue };
             let place = job.input_span(input).or(job.span.as_ref()).cloned();
+            // A prefix gets a number that is free.
+            if let Some(problem) = self.overwrites(files, name).filter(|_| input == PLACES[0]) {
+                problems.push(problem.at(place).node(&*job.id));
+                continue;
+            }
+            let Some(why) = tried.unwritable(files, name) else { continue };
             let problem = Diagnostic::error("unwritable", format!("`{name}` cannot be written: {why}"));
             let hint = "choose another folder with --out, or another path";
             problems.push(problem.at(place).hint(hint.to_owned()).node(&*job.id));
         }
         problems
+    }
+
+    /// That a picture written as `name` would take the place of a file that this plan reads (`same-file`).
+    pub fn overwrites(&self, files: &Files, name: &str) -> Option<Diagnostic> {
+        let named = files.output_root.join(format!("{}.png", written(name)));
+        let there = named.canonicalize().ok()?;
+        let read = self.files().iter().find(|read| read.canonicalize().is_ok_and(|read| read == there))?;
+        let message = format!("`{name}` would take the place of `{}`, which is read", read.display());
+        let hint = "choose another folder with --out, or another name";
+        Some(Diagnostic::error("same-file", message).hint(hint.to_owned()))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     check::{SEEDS, Settings, seed_of},
     comfy,
     context::Provenance,
+    inputs::GivenValue,
     workflow::{Dialect, Part, RESERVED, Raw, RawField, RawNode, SeedMode, Spanned},
     yaml,
 };
@@ -236,8 +237,11 @@ impl Written<'_> {
             (Raw::Literal(literal), _) => literal.to_json(),
             (Raw::InPlace(id), _) => self.node(id),
             (Raw::Collect(inner), _) => json!({ "collect": self.value(inner, None) }),
+            // What each run puts its own value into.
+            (Raw::Given(text), Some(_)) if self.of == Of::All && text.contains('$') => json!(text),
             (Raw::Given(_), Some(constant)) => escaped(constant),
-            (Raw::Given(text), None) => json!(text),
+            // A node that is no part of the plan: what its input takes is not known, and a text of digits is rarer than a number.
+            (Raw::Given(text), None) => GivenValue::Text(text.clone()).literal().to_json(),
             (Raw::Link { node, output }, _) => json!([node, output]),
         }
     }

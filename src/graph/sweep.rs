@@ -95,6 +95,18 @@ impl Workflow {
             matrix.given.retain(|column| column.key.value != *key);
             matrix.given.push(Column { key: place, values: vec![value] });
         }
+        // Its items are runs already, of all combinations the same.
+        let walked = |key: &str| {
+            let mut lists = self.nodes.values().filter_map(|node| node.each.as_ref());
+            lists.any(|each| each.value.strip_prefix('$') == Some(key))
+        };
+        for key in matrix.keys().into_iter().filter(|key| walked(key)) {
+            let message =
+                format!("`{key}` is what `each` runs over; other lists of it are no runs of their own");
+            let hint = format!("name all its items at once: --set {key}='[A, B, C]'");
+            let place = matrix.place_of(key).map(|place| place.span);
+            problems.push(Diagnostic::error("wrong-sweep", message).at(place).hint(hint));
+        }
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();
         if let Some(grid) = &matrix.grid {

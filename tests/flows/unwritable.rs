@@ -183,3 +183,58 @@ fn two_nodes_that_write_one_file_are_refused() {
     fs::write(&apart, twice.replace("path: \"out", "when: false, path: \"out")).unwrap();
     place.flow(&["run", "a.yaml"]).fine();
 }
+
+const READS: &str = "\
+flow: 1
+nodes:
+  photo: { type: LoadImage, image: photo.png }
+  negative: { type: ImageInvert, image: photo }
+  save: { type: SaveImage, images: negative, path: out/a.png }
+";
+
+#[test]
+fn what_is_read_or_was_not_made_by_flow_is_not_written_over() {
+    let place = Place::new(&[("a.yaml", READS)]);
+    place.picture("photo.png", (16, 16), [9; 3]);
+    place.picture("negative.png", (16, 16), [7; 3]);
+    let bytes = |name: &str| fs::read(place.path(name)).unwrap();
+    let before = [bytes("photo.png"), bytes("negative.png")];
+    for (arguments, told) in [
+        (&["run", "a.yaml", "photo"][..], "`photo.png` would take the place of `"),
+        (&["run", "a.yaml", "--set", "save.path=./photo"], "`./photo` would take the place of `"),
+        (&["run", "a.yaml", "negative"], "`negative.png` is there already, and flow has not made it"),
+    ] {
+        let said = place.flow(arguments);
+        assert!(said.code == 2 && said.err.contains(told), "{arguments:?}: {}", said.err);
+    }
+    assert!(before == [bytes("photo.png"), bytes("negative.png")]);
+    fs::remove_file(place.path("negative.png")).unwrap();
+    // Its own pictures it makes anew.
+    place.flow(&["run", "a.yaml", "negative"]).fine();
+    place.flow(&["run", "a.yaml", "negative", "--set", "photo.image=photo.png"]).fine();
+}
+
+#[test]
+fn a_contact_sheet_and_a_picture_on_it_are_two_files() {
+    let text = "\
+flow: 1
+inputs: { low: 100 }
+nodes:
+  photo: { type: LoadImage, image: product_teapot.png }
+  edges: { type: CannyDetect, image: photo, low: $low, high: 200 }
+  save: { type: SaveImage, images: edges, path: \"out/d-${low}.png\" }
+outputs: { image: edges }
+";
+    let place = Place::new(&[("a.yaml", text)]);
+    for sheet in ["out/d-50.png", "out/d-100.png"] {
+        let said = place.flow(&["run", "a.yaml", "--sweep", "low=50,100", "--grid", sheet]);
+        assert!(
+            said.code == 2 && said.err.contains(&format!("its contact sheet would both write `{sheet}`")),
+            "{}",
+            said.err
+        );
+    }
+    assert_eq!(place.written("out"), [""; 0]);
+    let said = place.flow(&["run", "a.yaml", "edges", "--sweep", "low=50,100", "--grid", "g.png"]);
+    assert!(said.code == 2 && said.err.contains("only a part of it is wanted"), "{}", said.err);
+}

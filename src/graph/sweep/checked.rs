@@ -10,7 +10,7 @@ use super::Sweep;
 use crate::{
     Collected, Constant, Diagnostic, Diagnostics, Files, Hash, Literal, NodeId, Overrides, Plan, Registry,
     check::{Found, check_among},
-    diag::Severity,
+    diag::{Severity, Span},
     key,
     outputs::written,
 };
@@ -88,6 +88,13 @@ impl Sweep {
             skipped: Diagnostics::default(),
             jobs: Jobs::default(),
         };
+        if let Some(grid) = self.matrix.grid.as_ref().filter(|grid| grid.is_asked() && !wanted.is_empty()) {
+            let message = "--grid shows what the whole workflow gives, and only a part of it is wanted";
+            let problem = Diagnostic::error("wrong-sweep", message).at(grid.save.span.clone());
+            let hint =
+                "leave the node out; which picture is shown `matrix: { grid: { image: OUTPUT } }` says";
+            return Err(problem.hint(hint.to_owned()).into());
+        }
         for run in 0..self.len() {
             let plan = match checked.planned(run, &Collected::default(), &mut found) {
                 Ok(plan) => plan,
@@ -283,6 +290,8 @@ impl Sizes {
 struct Paths {
     /// By path: the run and what it writes there.
     written: HashMap<String, (usize, Hash)>,
+    /// Contact sheets, by path.
+    sheets: HashSet<String>,
     served: HashSet<(String, Hash)>,
     /// What the items of this combination give to the run that joins them.
     gave: Vec<Hash>,
@@ -310,6 +319,9 @@ impl Paths {
             }
             let Some(Constant::Literal(Literal::Text(path))) = job.args.get("path") else { continue };
             let plain = written(path);
+            if self.sheets.contains(&plain) {
+                self.on_sheet(&plain, path, job.input_span("path").or(job.span.as_ref()).cloned());
+            }
             let (first, other) = *self.written.entry(plain.clone()).or_insert((run, signature));
             if first == run || other == signature || !self.told.insert(plain) {
                 continue;
@@ -320,6 +332,15 @@ impl Paths {
             self.clashes.push(problem.hint(sweep.tell_apart(first, run, "the path")));
         }
         served
+    }
+
+    /// Says of a picture of a run and a contact sheet that they are one file.
+    fn on_sheet(&mut self, plain: &str, path: &str, place: Option<Span>) {
+        if self.told.insert(plain.to_owned()) {
+            let message = format!("a run and its contact sheet would both write `{path}`");
+            let problem = Diagnostic::error("same-file", message).at(place);
+            self.clashes.push(problem.hint("give the sheet another name".to_owned()));
+        }
     }
 
     fn sheet(&mut self, sweep: &Sweep, run: usize, plan: &Plan) -> Result<Option<String>, Diagnostics> {
@@ -338,6 +359,11 @@ impl Paths {
             return Err(Diagnostic::error("unknown-output", message).at(place).hint(hint).into());
         }
         let path = plan.text(&grid.save)?;
+        let plain = written(&path);
+        if self.written.contains_key(&plain) {
+            self.on_sheet(&plain, &path, Some(grid.save.span.clone()));
+        }
+        self.sheets.insert(plain);
         if let Some(cell) = sweep.cell(run) {
             let first = *self.cells.entry((path.clone(), cell)).or_insert(run);
             if first != run && self.told.insert(format!("grid {path}")) {

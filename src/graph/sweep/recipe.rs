@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Checked, Sweep};
+use super::{Checked, Sweep, combine::agrees};
 use crate::{
     Diagnostics, Registry, Socket,
     check::typed,
@@ -49,7 +49,10 @@ impl Sweep {
             let parts = parts.into_iter().filter(|(_, all)| !all.is_empty());
             map.extend(parts.map(|(name, all)| (name.to_owned(), entries(all))));
         } else {
-            map.insert("include".to_owned(), entries(&self.combinations));
+            // Along the sides of a sheet values go in the order of the entries.
+            let mut combinations = self.combinations.clone();
+            combinations.sort_by_cached_key(|combination| self.row_and_column(combination));
+            map.insert("include".to_owned(), entries(&combinations));
         }
         if let Some(Grid { x, y, save, image }) = &matrix.grid {
             let mut grid = json!({ "x": x.value, "save": save.value });
@@ -61,6 +64,12 @@ impl Sweep {
             map.insert("grid".to_owned(), grid);
         }
         map.into()
+    }
+
+    /// Row and column of a combination on the sheet, as far as it has them.
+    fn row_and_column(&self, combination: &[Given]) -> [Option<usize>; 2] {
+        let [x, y] = &self.sides;
+        [y, x].map(|side| side.iter().position(|step| agrees(combination, std::slice::from_ref(step))))
     }
 
     fn typed(&self, registry: &Registry, key: &str, value: &GivenValue) -> Value {

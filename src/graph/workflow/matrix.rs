@@ -45,6 +45,13 @@ pub(crate) struct Grid {
     pub(crate) image: Option<Spanned<String>>,
 }
 
+impl Grid {
+    /// Whether the command line asks for it, and not the file.
+    pub(crate) fn is_asked(&self) -> bool {
+        &*self.save.span.source.name == "--grid"
+    }
+}
+
 impl Axis {
     /// How many steps it has.
     pub(crate) fn len(&self) -> usize {
