@@ -317,3 +317,27 @@ nodes:
     let (code, out, err) = place.flow(&["verify", "out/all.png"]);
     assert!(code == 0 && out.contains("equal"), "{out}{err}");
 }
+
+#[test]
+fn a_picture_of_a_node_is_made_again_as_that_picture() {
+    let place = Place::new("a.yaml", EDGES);
+    assert_eq!(place.flow(&["run", "a.yaml", "edges"]).0, 0);
+    let prompt = r#"{
+        "1": { "class_type": "LoadImage", "inputs": { "image": "product_teapot.png" } },
+        "8": { "class_type": "ImageInvert", "inputs": { "image": ["1", 0] } },
+        "9": { "class_type": "SaveImage", "inputs": { "images": ["8", 0], "filename_prefix": "x" } }
+    }"#;
+    place.write("api.json", prompt);
+    assert_eq!(place.flow(&["run", "api.json", "8"]).0, 0);
+    for name in ["edges.png", "8.png"] {
+        let (code, out, err) = place.flow(&["verify", name]);
+        assert!(code == 0 && out.contains("equal"), "{name}: {out}{err}");
+        let (code, out, err) = place.flow(&["run", name, "--out", "again"]);
+        assert!(code == 0 && !err.contains("warning"), "{name}: {err}");
+        assert_eq!(out.lines().collect::<Vec<_>>(), [format!("again/{name}")], "{err}");
+    }
+    let only = "flow: 1\nnodes:\n  photo: { type: LoadImage, image: product_teapot.png }\noutputs: { image: photo.image }\n";
+    place.write("b.yaml", only);
+    let (code, _, err) = place.flow(&["run", "b.yaml"]);
+    assert!(code == 0 && err.contains("`flow run b.yaml image` writes image.png"), "{err}");
+}

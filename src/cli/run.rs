@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use flow_engine::{Clock, Outputs, RunError};
-use flow_graph::{Diagnostics, Plan, check};
+use flow_graph::{Diagnostics, Plan, PlanOutput, check};
 
 use crate::{
     Ending,
     display::{Display, Mode},
     interrupt,
     load::{Load, Opened, refused, show},
+    output::note,
+    recipe,
     results::{Unwritable, drawn, results},
     session::{Compute, Session},
 };
@@ -70,7 +72,8 @@ impl Run {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),
         };
-        let mut unwritable = Unwritable::new(&self.wanted, &files);
+        let wanted = self.wanted_of(&plan);
+        let mut unwritable = Unwritable::new(&wanted, &files);
         unwritable.look_at(&plan);
         let plan = match unwritable.or(plan) {
             Ok(plan) => plan,
@@ -89,13 +92,34 @@ impl Run {
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
-        let reported = results(&self.wanted, "", &plan, &outputs, (&session, &files), &mut |event| {
-            display.event(event)
-        })?;
+        let reported =
+            results(&wanted, "", &plan, &outputs, (&session, &files), &mut |event| display.event(event))?;
+        if ending == Ending::Done && !self.quiet {
+            self.tell_of_nothing(&plan, &wanted);
+        }
         let told = display.end(clock.now(), ending, &reported);
         let failed = failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error));
         show(&Diagnostics(failed.collect()));
         told.map(|()| ending)
+    }
+
+    /// The nodes and outputs whose pictures are written: those named, and all of a picture that was one of these.
+    fn wanted_of(&self, plan: &Plan) -> Vec<String> {
+        let written = plan.sinks().next().is_some();
+        if self.wanted.is_empty() && !written && recipe::is_picture(&self.load.file) {
+            return plan.outputs().keys().cloned().collect();
+        }
+        self.wanted.clone()
+    }
+
+    /// Says how to get at pictures that no node writes.
+    fn tell_of_nothing(&self, plan: &Plan, wanted: &[String]) {
+        let is_picture = |output: &PlanOutput| plan.job(output.job).def.outputs[output.index].ty == "IMAGE";
+        let mut pictures = plan.outputs().iter().filter(|(_, output)| is_picture(output));
+        if let (true, None, Some((name, _))) = (wanted.is_empty(), plan.sinks().next(), pictures.next()) {
+            let file = self.load.file.display();
+            note(format_args!("nothing writes a file here: `flow run {file} {name}` writes {name}.png"));
+        }
     }
 
     pub(crate) fn mode(&self) -> Mode {

@@ -102,8 +102,11 @@ fn as_written(plan: &Plan, origin: &Origin, of: Of) -> Value {
     let written = Written { plan, origin, jobs, conditional, of };
     let in_place =
         |id: &NodeId| id.rsplit_once('.').is_some_and(|(parent, _)| workflow.nodes.contains_key(parent));
-    // What a `when` took out is no part of this result, nor what another run of a sweep has served.
-    let partial = !several && (conditional || !workflow.combination.is_empty() || workflow.item.is_some());
+    // What a `when` took out is no part of this result, nor what another run of a sweep has served, nor what is written where
+    // somebody wanted a picture alone.
+    let alone = plan.sinks().next().is_none();
+    let partial =
+        !several && (conditional || alone || !workflow.combination.is_empty() || workflow.item.is_some());
     let kept = |id: &NodeId| !partial || written.jobs.contains_key(&**id);
     let nodes = workflow.nodes.keys().filter(|id| !in_place(id) && kept(id));
     insert(&mut top, "nodes", nodes.map(|id| (id.to_string(), written.node(id))).collect());
@@ -273,7 +276,19 @@ fn as_planned(plan: &Plan) -> Value {
         (names[index.index()].clone(), Value::Object(entry))
     });
     let name = plan.origin.as_ref().map(|origin| origin.workflow.name.as_str());
-    json!({ "flow": 1, "name": name.unwrap_or_default(), "nodes": nodes.collect::<Map<_, _>>() })
+    let mut top =
+        json!({ "flow": 1, "name": name.unwrap_or_default(), "nodes": nodes.collect::<Map<_, _>>() });
+    // Somebody wanted the node itself, whose picture this is.
+    let wanted = plan.targets.iter().filter_map(|job| {
+        let output = plan.job(*job).def.outputs.first()?;
+        let name = &names[job.index()];
+        Some((name.clone(), json!(format!("{name}.{}", output.name))))
+    });
+    let wanted: Map<_, _> = wanted.collect();
+    if !wanted.is_empty() {
+        top["outputs"] = wanted.into();
+    }
+    top
 }
 
 /// Names for the jobs that our format takes: ids of other formats and of inserted nodes may have dots.
