@@ -72,7 +72,7 @@ pub(crate) fn resized(
 /// # Errors
 /// On `x` or `y`.
 pub(crate) fn inside(known: &Known, input: &str, place: (usize, usize)) -> Result<(), NodeError> {
-    match outside(known, input, place) {
+    match outside(known, input, place).next() {
         Some((place, message, hint)) => Err(NodeError::on(place, message).hint(hint)),
         None => Ok(()),
     }
@@ -80,7 +80,7 @@ pub(crate) fn inside(known: &Known, input: &str, place: (usize, usize)) -> Resul
 
 /// Says of a part that is cut out of the picture in `input` that it begins outside; its last row or column is taken, as in ComfyUI.
 pub(crate) fn cut_inside(known: &Known, input: &str, place: (usize, usize)) {
-    if let Some((place, message, hint)) = outside(known, input, place) {
+    for (place, message, hint) in outside(known, input, place) {
         let last = if place == "x" { "column" } else { "row" };
         known.warn_with(place, format!("{message}: only its last {last} is taken"), hint);
     }
@@ -88,17 +88,23 @@ pub(crate) fn cut_inside(known: &Known, input: &str, place: (usize, usize)) {
 
 /// Says of what is laid on the picture or mask in `input` that nothing of it is seen there.
 pub(crate) fn laid_inside(known: &Known, input: &str, place: (usize, usize)) {
-    if let Some((place, message, hint)) = outside(known, input, place) {
+    for (place, message, hint) in outside(known, input, place) {
         known.warn_with(place, format!("{message}: nothing of `source` is seen"), hint);
     }
 }
 
-fn outside(known: &Known, input: &str, (x, y): (usize, usize)) -> Option<(&'static str, String, String)> {
-    let (width, height) = known.facts(input)?.size()?;
-    let (place, at, side) =
-        [("x", x, width), ("y", y, height)].into_iter().find(|(_, at, side)| at >= side)?;
-    let message = format!("{at} lies outside of `{input}`, which is {width}×{height}");
-    Some((place, message, format!("less than {side}")))
+fn outside(
+    known: &Known,
+    input: &str,
+    (x, y): (usize, usize),
+) -> impl Iterator<Item = (&'static str, String, String)> {
+    let sides = known.facts(input).and_then(Facts::size).into_iter().flat_map(move |size| {
+        [("x", x, size.0, size), ("y", y, size.1, size)].into_iter().filter(|(_, at, side, _)| at >= side)
+    });
+    sides.map(move |(place, at, side, (width, height))| {
+        let message = format!("{at} lies outside of `{input}`, which is {width}×{height}");
+        (place, message, format!("less than {side}"))
+    })
 }
 
 /// A number of pixels that an input holds, if it is known before anything runs.

@@ -1,35 +1,19 @@
 //! Names of result files, and how they are written.
 
+mod tokens;
+
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Component, Path, PathBuf},
 };
 
+use chrono::Local;
 use flow_graph::{Context, NodeError, context::Provenance};
 
 use crate::picture::encode::{Existing, write_atomic};
 
-/// What a prefix may say of the result; `%name%` is the workflow's name.
-pub struct Tokens<'a> {
-    /// `%width%` and `%height%` in pixels, where the result has any.
-    pub size: Option<(usize, usize)>,
-    /// `%batch_num%`.
-    pub frame: usize,
-    /// The run.
-    pub cx: &'a Context,
-}
-
-impl Tokens<'_> {
-    fn fill(&self, prefix: &str) -> String {
-        let name = if self.cx.provenance.name.is_empty() { "flow" } else { &self.cx.provenance.name };
-        let mut filled = prefix.replace("%name%", name).replace("%batch_num%", &self.frame.to_string());
-        if let Some((width, height)) = self.size {
-            filled = filled.replace("%width%", &width.to_string()).replace("%height%", &height.to_string());
-        }
-        filled
-    }
-}
+pub use tokens::Tokens;
 
 /// What a safetensors file says of the run that wrote it: the workflow, as SaveImage puts it into pictures.
 pub fn metadata(cx: &Context) -> BTreeMap<String, String> {
@@ -102,7 +86,7 @@ pub fn save_numbered_with(
 /// The folder, the start of the name and the next free number.
 fn place(prefix: &str, tokens: &Tokens) -> Result<(PathBuf, String, u64), NodeError> {
     let failed = |error: io::Error| unwritten("filename_prefix", prefix, &error);
-    let first = tokens.cx.files.output(&tokens.fill(prefix)).map_err(failed)?;
+    let first = tokens.cx.files.output(&tokens.fill(prefix, Local::now().naive_local())).map_err(failed)?;
     let stem = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = first.parent().unwrap_or(Path::new(".")).to_owned();
     let number = greatest_number(&folder, &stem) + 1;

@@ -21,7 +21,8 @@ pub struct SaveImage {
     #[input(alias("image"))]
     images: Arc<Image>,
     /// Folder and start of the name, followed by a running number; `%name%` is the workflow's name, `%width%`,
-    /// `%height%` and `%batch_num%` are the picture's. Unused when `path` is given.
+    /// `%height%` and `%batch_num%` are the picture's, `%date:yyyy-MM-dd%` and `%year%` to `%second%` tell the time. Unused
+    /// when `path` is given.
     #[input(default = "out/%name%", comfy = "ComfyUI")]
     filename_prefix: String,
     /// The file to write, ending in `.png` or nothing. From the second picture of a batch on, a number is added.

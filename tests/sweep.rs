@@ -273,6 +273,31 @@ fn a_contact_sheet_has_a_cell_for_each_combination() {
 }
 
 #[test]
+fn a_sheet_shows_what_is_saved_where_no_output_is_a_picture_and_the_first_two_keys_of_command_line_and_file()
+{
+    let text = EDGES.replace("outputs: { image: edges.image }\n", "matrix: { high: [150, 200] }\n");
+    let place = Place::new(&[("a.yaml", &text)]);
+    let said = place.flow(&["run", "a.yaml", "--sweep", "low=50,75,100", "--grid", "out/grid.png"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let sheet = image::open(place.path("out/grid.png")).unwrap().to_rgb8();
+    assert!(sheet.width() > 3 * 128 && sheet.height() > 2 * 128, "{:?}", sheet.dimensions());
+    // The last column and row: the picture itself, at the end of its cell.
+    let last = image::open(place.path("out/100-200.png")).unwrap().to_rgb8();
+    let cell = image::imageops::crop_imm(&sheet, sheet.width() - 136, sheet.height() - 136, 128, 128);
+    assert!(cell.to_image() == last);
+    let said = place.flow(&["run", "a.yaml", "--grid", ""]);
+    assert!(said.code == 2 && said.err.contains("the contact sheet has no name"), "{}", said.err);
+}
+
+#[test]
+fn an_empty_item_is_not_the_folder_of_the_workflow() {
+    let text = EDGES.replace("picture: product_teapot.png", "photos: { type: list, default: photos }");
+    let place = Place::new(&[("a.yaml", &text.replace("image: $picture", "each: $photos, image: $each"))]);
+    let said = place.flow(&["run", "a.yaml", "--set", "photos="]);
+    assert!(said.code == 2 && said.err.contains("is an empty text"), "{}", said.err);
+}
+
+#[test]
 fn a_picture_of_a_sweep_carries_the_recipe_of_itself_alone() {
     let text = EDGES.replace("${low}-${high}", "${matrix.edges.high}-${low}");
     let place =

@@ -79,7 +79,7 @@ impl Convert {
         let overrides = Overrides::default();
         let checked = workflow.sweep(&Asked::default(), &overrides, &files).and_then(|runs| {
             if runs.len() > 1 {
-                output::note(format_args!("of its {} runs this is the first: {}", runs.len(), runs.label(0)));
+                output::note(format_args!("of its {} this is the first: {}", runs.counts(), runs.label(0)));
             }
             check(&runs.workflow(0), &registry, &files, &overrides, &[])
         });

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::{anyhow, ensure};
 use flow_engine::{Event, Outputs, What};
 use flow_graph::{
-    Diagnostic, Diagnostics, Files, Plan, Value, context::Provenance, outputs::Tried, sweep::Checked,
+    Diagnostic, Diagnostics, Files, Plan, Value,
+    context::Provenance,
+    outputs::{Tried, is_folder},
+    sweep::Checked,
 };
 use serde_json::{Value as Json, json};
 
@@ -47,7 +50,7 @@ impl<'a> Unwritable<'a> {
 
     /// That there is a file of that name which is not of ours: nobody who asks for a node says what it is written over.
     fn foreign(&self, name: &str) -> Option<Diagnostic> {
-        let path = self.files.output(name).ok().filter(|path| path.exists())?;
+        let path = self.files.output(name).ok().filter(|path| path.is_file())?;
         if recipe::precision(&path).is_some() {
             return None;
         }
@@ -57,7 +60,7 @@ impl<'a> Unwritable<'a> {
     }
 
     fn problem(&mut self, name: &str) -> Option<Diagnostic> {
-        let why = self.tried.unwritable(self.files, name)?;
+        let why = is_folder(self.files, name).or_else(|| self.tried.unwritable(self.files, name))?;
         let problem = Diagnostic::error("unwritable", format!("`{name}` cannot be written: {why}"));
         Some(problem.hint("choose another folder with --out".to_owned()))
     }

@@ -303,6 +303,8 @@ impl Watching<'_, '_> {
             Ok(checked) => checked,
             Err(problems) => return Ok(Err(problems)),
         };
+        // Also folders: an item that appears in one is another run.
+        known.extend(files.looked_at());
         let pinned = self.command.load.pinned(checked.whole())?;
         Ok(pinned.map(|_| (Ready { checked, signatures }, known)))
     }

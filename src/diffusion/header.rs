@@ -275,6 +275,9 @@ fn foreign(first: &[u8]) -> Option<&'static str> {
         [b'v', b'e', b'r', b's', b'i', b'o', b'n', b' '] => {
             Some("this is a Git LFS pointer and not the file itself; run `git lfs pull`")
         }
+        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] | [b'R', b'I', b'F', b'F', ..] => {
+            Some("this is a picture, expected safetensors")
+        }
         [b'<', ..] => Some("this is a web page, expected safetensors; download the file itself"),
         _ => None,
     }

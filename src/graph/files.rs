@@ -96,14 +96,18 @@ impl Files {
             }
             Err(FileProblem::Outside { .. }) => Vec::new(),
         };
-        if let Ok(mut all) = self.looked_at.lock() {
-            all.extend(looked_at);
-        }
+        self.depends_on(looked_at);
         found.map(|path| File { path, name: name.to_owned() })
     }
 
+    fn depends_on(&self, paths: Vec<PathBuf>) {
+        if let Ok(mut all) = self.looked_at.lock() {
+            all.extend(paths);
+        }
+    }
+
     /// What the searches so far depend on, sorted: each file found; for a picture not found the places where it could be;
-    /// for a model not found the folders it could appear in.
+    /// for a model not found the folders it could appear in; for a pattern or a folder the folders that were listed.
     pub fn looked_at(&self) -> Vec<PathBuf> {
         self.looked_at.lock().map(|all| all.iter().cloned().collect()).unwrap_or_default()
     }
@@ -142,9 +146,9 @@ impl Files {
     /// When a pattern or folder leads out of the roots, or nothing matches.
     pub fn matching(&self, text: &str) -> Result<Option<Vec<String>>, FileProblem> {
         let wanted = text.replace('\\', "/");
-        let folders: Vec<_> = self.input_roots.iter().filter(|root| root.join(&wanted).is_dir()).collect();
+        let is_folder = self.input_roots.iter().any(|root| root.join(&wanted).is_dir());
         let pattern = wanted.contains(['*', '?']);
-        if !pattern && folders.is_empty() {
+        if !pattern && !is_folder {
             return Ok(None);
         }
         if leads_out(Path::new(&wanted)) {
@@ -159,11 +163,13 @@ impl Files {
         for root in &self.input_roots {
             let folder = root.join(fixed);
             if !folder.is_dir() {
+                self.depends_on(vec![folder]);
                 continue;
             }
             if !is_inside(&folder, root) {
                 return Err(FileProblem::Outside { roots: self.input_roots.clone() });
             }
+            self.depends_on(folders(&folder, depth));
             let names = listing(&folder, depth).into_iter();
             let names = names.map(|name| if fixed.is_empty() { name } else { format!("{fixed}/{name}") });
             let names: Vec<_> =

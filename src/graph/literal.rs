@@ -50,6 +50,8 @@ impl fmt::Display for Literal {
         match self {
             Self::Bool(b) => b.fmt(f),
             Self::Int(i) => i.fmt(f),
+            // Hundreds of zeros say nothing.
+            Self::Float(x) if x.abs() >= 1e16 => fmt::LowerExp::fmt(x, f),
             Self::Float(x) => x.fmt(f),
             Self::Text(s) => s.fmt(f),
             Self::List(items) => {

@@ -46,7 +46,8 @@ impl Plan {
                 problems.push(problem.at(place).node(&*job.id));
                 continue;
             }
-            let Some(why) = tried.unwritable(files, name) else { continue };
+            let folder = is_folder(files, name).filter(|_| input == PLACES[0]);
+            let Some(why) = folder.or_else(|| tried.unwritable(files, name)) else { continue };
             let problem = Diagnostic::error("unwritable", format!("`{name}` cannot be written: {why}"));
             let hint = "choose another folder with --out, or another path";
             problems.push(problem.at(place).hint(hint.to_owned()).node(&*job.id));
@@ -68,7 +69,6 @@ impl Plan {
 impl Tried {
     /// Why a file below the output folder cannot be written now; `None` when it can.
     pub fn unwritable(&mut self, files: &Files, name: &str) -> Option<String> {
-        // What stands for a number or a name is known later only; the folder before it is known now.
         let name = name.replace('\\', "/");
         if let Some(out) = files.leads_out(&name) {
             return Some(format!("it {out}"));
@@ -76,6 +76,7 @@ impl Tried {
         if name.split('/').any(|part| part.len() > LONGEST) {
             return Some(format!("a part of it is longer than {LONGEST} bytes"));
         }
+        // What stands for a number or a name is known later only; the folder before it is known now.
         let known = name.split('%').next().unwrap_or_default();
         let full = files.output_root.join(known);
         let folder = full.parent().unwrap_or(&files.output_root);
@@ -84,6 +85,12 @@ impl Tried {
         let why = || write_in(there).err().map(|error| format!("`{}`: {error}", there.display()));
         self.0.entry(there.to_owned()).or_insert_with(why).clone()
     }
+}
+
+/// Why a picture cannot be written as `name`, where that is a folder.
+pub fn is_folder(files: &Files, name: &str) -> Option<String> {
+    let path = files.output_root.join(format!("{}.png", written(name)));
+    path.is_dir().then(|| format!("`{}` is a folder", path.display()))
 }
 
 /// Writes a byte in a folder and takes it away again.

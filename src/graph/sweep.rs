@@ -81,7 +81,7 @@ impl Workflow {
             }
         }
         if let Some(path) = &asked.grid {
-            match matrix.grid_of(path, asked.sweeps.len()) {
+            match matrix.grid_of(path) {
                 Ok(grid) => matrix.grid = Some(grid),
                 Err(wrong) => problems.0.extend(wrong.0),
             }
@@ -110,6 +110,11 @@ impl Workflow {
         let known: Vec<_> = matrix.keys().into_iter().map(str::to_owned).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();
         if let Some(grid) = &matrix.grid {
+            if grid.save.value.trim().is_empty() {
+                let problem = Diagnostic::error("wrong-sweep", "the contact sheet has no name");
+                let hint = "give it one, as in `--grid sheet.png`".to_owned();
+                problems.push(problem.at(grid.save.span.clone()).hint(hint));
+            }
             if is_other_picture(&grid.save.value) {
                 let message =
                     format!("`{}` asks for another format; a contact sheet is a PNG", grid.save.value);
@@ -133,6 +138,7 @@ impl Workflow {
         // One draw for all: runs that differ by chance cannot be compared.
         workflow.entropy = Some(RandomState::new().build_hasher().finish());
         workflow.step = asked.turn;
+        workflow.shown = matrix.grid.as_ref().is_some_and(|grid| grid.image.is_none());
         if self.problems.has_errors() {
             // What could be read is checked once more, so that all that is wrong is told at once.
             let items = workflow.items(overrides, files).unwrap_or_else(|wrong| {

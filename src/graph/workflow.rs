@@ -47,6 +47,8 @@ pub struct Workflow {
     pub(crate) item: Option<Items>,
     /// Which part of the nodes runs.
     pub(crate) part: Part,
+    /// Whether a contact sheet shows its picture: that which it saves, where no output is one.
+    pub(crate) shown: bool,
     /// Which run of a sweep this is, or which of those that join items, from 0.
     pub(crate) run: usize,
     /// How many steps a `seed_mode: increment` takes in this run.
@@ -271,6 +273,7 @@ impl Workflow {
             run: 0,
             step: 0,
             entropy: None,
+            shown: false,
             titles: HashMap::new(),
             refused: HashSet::new(),
             problems: Diagnostics::default(),

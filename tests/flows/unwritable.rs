@@ -130,11 +130,15 @@ fn a_contact_sheet_needs_its_folder_too() {
 
 #[test]
 fn a_result_that_cannot_take_its_place_is_told_and_what_it_was_written_to_is_gone() {
-    let place = Place::new(&[("a.yaml", EDGES), ("out/deep/a.png/keep", "a folder in the way")]);
+    let two = "{ type: ImageBatch, image1: photo, image2: edges }";
+    let text =
+        EDGES.replace("  save:", &format!("  both: {two}\n  save:")).replace("images: edges", "images: both");
+    let keep = "out/deep/a_00002.png/keep";
+    let place = Place::new(&[("a.yaml", &text), (keep, "a folder in the way of the second picture")]);
     let said = place.flow(&["run", "a.yaml"]);
     assert_eq!(said.code, 1, "{}", said.err);
-    assert!(said.err.contains("`out/deep/a.png` cannot be written:"), "{}", said.err);
-    assert_eq!(place.written("out"), ["out/deep/a.png/keep"]);
+    assert!(said.err.contains("`out/deep/a_00002.png` cannot be written:"), "{}", said.err);
+    assert_eq!(place.written("out"), ["out/deep/a.png", keep]);
 }
 
 #[test]
@@ -237,4 +241,26 @@ outputs: { image: edges }
     assert_eq!(place.written("out"), [""; 0]);
     let said = place.flow(&["run", "a.yaml", "edges", "--sweep", "low=50,100", "--grid", "g.png"]);
     assert!(said.code == 2 && said.err.contains("only a part of it is wanted"), "{}", said.err);
+}
+
+#[test]
+fn a_picture_or_sheet_whose_name_is_a_folder_is_found_before_anything_runs() {
+    let text = EDGES.replace("low: 100", "low: $low").replace("nodes:", "inputs: { low: 100 }\nnodes:");
+    let place = Place::new(&[("a.yaml", &text), ("sheet.png/x", ""), ("edges.png/x", "")]);
+    for (arguments, told) in [
+        (
+            &["run", "a.yaml", "--sweep", "low=50,100", "--set", "save.path=${low}", "--grid", "sheet.png"][..],
+            "sheet.png",
+        ),
+        (&["run", "a.yaml", "edges"], "edges.png"),
+        (&["run", "a.yaml", "--set", "save.path=sheet"], "sheet.png"),
+    ] {
+        let said = place.flow(arguments);
+        assert!(
+            said.code == 2 && said.err.contains(&format!("{told}` is a folder")),
+            "{arguments:?}: {}",
+            said.err
+        );
+    }
+    assert_eq!(place.written(""), ["a.yaml", "edges.png/x", "sheet.png/x"]);
 }

@@ -153,9 +153,15 @@ fn a_parameter_file_is_watched() {
 
 #[test]
 fn what_a_run_writes_sets_off_nothing_even_where_it_is_read_again() {
-    let workflow = EDGES.replace("path: out/edges.png", "path: photo.png");
-    let watch = Watch::new(&workflow, &[]);
-    assert_eq!(watch.round().nodes("saved"), ["save"]);
+    let workflow = EDGES.replace("image: photo.png", "image: out/edges_00002.png").replace(
+        "inverted: { type: ImageInvert, image: edges }",
+        "inverted: { type: ImageBatch, image1: photo, image2: edges }",
+    );
+    let dir = folder(&workflow);
+    fs::create_dir(dir.path().join("out")).unwrap();
+    fs::copy(dir.path().join("photo.png"), dir.path().join("out/edges_00002.png")).unwrap();
+    let watch = Watch::of(dir, &[]);
+    assert_eq!(watch.round().nodes("saved"), ["save", "save"]);
     // If the run's own picture counted, a round of its own would come before this one.
     watch.save(&workflow.replace("high: 200", "high: 240"));
     let edited = watch.round();

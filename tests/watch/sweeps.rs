@@ -134,3 +134,25 @@ outputs: { out: out }
         assert_eq!(watch.round().nodes("started"), ["out"], "another seed samples anew");
     }
 }
+
+#[test]
+fn a_picture_that_appears_in_a_listed_folder_is_one_more_item_and_one_that_goes_is_one_less() {
+    let workflow = "\
+flow: 1
+nodes:
+  photo: { type: LoadImage, each: photos, image: $each }
+  dark: { type: ImageInvert, image: photo }
+  save: { type: SaveImage, images: dark, path: \"photos/dark/${each.name}\" }
+";
+    let dir = folder(workflow);
+    fs::create_dir(dir.path().join("photos")).unwrap();
+    fs::copy(dir.path().join("photo.png"), dir.path().join("photos/a.png")).unwrap();
+    let watch = Watch::of(dir, &[]);
+    assert_eq!(watch.round().nodes("started"), ["dark", "photo", "save"]);
+    copy_picture("product_handbag.png", &watch.path("photos/b.png"));
+    assert_eq!(watch.round().nodes("started"), ["dark", "photo", "save"]);
+    assert!(watch.path("photos/dark/b.png").is_file());
+    fs::remove_file(watch.path("photos/a.png")).unwrap();
+    let less = watch.round();
+    assert_eq!((less.ends(), less.nodes("started")), (vec!["done"], vec![]));
+}

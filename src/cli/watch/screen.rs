@@ -26,7 +26,7 @@ const PREVIEW: Duration = Duration::from_millis(150);
 /// Rows a picture needs to be worth drawing; lists of nodes and problems are cut so that it has them.
 const PICTURE_ROWS: usize = 8;
 /// Cells of a progress bar.
-const BAR: usize = 24;
+const BAR: usize = 16;
 
 /// Paints on stderr; where files are goes to stdout too, when that is no terminal.
 pub struct Screen {
@@ -331,10 +331,11 @@ impl Row {
                 let rate = first.map_or(String::new(), |(time, from)| {
                     let seconds = now.saturating_sub(time).as_secs_f64();
                     let steps = done.saturating_sub(from);
-                    if steps > 0 && seconds > 0.0 {
-                        format!(" {:.1} steps/s", steps as f64 / seconds)
-                    } else {
-                        String::new()
+                    let rate = steps as f64 / seconds;
+                    match steps > 0 && seconds > 0.0 {
+                        true if rate >= 100.0 => format!(" {rate:.0} steps/s"),
+                        true => format!(" {rate:.1} steps/s"),
+                        false => String::new(),
                     }
                 });
                 ("\x1b[33m>", format!("{}{} {done}/{total}{rate}", "█".repeat(full), "░".repeat(BAR - full)))
@@ -406,7 +407,7 @@ mod tests {
                 "changed: a.yaml",
                 "= ckpt    LoadCheckpoint  known",
                 "+ pos     CLIPTextEncode  12.0 ms",
-                "> sample  KSampler        ██████░░░░░░░░░░░░░░░░░░ 5/20 8.0 steps/s",
+                "> sample  KSampler        ████░░░░░░░░░░░░ 5/20 8.0 steps/s",
                 "· image   VAEDecode",
                 "",
             ]

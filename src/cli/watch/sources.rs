@@ -2,7 +2,8 @@
 //!
 //! Folders are watched, not files: an editor that writes a new file and renames it leaves a watch on the old one behind,
 //! and a file that is not there yet cannot be watched. A notification only says *when* to look; *what* changed is told by
-//! length, time and inode of the files themselves, so neither foreign files nor a change of rights set anything off.
+//! length, time and inode of the files themselves, and the names in folders that are listed, so neither foreign files nor a
+//! change of rights set anything off.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -18,11 +19,19 @@ use notify::{
 
 use super::batch::Touch;
 
+/// How something was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    File(Stamp),
+    /// The names in it: its own time also changes with what comes and goes at once, as what is written does.
+    Folder(BTreeSet<OsString>),
+}
+
 /// Files that are watched, and how they were when they were last looked at.
 pub struct Sources {
     /// `None`: the files are looked at from time to time.
     watcher: Option<RecommendedWatcher>,
-    files: BTreeMap<PathBuf, Option<Stamp>>,
+    files: BTreeMap<PathBuf, Option<State>>,
     /// Names a notification may be about: of the files and of all folders above them.
     names: HashSet<OsString>,
     /// Folders watched, with the inode they had: one that was removed and made anew is another.
@@ -69,7 +78,7 @@ impl Sources {
         let old = std::mem::take(&mut self.files);
         for path in files {
             let path = std::path::absolute(&path).unwrap_or(path);
-            let known = old.get(&path).copied().unwrap_or_else(|| stamp(&path));
+            let known = old.get(&path).cloned().unwrap_or_else(|| state(&path));
             self.files.insert(path, known);
         }
         self.names.clear();
@@ -99,7 +108,7 @@ impl Sources {
         self.watch_folders();
         let mut changed = Vec::new();
         for (path, known) in &mut self.files {
-            let now = stamp(path);
+            let now = state(path);
             if now != *known {
                 *known = now;
                 changed.push(path.clone());
@@ -110,17 +119,22 @@ impl Sources {
 
     /// Whether some file is not as it was.
     pub fn stale(&self) -> bool {
-        self.files.iter().any(|(path, known)| stamp(path) != *known)
+        self.files.iter().any(|(path, known)| state(path) != *known)
     }
 
     /// A run wrote this file: as it is now it is no change.
     pub fn wrote(&mut self, path: &Path) {
         let Ok(written) = path.canonicalize() else { return };
+        let is = |path: &Path, other: &Path| path.canonicalize().is_ok_and(|path| path == other);
         for (path, known) in &mut self.files {
-            if path.file_name() == written.file_name()
-                && path.canonicalize().is_ok_and(|path| path == written)
+            if path.file_name() == written.file_name() && is(path, &written) {
+                *known = state(path);
+            }
+            if let (Some(State::Folder(names)), Some(folder), Some(name)) =
+                (&mut *known, written.parent(), written.file_name())
+                && is(path, folder)
             {
-                *known = stamp(path);
+                names.insert(name.to_owned());
             }
         }
     }
@@ -190,21 +204,28 @@ fn nearest_folder(path: Option<&Path>) -> Option<PathBuf> {
     path?.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned)
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    Stamp::of(path).ok()
+fn state(path: &Path) -> Option<State> {
+    // Hidden files and backups are the editor's own.
+    let own = |name: &OsString| {
+        let name = name.to_string_lossy();
+        !name.starts_with('.') && !name.ends_with('~')
+    };
+    match path.read_dir() {
+        Ok(entries) => {
+            let names = entries.flatten().map(|entry| entry.file_name());
+            Some(State::Folder(names.filter(own).collect()))
+        }
+        Err(_) => Stamp::of(path).ok().map(State::File),
+    }
 }
 
 fn inode_of(path: &Path) -> u64 {
-    stamp(path).map_or(0, |stamp| stamp.inode)
+    Stamp::of(path).map_or(0, |stamp| stamp.inode)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        sync::mpsc,
-        time::{Duration, SystemTime},
-    };
+    use std::{fs, sync::mpsc, time::Duration};
 
     use super::*;
 
@@ -262,12 +283,24 @@ mod tests {
     #[test]
     fn whatever_appears_in_a_watched_folder_is_noticed() {
         let (dir, mut sources, told) = watching(&[]);
-        // File systems count time in steps; the folder must not be of the step in which the file appears.
-        let long_ago = SystemTime::now() - Duration::from_secs(60);
-        fs::File::open(dir.path()).unwrap().set_modified(long_ago).unwrap();
         sources.follow([dir.path().to_owned()]);
         fs::write(dir.path().join("new.safetensors"), "1").unwrap();
         wait_for(&mut sources, &told, dir.path());
+    }
+
+    #[test]
+    fn what_a_run_writes_into_a_watched_folder_is_no_change_of_it_and_what_comes_besides_is() {
+        let (dir, mut sources, _told) = watching(&[]);
+        sources.follow([dir.path().to_owned()]);
+        for name in ["own.png", ".own.tmp", "notes.txt~"] {
+            fs::write(dir.path().join(name), "1").unwrap();
+        }
+        assert!(sources.stale());
+        sources.wrote(&dir.path().join("own.png"));
+        assert!(!sources.stale());
+        fs::write(dir.path().join("other.png"), "1").unwrap();
+        sources.wrote(&dir.path().join("own.png"));
+        assert_eq!(sources.changed(), [dir.path()]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::{
 /// Entries of `outputs:` that could be resolved: node and output.
 pub(super) type Outputs = IndexMap<String, (usize, usize)>;
 
+/// What the picture of a contact sheet is called where the file has no name for it.
+const SHOWN: &str = "image";
+
 /// What to run for: nodes, and names of outputs.
 pub(super) struct Targets {
     nodes: Vec<usize>,
@@ -37,7 +40,25 @@ impl Draft<'_> {
             // Where nothing flows past a node that was taken out, there is no such output this time.
             outputs.extend(self.past(node, output, 0).map(|found| (name.clone(), found)));
         }
+        if workflow.shown && !outputs.values().any(|(node, output)| self.is_picture(*node, *output)) {
+            outputs.extend(self.saved_picture().map(|found| (SHOWN.to_owned(), found)));
+        }
         outputs
+    }
+
+    /// The one picture that nodes run for their effect are given; none where there are several.
+    fn saved_picture(&self) -> Option<(usize, usize)> {
+        let here = self.nodes.iter().filter(|node| node.removed.is_none());
+        let sinks = here.filter(|node| node.def.as_ref().is_some_and(|def| def.is_sink()));
+        let links = sinks.flat_map(|node| &node.links).map(|link| (link.producer, link.output));
+        let mut pictures = links.filter(|(node, output)| self.is_picture(*node, *output));
+        let first = pictures.next()?;
+        pictures.all(|other| other == first).then_some(first)
+    }
+
+    fn is_picture(&self, node: usize, output: usize) -> bool {
+        let def = self.nodes[node].def.as_ref();
+        def.and_then(|def| def.outputs.get(output)).is_some_and(|output| output.ty == "IMAGE")
     }
 
     /// Finds what is wanted, by name; without names every sink and every output.

@@ -122,6 +122,10 @@ fn a_search_tells_what_it_depends_on() {
     assert!(files.find("loras", "../y").is_err());
     let expected = ["in/a.png", "in/b.png", "models/loras", "models/loras/deep", "other/b.png"];
     assert_eq!(files.looked_at(), expected.map(at));
+    assert_eq!(files.matching("*.png").unwrap().unwrap(), ["a.png"]);
+    assert!(files.matching("new/*.png").is_err());
+    let listed = [at("in"), at("in/new"), at("other/new")];
+    assert!(listed.iter().all(|folder| files.looked_at().contains(folder)));
 }
 
 #[test]

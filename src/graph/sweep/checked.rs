@@ -353,7 +353,7 @@ impl Paths {
             let place = grid.image.as_ref().unwrap_or(&grid.save).span.clone();
             let message = match &grid.image {
                 Some(name) => format!("no output `{}` is a picture", name.value),
-                None => "the grid has no picture to show".to_owned(),
+                None => "the grid does not know which picture to show".to_owned(),
             };
             let hint = "name one under `outputs:`, as in `outputs: { image: decoded.image }`".to_owned();
             return Err(Diagnostic::error("unknown-output", message).at(place).hint(hint).into());

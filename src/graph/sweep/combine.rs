@@ -14,10 +14,11 @@ use crate::{
 };
 
 impl Matrix {
-    /// The sheet `--grid` asks for: the swept keys, else the first two of the matrix.
-    pub(super) fn grid_of(&self, path: &str, swept: usize) -> Result<Grid, Diagnostics> {
-        let written = self.axes.iter().flat_map(|axis| &axis.0).filter(|_| swept == 0);
-        let mut keys = written.chain(&self.given).map(|column| column.key.clone());
+    /// The sheet `--grid` asks for: the first two keys that are varied, those of the command line before those of the file.
+    pub(super) fn grid_of(&self, path: &str) -> Result<Grid, Diagnostics> {
+        let written = self.axes.iter().flat_map(|axis| &axis.0);
+        let written = written.filter(|column| !self.is_given(&column.key.value));
+        let mut keys = self.given.iter().chain(written).map(|column| column.key.clone());
         let Some(x) = keys.next() else {
             let message = "--grid shows what is varied, and nothing is";
             return Err(Diagnostic::error("wrong-sweep", message)

@@ -86,6 +86,15 @@ impl Workflow {
         let mut items = Vec::new();
         for value in values {
             match &value {
+                // It would mean the folder of the workflow and all that is in it.
+                Literal::Text(text) if text.trim().is_empty() => {
+                    let message = format!("an item of `{}` is an empty text", list.value);
+                    return Err(wrong(
+                        "missing-value",
+                        message,
+                        "name a picture, a pattern or a folder; `.` is the workflow's own",
+                    ));
+                }
                 Literal::Text(text) => match files.matching(text) {
                     Ok(Some(names)) => items.extend(names.into_iter().map(Literal::from)),
                     Ok(None) => items.push(value),
