@@ -132,12 +132,25 @@ impl Frame<'_> {
     fn line(&self, y: usize, to: &mut [i16]) {
         let from = &self.rgb[3 * y * self.width..][..3 * self.width];
         let inside = &mut to[3..3 + 3 * self.width];
-        // As `to_u8` rounds, and takes what is not a number to 0.
         let of = inside.iter_mut().zip(from);
-        wide(|| of.for_each(|(to, value)| *to = (255.0 * value).clamp(0.0, 255.0) as i32 as i16));
+        wide(|| of.for_each(|(to, value)| *to = whole(255.0 * value)));
         to.copy_within(3..6, 0);
         to.copy_within(3 * self.width..3 * self.width + 3, 3 * self.width + 3);
     }
+}
+
+/// A value on the 8-bit scale without its fraction, as `to_u8` takes it; what is not a number is 0. Without the conversion of Rust, whose
+/// care for values beyond all integers the compiler makes one by one.
+#[inline(always)]
+fn whole(value: f32) -> i16 {
+    // Where floats are whole numbers; the number is in their low bits.
+    const WHOLE: f32 = 8_388_608.0;
+    // A comparison with what is not a number is false.
+    let value = if value > 0.0 { value } else { 0.0 };
+    let value = if value < 255.0 { value } else { 255.0 };
+    let nearest = (value + WHOLE) - WHOLE;
+    let below = if nearest > value { nearest - 1.0 } else { nearest };
+    (below + WHOLE).to_bits() as i16
 }
 
 /// What is known of a pixel before edges are followed.
@@ -212,4 +225,20 @@ pub(super) fn follow(mut pixels: Vec<Pixel>, height: usize, width: usize) -> Vec
         }
     }
     pixels.into_iter().map(|pixel| pixel == Pixel::Strong).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole;
+    use crate::picture::to_u8;
+
+    #[test]
+    fn values_are_taken_to_8_bits_as_pictures_are_written() {
+        let near =
+            |i: u16| [f32::from(i) / 255.0, (f32::from(i) / 255.0).next_down(), (f32::from(i) + 0.5) / 255.0];
+        let odd = [-1.0, -0.0, 1.1, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE];
+        for value in (0..=256).flat_map(near).chain(odd) {
+            assert_eq!(whole(255.0 * value), i16::from(to_u8(value)), "{value}");
+        }
+    }
 }
