@@ -96,10 +96,15 @@ fn place(prefix: &str, tokens: &Tokens) -> Result<(PathBuf, String, u64), NodeEr
 /// Writes exactly `path` below the output folder, in place of a former result of that name, and says so.
 ///
 /// # Errors
-/// When the path leaves the output folder, or the file cannot be written.
+/// When the path leaves the output folder, something is read there, or the file cannot be written.
 pub fn save_as(cx: &Context, path: &str, bytes: &[u8]) -> Result<PathBuf, NodeError> {
     let failed = |error: io::Error| unwritten("path", path, &error);
     let full = cx.files.output(path).map_err(failed)?;
+    // Before a run only the first picture of a batch is known of.
+    if cx.files.is_read(&full) {
+        let message = format!("`{path}` would take the place of a picture that is read");
+        return Err(NodeError::on("path", message).hint("choose another folder with --out, or another path"));
+    }
     write_atomic(&full, bytes, Existing::Replace).map_err(failed)?;
     cx.saved(&full);
     Ok(full)

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Ending,
-    output::{note, print},
+    output::{WIDEST, note, print},
 };
 
 /// Nodes from the cache that the last lines name.
@@ -192,7 +192,7 @@ impl Display {
         if let Some(summary) = &self.summary {
             return note(format_args!("{status} in {}; {summary}", time(total)));
         }
-        let width = self.ran.iter().map(|(node, ..)| node.chars().count()).max().unwrap_or(0);
+        let width = self.ran.iter().map(|(node, ..)| node.chars().count()).max().unwrap_or(0).min(WIDEST);
         for (node, kind, elapsed) in &self.ran {
             note(format_args!("  {node:width$}  {:>8}  {kind}", time(*elapsed)));
         }

@@ -9,6 +9,9 @@ use std::{
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Error, Result};
 
+/// A column of a table is no wider: a name may be of any length, and what is formatted may not.
+pub const WIDEST: usize = 80;
+
 /// What was asked for could not be written, to whatever the text names; the workflow is not to blame.
 #[derive(Debug)]
 pub struct CannotWrite(pub String);

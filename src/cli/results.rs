@@ -1,13 +1,17 @@
 //! What a run gives back besides what its nodes wrote.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{anyhow, ensure};
 use flow_engine::{Event, Outputs, What};
 use flow_graph::{
     Diagnostic, Diagnostics, Files, Plan, Value,
     context::Provenance,
-    outputs::{Tried, is_folder},
+    diag::Span,
+    outputs::{Tried, is_folder, overwrites},
     sweep::Checked,
 };
 use serde_json::{Value as Json, json};
@@ -19,42 +23,57 @@ pub struct Unwritable<'a> {
     wanted: &'a [String],
     files: &'a Files,
     tried: Tried,
+    /// The files that sinks would write, of which all that is read has to be known first: who, the name, and where it is given.
+    places: BTreeMap<(String, String), Option<Span>>,
+    /// The pictures of wanted nodes: the file, and the node.
+    pictures: BTreeMap<String, String>,
     problems: Diagnostics,
 }
 
 impl<'a> Unwritable<'a> {
     /// Nothing looked at yet; the pictures of `wanted` nodes are results too.
     pub fn new(wanted: &'a [String], files: &'a Files) -> Self {
-        Self { wanted, files, tried: Tried::default(), problems: Diagnostics::default() }
+        Self {
+            wanted,
+            files,
+            tried: Tried::default(),
+            places: BTreeMap::new(),
+            pictures: BTreeMap::new(),
+            problems: Diagnostics::default(),
+        }
     }
 
-    /// Looks at where the sinks of a run write, and the pictures of wanted nodes.
-    pub fn look_at(&mut self, plan: &Plan) {
-        let mut found = plan.unwritable(self.files, &mut self.tried).0;
+    /// Looks at where the sinks of a run write, and the pictures of wanted nodes, which have `mark` in their names.
+    pub fn look_at(&mut self, mark: &str, plan: &Plan) {
+        for problem in plan.unwritable(self.files, &mut self.tried).0 {
+            self.add(problem);
+        }
+        for (node, name, place) in plan.replaced() {
+            self.places.entry((node.to_owned(), name.to_owned())).or_insert_with(|| place.cloned());
+        }
         let gives = |name: &str| {
             let mut targets = plan.targets().iter().map(|job| plan.job(*job));
             plan.outputs().contains_key(name) || targets.any(|job| *job.id == *name && !job.def.is_sink())
         };
         for name in self.wanted.iter().filter(|name| gives(name)) {
-            let file = format!("{name}.png");
-            let problem = plan.overwrites(self.files, &file).or_else(|| self.foreign(&file));
-            found.extend(problem.or_else(|| self.problem(&file)).map(|problem| problem.node(name)));
-        }
-        for problem in found {
-            // The same place in another run says nothing new.
-            if !self.problems.0.iter().any(|known| known.node == problem.node) {
-                self.problems.push(problem);
+            let file = format!("{name}{mark}.png");
+            if self.pictures.insert(file.clone(), name.clone()).is_none() {
+                self.problem(&file).into_iter().for_each(|problem| self.add(problem.node(name)));
             }
+        }
+    }
+
+    fn add(&mut self, problem: Diagnostic) {
+        // The same place in another run says nothing new.
+        if !self.problems.0.iter().any(|known| known.node == problem.node && known.id == problem.id) {
+            self.problems.push(problem);
         }
     }
 
     /// That there is a file of that name which is not of ours: nobody who asks for a node says what it is written over.
     fn foreign(&self, name: &str) -> Option<Diagnostic> {
-        let path = self.files.output(name).ok().filter(|path| path.is_file())?;
-        if recipe::precision(&path).is_some() {
-            return None;
-        }
-        let message = format!("`{name}` is there already, and flow has not made it");
+        let path = self.files.output(name).ok().filter(|path| is_foreign(path))?;
+        let message = format!("`{}` is there already, and flow has not made it", path.display());
         let hint = "choose another folder with --out, or move the file";
         Some(Diagnostic::error("same-file", message).hint(hint.to_owned()))
     }
@@ -73,7 +92,7 @@ impl<'a> Unwritable<'a> {
         let sheets: BTreeSet<_> =
             (0..checked.sweep().len()).filter_map(|run| checked.sheet_path(run)).collect();
         for sheet in sheets {
-            let problem = self.problem(sheet);
+            let problem = overwrites(self.files, sheet).or_else(|| self.problem(sheet));
             self.problems.0.extend(problem);
         }
         self.or(checked)
@@ -84,9 +103,24 @@ impl<'a> Unwritable<'a> {
     /// # Errors
     /// What cannot.
     pub fn or<T>(mut self, value: T) -> Result<T, Diagnostics> {
+        for ((node, name), place) in std::mem::take(&mut self.places) {
+            if let Some(problem) = overwrites(self.files, &name) {
+                self.add(problem.at(place).node(node));
+            }
+        }
+        for (file, node) in std::mem::take(&mut self.pictures) {
+            if let Some(problem) = overwrites(self.files, &file).or_else(|| self.foreign(&file)) {
+                self.add(problem.node(node));
+            }
+        }
         self.problems.sort();
         if self.problems.has_errors() { Err(self.problems) } else { Ok(value) }
     }
+}
+
+/// Whether there is a file which flow has not made.
+fn is_foreign(path: &Path) -> bool {
+    path.is_file() && recipe::precision(path).is_none()
 }
 
 /// Tells `on` the seeds that were drawn for a plan.
@@ -128,6 +162,15 @@ pub fn results(
                 written.insert(path.clone()),
                 "two results are called `{shown}`; ask for them one by one"
             );
+            // How many there are in a batch is known only now.
+            let in_the_way = match frame {
+                _ if files.is_read(&path) => Some("it is read"),
+                1.. if is_foreign(&path) => Some("it is there already, and flow has not made it"),
+                _ => None,
+            };
+            if let Some(why) = in_the_way {
+                return Err(anyhow!(why).context(CannotWrite::file(&path)));
+            }
             let saved = flow_nodes::save_picture(value, frame, &path, &recipe);
             saved.map_err(|error| anyhow!("{error}").context(CannotWrite::file(&path)))?;
             on(Event { node: name, kind, what: What::Saved { path: &path } });

@@ -53,7 +53,7 @@ impl Run {
         };
         if !sweep.is_plain() {
             let mut unwritable = Unwritable::new(&self.wanted, &files);
-            let mut seen = |plan: &Plan| unwritable.look_at(plan);
+            let mut seen = |mark: &str, plan: &Plan| unwritable.look_at(mark, plan);
             let checked = match sweep.check_seeing(&registry, &files, &overrides, &self.wanted, &mut seen) {
                 Ok(checked) => checked,
                 Err(problems) => return Ok(self.refuse(&problems)),
@@ -74,7 +74,7 @@ impl Run {
         };
         let wanted = self.wanted_of(&plan);
         let mut unwritable = Unwritable::new(&wanted, &files);
-        unwritable.look_at(&plan);
+        unwritable.look_at("", &plan);
         let plan = match unwritable.or(plan) {
             Ok(plan) => plan,
             Err(problems) => return Ok(self.refuse(&problems)),
@@ -87,6 +87,7 @@ impl Run {
         display.follow(&plan);
         drawn(&plan, &mut |event| display.event(event));
         let result = session.run(&plan, &files, &cancel, &mut |event| display.event(event));
+        session.finish();
         let (outputs, failures, ending) = match result {
             Ok(outputs) => (outputs, Vec::new(), Ending::Done),
             Err(RunError::Failed { failures, outputs }) => (outputs, failures, Ending::Failed),

@@ -1,9 +1,12 @@
 //! What outlives one run: the device with its loaded weights, and the results known so far.
 
 use std::{
-    io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Result, anyhow};
@@ -15,7 +18,7 @@ use serde_json::json;
 use crate::{
     cache::{
         folder::Folder,
-        record::{Made, Record},
+        record::{Before, Made, Record},
     },
     memory::Memory,
     output, recipe,
@@ -58,8 +61,16 @@ pub struct Session {
     kept: Option<Kept>,
     /// Of the workflow looked at or run last.
     record: Mutex<Option<Record>>,
+    clock: Clock,
+    /// When the record was written last.
+    written: Mutex<Duration>,
+    /// That it could not be written has been told.
+    told: AtomicBool,
     previews: bool,
 }
+
+/// How much work may be forgotten when the program is ended from outside.
+const UNWRITTEN: Duration = Duration::from_secs(10);
 
 /// What is kept between processes.
 struct Kept {
@@ -80,7 +91,8 @@ impl Session {
         let budgets = compute.memory.budgets(&device)?;
         let results = if compute.no_cache { Bytes::default() } else { budgets.results };
         let runtime = Runtime::new(device, dtype, budgets.weights).with_int8(int8);
-        let mut engine = Engine::with_budget(results).with_clock(clock).with_salt(&runtime::salt(&runtime));
+        let mut engine =
+            Engine::with_budget(results).with_clock(clock.clone()).with_salt(&runtime::salt(&runtime));
         let folder = if compute.no_cache { None } else { Folder::from_env()? };
         let kept = folder.map(|folder| Kept { disk: Arc::new(folder.results()), folder });
         if let Some(kept) = &kept {
@@ -91,7 +103,16 @@ impl Session {
         // Off until somebody has seen it work on a card: docs/gpu.md.
         let graphs = std::env::var_os("FLOW_CUDA_GRAPHS").is_some_and(|value| value == "1");
         let runtime = Arc::new(runtime.with_graphs(graphs));
-        Ok(Self { engine, runtime, kept, record: Mutex::new(None), previews: false })
+        Ok(Self {
+            engine,
+            runtime,
+            kept,
+            record: Mutex::new(None),
+            clock,
+            written: Mutex::default(),
+            told: AtomicBool::default(),
+            previews: false,
+        })
     }
 
     /// The same, whose work in progress is looked at.
@@ -123,9 +144,15 @@ impl Session {
         self.engine.forecast(plan, &self.context(files))
     }
 
-    /// What the last runs of the plan's workflow computed a node from: of several that which is the least `far`.
-    pub fn nearest(&self, plan: &Plan, node: &str, far: impl Fn(&Made) -> usize) -> Option<Made> {
-        self.with_record(plan, |record| record.nearest(node, far).cloned())?
+    /// What is remembered of a node of the plan's workflow beside what it is computed from `now`; `far` counts the differences.
+    pub fn before(&self, plan: &Plan, node: &str, now: &Made, far: impl Fn(&Made) -> usize) -> Before {
+        self.with_record(plan, |record| record.before(node, now, far)).unwrap_or(Before::Never)
+    }
+
+    /// Writes what is remembered of the runs, when there are no more of them.
+    pub fn finish(&self) {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(record.as_mut());
     }
 
     /// Does something with the record of the plan's workflow; `None` where none is kept.
@@ -133,6 +160,7 @@ impl Session {
         let (kept, workflow) = (self.kept.as_ref()?, plan.workflow()?);
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         if record.as_ref().is_none_or(|record| record.workflow() != workflow) {
+            self.write(record.as_mut());
             *record = Some(Record::read(&kept.folder, workflow));
         }
         record.as_mut().map(on)
@@ -179,32 +207,29 @@ impl Session {
             Err(RunError::Cancelled) => (None, Vec::new()),
         };
         let place = self.place();
-        // Those of the other runs are written with the last.
-        let remembered = trace.and_then(|trace| {
-            self.with_record(plan, |record| {
-                record.add(plan, trace, files, &place, &failed);
-                if plan.is_first() { record.write() } else { Ok(()) }
-            })
+        self.with_record(plan, |record| {
+            trace.into_iter().for_each(|trace| record.add(plan, trace, files, &place, &failed));
+            // What other runs were is written with the last, or after some time.
+            let now = self.clock.now();
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            if plan.is_first() || now.saturating_sub(*written) >= UNWRITTEN {
+                *written = now;
+                self.write(Some(record));
+            }
         });
-        match disk.take_trouble() {
-            Some(trouble) => output::note(format_args!("warning: {trouble}")),
-            None => self.told(remembered.unwrap_or(Ok(()))),
+        if let Some(trouble) = disk.take_trouble() {
+            output::note(format_args!("warning: {trouble}"));
         }
     }
 
-    fn told(&self, remembered: io::Result<()>) {
-        if let (Err(error), Some(Kept { folder, .. })) = (remembered, &self.kept) {
+    fn write(&self, record: Option<&mut Record>) {
+        let (Some(record), Some(Kept { folder, disk })) = (record, &self.kept) else { return };
+        // Where no result can be kept no record can, which is told once.
+        let Err(error) = record.write() else { return };
+        if !disk.is_broken() && !self.told.swap(true, Ordering::Relaxed) {
             let shown = folder.path.display();
             output::note(format_args!("warning: this run cannot be remembered in `{shown}`: {error}"));
         }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let written = record.as_mut().map_or(Ok(()), Record::write);
-        self.told(written);
     }
 }
 

@@ -79,11 +79,15 @@ impl Run {
                 sheets.put(run, path, picture);
             }
         }
+        session.finish();
         if ending == Ending::Done && !failed.is_empty() {
             ending = Ending::Failed;
         }
-        for (path, file) in sheets.write(checked, &session)? {
-            display.event(Event { node: &path, kind: "grid", what: What::Saved { path: &file } });
+        // Half a sheet would take the place of a whole one.
+        if ending != Ending::Stopped {
+            for (path, file) in sheets.write(checked, &session)? {
+                display.event(Event { node: &path, kind: "grid", what: What::Saved { path: &file } });
+            }
         }
         display.summary(summary(sweep, &failed));
         let told = display.end(clock.now(), ending, &[]);

@@ -291,10 +291,10 @@ impl Watching<'_, '_> {
         let Opened { files, registry, overrides, sweep } = opened;
         let (mut signatures, mut known) = (HashSet::new(), BTreeSet::new());
         let mut unwritable = Unwritable::new(&self.command.wanted, &files);
-        let mut seen = |plan: &Plan| {
+        let mut seen = |mark: &str, plan: &Plan| {
             signatures.extend(plan.signatures(&files).into_iter().flatten());
             known.extend(plan.files().iter().cloned());
-            unwritable.look_at(plan);
+            unwritable.look_at(mark, plan);
         };
         let checked = sweep.and_then(|sweep| {
             sweep.check_seeing(&registry, &files, &overrides, &self.command.wanted, &mut seen)

@@ -140,10 +140,11 @@ impl Chain {
                 ahead.plan.order().iter().copied().find(|job| *ahead.plan.job(*job).id == *upstream)
             }));
             let node = ahead.plan.job(job);
+            let indent = (depth * 2).min(output::WIDEST);
             chain.text +=
-                &format!("{:1$}{2} ({3}): {4}\n", "", depth * 2, node.id, node.def.kind, ahead.words(job));
+                &format!("{:1$}{2} ({3}): {4}\n", "", indent, node.id, node.def.kind, ahead.words(job));
             for reason in &reasons {
-                chain.text += &format!("{:1$}- {2}\n", "", depth * 2 + 2, reason.text);
+                chain.text += &format!("{:1$}- {2}\n", "", indent + 2, reason.text);
             }
             let mut object = ahead.json(job);
             object["why"] = reasons.into_iter().map(|reason| reason.text).collect();

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -32,6 +32,9 @@ const READ_NANOS: u64 = 2;
 /// A file under a temporary name that is older than this was left by a process that died.
 const STALE: Duration = Duration::from_secs(3600);
 
+/// After so large a part of the limit has been written the folder is looked through again: other processes write too.
+const SHARE: u64 = 8;
+
 /// The ending of a file that is being written.
 const UNFINISHED: &str = "tmp";
 
@@ -40,8 +43,10 @@ const UNFINISHED: &str = "tmp";
 pub struct DiskCache {
     folder: PathBuf,
     limit: u64,
-    /// Something was written since the last sweep.
-    grown: AtomicBool,
+    /// Bytes that entries have together, as far as this process knows; absent until the folder was looked through.
+    used: Mutex<Option<u64>>,
+    /// Bytes this process has written since then, which others do too.
+    grown: AtomicU64,
     /// What went wrong, until it is told.
     trouble: Mutex<Option<String>>,
     /// Something went wrong: nothing more is written.
@@ -72,7 +77,8 @@ impl DiskCache {
         Self {
             folder: folder.into(),
             limit,
-            grown: AtomicBool::default(),
+            used: Mutex::default(),
+            grown: AtomicU64::default(),
             trouble: Mutex::default(),
             broken: AtomicBool::default(),
         }
@@ -81,6 +87,11 @@ impl DiskCache {
     /// Why nothing more is written, if something went wrong; given once.
     pub fn take_trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether something went wrong, so that nothing more is written.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// What is known of a job with `outputs` outputs; counts as a use.
@@ -122,8 +133,9 @@ impl DiskCache {
         let worth = elapsed >= WORTH_KEEPING.max(Duration::from_nanos(bytes.saturating_mul(READ_NANOS)));
         let kept = |value: &Value| (worth && bytes <= MAX_ENTRY).then(|| value.store(cx)).flatten();
         let outputs: Vec<_> = values.iter().map(|value| (value.id(), kept(value))).collect();
-        match self.write(key, &encode(key, &outputs)) {
-            Ok(()) => self.grown.store(true, Ordering::Relaxed),
+        let entry = encode(key, &outputs);
+        match self.write(key, &entry) {
+            Ok(()) => _ = self.grown.fetch_add(entry.len() as u64, Ordering::Relaxed),
             Err(error) => {
                 self.broken.store(true, Ordering::Relaxed);
                 let told = format!("results cannot be kept in `{}`: {error}", self.folder.display());
@@ -134,9 +146,15 @@ impl DiskCache {
 
     /// Removes what was used longest ago while there is more than the limit; call it when a run ends.
     pub fn sweep(&self) {
-        if !self.grown.swap(false, Ordering::Relaxed) {
+        let grown = self.grown.load(Ordering::Relaxed);
+        let mut known = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        // A folder of many entries takes long to look through, and a process may have thousands of runs.
+        let may_be_too_much =
+            known.is_none_or(|used| used + grown > self.limit || grown > self.limit / SHARE);
+        if grown == 0 || !may_be_too_much {
             return;
         }
+        self.grown.fetch_sub(grown, Ordering::Relaxed);
         self.remove_stale();
         let mut entries = Vec::new();
         self.each(|path, key| {
@@ -155,11 +173,12 @@ impl DiskCache {
         entries.sort();
         for (_, len, path) in entries {
             if used <= self.limit {
-                return;
+                break;
             }
             let _ = fs::remove_file(path);
             used -= len;
         }
+        *known = Some(used);
     }
 
     /// Counts the entries.

@@ -4,7 +4,7 @@ mod alike;
 mod pipeline;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     io::{self, Read},
     path::{Component, Path, PathBuf},
@@ -54,6 +54,8 @@ pub struct Files {
     pub new_models: PathBuf,
     hashes: Mutex<HashMap<PathBuf, (Stamp, Hash)>>,
     looked_at: Mutex<BTreeSet<PathBuf>>,
+    /// The files that were found, where links lead to.
+    read: Mutex<HashSet<PathBuf>>,
 }
 
 /// Names that a hint can use.
@@ -97,7 +99,22 @@ impl Files {
             Err(FileProblem::Outside { .. }) => Vec::new(),
         };
         self.depends_on(looked_at);
+        if let Ok(path) = &found {
+            self.reads(path);
+        }
         found.map(|path| File { path, name: name.to_owned() })
+    }
+
+    /// Remembers a file that is read.
+    pub(crate) fn reads(&self, path: &Path) {
+        if let (Ok(path), Ok(mut all)) = (path.canonicalize(), self.read.lock()) {
+            all.insert(path);
+        }
+    }
+
+    /// Whether a file is one of those that were found to be read, by any of the runs there are.
+    pub fn is_read(&self, path: &Path) -> bool {
+        path.canonicalize().is_ok_and(|path| self.read.lock().is_ok_and(|all| all.contains(&path)))
     }
 
     fn depends_on(&self, paths: Vec<PathBuf>) {

@@ -1,6 +1,6 @@
 //! `inputs:`: what a user may set, its type and range, and who set it last.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     Diagnostic, Literal,
@@ -10,6 +10,7 @@ use crate::{
     spec::ValueKind,
     tree::{Entry, Tree},
     workflow::{Reader, Spanned},
+    yaml,
 };
 
 /// The types an input may have.
@@ -327,8 +328,46 @@ pub(crate) struct Given {
 pub(crate) enum GivenValue {
     /// Typed by YAML.
     Typed(Literal),
-    /// Text, read as whatever it sets wants.
-    Text(String),
+    /// Text, read as whatever it sets wants; and what it is where nothing does.
+    Text(String, Literal),
+}
+
+impl GivenValue {
+    /// A text of a command line.
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let literal = yaml::list(&text).map_or_else(|| yaml::scalar(&text), Literal::List);
+        Self::Text(text, literal)
+    }
+
+    /// The value as data: text of a command line as YAML reads it.
+    pub(crate) fn literal(&self) -> &Literal {
+        match self {
+            Self::Typed(literal) | Self::Text(_, literal) => literal,
+        }
+    }
+
+    /// What equal values have in common: `0`, `0.0` and `--set x=0` are one.
+    pub(crate) fn likeness(&self) -> String {
+        likeness(self.literal())
+    }
+}
+
+fn likeness(literal: &Literal) -> String {
+    match literal {
+        Literal::Float(x) if x.fract() == 0.0 && x.abs() < 1e15 => format!("{:?}", Literal::Int(*x as i128)),
+        Literal::List(items) => format!("{:?}", items.iter().map(likeness).collect::<Vec<_>>()),
+        other => format!("{other:?}"),
+    }
+}
+
+impl fmt::Display for GivenValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Typed(literal) => literal.fmt(f),
+            Self::Text(text, _) => text.fmt(f),
+        }
+    }
 }
 
 impl Overrides {
@@ -392,7 +431,7 @@ fn one(source: &str, written: &str, key: &str, value: &str) -> Given {
     let at = |range| Span { source: source.clone(), range };
     Given {
         key: Spanned { value: key.to_owned(), span: at(0..written.len()) },
-        value: GivenValue::Text(value.to_owned()),
+        value: GivenValue::text(value),
         span: at(written.len() + 1..written.len() + 1 + value.len()),
     }
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Constant, Diagnostic, Diagnostics, Files, Literal, Plan};
+use crate::{Constant, Diagnostic, Diagnostics, Files, Literal, Plan, diag::Span};
 
 /// The inputs that say where a sink writes.
 const PLACES: [&str; 2] = ["path", "filename_prefix"];
@@ -29,7 +29,7 @@ const LONGEST: usize = 255;
 pub struct Tried(HashMap<PathBuf, Option<String>>);
 
 impl Plan {
-    /// The sinks of this plan whose results could not be written now (`unwritable`), or only over what it reads (`same-file`).
+    /// The sinks of this plan whose results could not be written now (`unwritable`).
     pub fn unwritable(&self, files: &Files, tried: &mut Tried) -> Diagnostics {
         let mut problems = Diagnostics::default();
         for job in self.sinks().map(|sink| self.job(sink)) {
@@ -41,11 +41,6 @@ impl Plan {
                 continue;
             };
             let place = job.input_span(input).or(job.span.as_ref()).cloned();
-            // A prefix gets a number that is free.
-            if let Some(problem) = self.overwrites(files, name).filter(|_| input == PLACES[0]) {
-                problems.push(problem.at(place).node(&*job.id));
-                continue;
-            }
             let folder = is_folder(files, name).filter(|_| input == PLACES[0]);
             let Some(why) = folder.or_else(|| tried.unwritable(files, name)) else { continue };
             let problem = Diagnostic::error("unwritable", format!("`{name}` cannot be written: {why}"));
@@ -55,15 +50,30 @@ impl Plan {
         problems
     }
 
-    /// That a picture written as `name` would take the place of a file that this plan reads (`same-file`).
-    pub fn overwrites(&self, files: &Files, name: &str) -> Option<Diagnostic> {
-        let named = files.output_root.join(format!("{}.png", written(name)));
-        let there = named.canonicalize().ok()?;
-        let read = self.files().iter().find(|read| read.canonicalize().is_ok_and(|read| read == there))?;
-        let message = format!("`{name}` would take the place of `{}`, which is read", read.display());
-        let hint = "choose another folder with --out, or another name";
-        Some(Diagnostic::error("same-file", message).hint(hint.to_owned()))
+    /// The files that the sinks of this plan write each time in place of what is there: the node, the name as given, and where
+    /// it is given. A prefix gets a number that is free.
+    pub fn replaced(&self) -> impl Iterator<Item = (&str, &str, Option<&Span>)> {
+        self.sinks().filter_map(|sink| {
+            let job = self.job(sink);
+            match job.args.get(PLACES[0])? {
+                Constant::Literal(Literal::Text(name)) => {
+                    Some((&*job.id, name.as_str(), job.input_span(PLACES[0]).or(job.span.as_ref())))
+                }
+                _ => None,
+            }
+        })
     }
+}
+
+/// That a picture written as `name` would take the place of a file that is read (`same-file`).
+pub fn overwrites(files: &Files, name: &str) -> Option<Diagnostic> {
+    let there = files.output_root.join(format!("{}.png", written(name)));
+    if !files.is_read(&there) {
+        return None;
+    }
+    let message = format!("`{name}` would take the place of `{}`, which is read", there.display());
+    let hint = "choose another folder with --out, or another name";
+    Some(Diagnostic::error("same-file", message).hint(hint.to_owned()))
 }
 
 impl Tried {

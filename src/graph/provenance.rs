@@ -244,7 +244,7 @@ impl Written<'_> {
             (Raw::Given(text), Some(_)) if self.of == Of::All && text.contains('$') => json!(text),
             (Raw::Given(_), Some(constant)) => escaped(constant),
             // A node that is no part of the plan: what its input takes is not known, and a text of digits is rarer than a number.
-            (Raw::Given(text), None) => GivenValue::Text(text.clone()).literal().to_json(),
+            (Raw::Given(text), None) => GivenValue::text(text).literal().to_json(),
             (Raw::Link { node, output }, _) => json!([node, output]),
         }
     }

@@ -15,12 +15,11 @@ use std::{
 };
 
 use crate::{
-    Collected, Diagnostic, Diagnostics, Files, Literal, Overrides, Workflow,
+    Collected, Diagnostic, Diagnostics, Files, Overrides, Workflow,
     files::PICTURE_ENDINGS,
     inputs::{Given, GivenValue},
     near::did_you_mean,
     workflow::{Column, Items, Matrix, Part, Spanned, column},
-    yaml,
 };
 
 pub use checked::{Checked, Jobs};
@@ -48,7 +47,7 @@ pub struct Sweep {
     matrix: Matrix,
     combinations: Vec<Vec<Given>>,
     /// The values along the sides of the contact sheet.
-    sides: [Vec<Given>; 2],
+    sides: [sheet::Side; 2],
     /// The items of `each:`; each combination runs with all of them.
     items: Option<Vec<Items>>,
     /// After all items something runs on what they gave.
@@ -91,7 +90,7 @@ impl Workflow {
             let message =
                 format!("`--set {key}={value}` takes the place of the values the matrix has for `{key}`");
             notes.push(Diagnostic::warning("varied", message).at(place.span.clone()));
-            let value = Spanned { value: GivenValue::Text(value.clone()), span: place.span.clone() };
+            let value = Spanned { value: GivenValue::text(value), span: place.span.clone() };
             matrix.given.retain(|column| column.key.value != *key);
             matrix.given.push(Column { key: place, values: vec![value] });
         }
@@ -178,33 +177,6 @@ impl Workflow {
                 .into());
         }
         Ok(Sweep { workflow, matrix, combinations, sides, items, joins, notes })
-    }
-}
-
-impl GivenValue {
-    /// The value as data: text of a command line as YAML reads it.
-    pub(crate) fn literal(&self) -> Literal {
-        match self {
-            Self::Typed(literal) => literal.clone(),
-            Self::Text(text) => yaml::list(text).map_or_else(|| yaml::scalar(text), Literal::List),
-        }
-    }
-
-    /// Whether two values are one: `0`, `0.0` and `--set x=0` are.
-    fn equals(&self, other: &Self) -> bool {
-        match (self.literal(), other.literal()) {
-            (Literal::Int(a), Literal::Float(b)) | (Literal::Float(b), Literal::Int(a)) => a as f64 == b,
-            (a, b) => a == b,
-        }
-    }
-}
-
-impl std::fmt::Display for GivenValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Typed(literal) => literal.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn parse(source: &Arc<Source>, problems: &mut Diagnostics) -> Option<
 fn without<'t>(text: &'t str, numbers: &[Range<usize>]) -> Cow<'t, str> {
     let mut text = Cow::Borrowed(text);
     for range in numbers {
-        text.to_mut().replace_range(range.clone(), &format!("{:<1$}", 0, range.len()));
+        text.to_mut().replace_range(range.clone(), &("0".to_owned() + &" ".repeat(range.len() - 1)));
     }
     text
 }

@@ -264,3 +264,47 @@ fn a_picture_or_sheet_whose_name_is_a_folder_is_found_before_anything_runs() {
     }
     assert_eq!(place.written(""), ["a.yaml", "edges.png/x", "sheet.png/x"]);
 }
+
+#[test]
+fn nothing_that_any_run_reads_is_written_over_by_another_by_a_sheet_or_by_the_rest_of_a_batch() {
+    let pairs = "\
+flow: 1
+inputs: { from: a.png, to: b }
+nodes:
+  photo: { type: LoadImage, image: $from }
+  soft: { type: ImageBlur, image: photo, blur_radius: 1, sigma: 1 }
+  both: { type: ImageBatch, image1: photo, image2: soft }
+  save: { type: SaveImage, images: soft, path: $to }
+outputs: { image: soft }
+matrix: { zip: { from: [a.png, b.png], to: [x, y] } }
+";
+    let place = Place::new(&[("a.yaml", pairs)]);
+    let names = ["a.png", "b.png", "c_00002.png", "both_00002.png", "soft-1.png"];
+    for (i, name) in names.iter().enumerate() {
+        place.picture(name, (16, 16), [i as u8; 3]);
+    }
+    let bytes = || names.map(|name| fs::read(place.path(name)).unwrap());
+    let before = bytes();
+    let read = "would take the place of";
+    let batch = &pairs.replace("images: soft", "images: both").replace("matrix", "about: |\n ");
+    place.write("batch.yaml", batch);
+    place.write("cross.yaml", &pairs.replace("[x, y]", "[b, y]"));
+    for (arguments, code, told) in [
+        // The second run reads what the first would write.
+        (&["run", "cross.yaml"][..], 2, read),
+        (&["run", "a.yaml", "--grid", "b.png"], 2, read),
+        (&["run", "a.yaml", "soft", "--set", "from=soft-1.png", "--sweep", "soft.sigma=1,2"], 2, read),
+        (
+            &["run", "a.yaml", "soft", "--set", "from=a.png", "--sweep", "soft.sigma=1,2"],
+            2,
+            "flow has not made it",
+        ),
+        // How many pictures a batch has is known when it is there.
+        (&["run", "batch.yaml", "--set", "from=c_00002.png", "--set", "to=c"], 1, read),
+        (&["run", "batch.yaml", "both", "--set", "to=z"], 1, "it is there already, and flow has not made it"),
+    ] {
+        let said = place.flow(arguments);
+        assert!(said.code == code && said.err.contains(told), "{arguments:?} {}: {}", said.code, said.err);
+    }
+    assert!(before == bytes());
+}

@@ -8,7 +8,11 @@ use petgraph::graph::NodeIndex;
 use serde_json::{Value, json};
 
 use super::reason::{Reason, reasons};
-use crate::{cache::record::Made, session::Session};
+use crate::{
+    cache::record::{Before, Made},
+    output,
+    session::Session,
+};
 
 /// A look ahead at a plan, beside what the last runs were.
 pub struct Ahead<'a> {
@@ -65,8 +69,12 @@ impl<'a> Ahead<'a> {
     fn differences(&self, job: NodeIndex) -> Vec<Reason> {
         let now = self.session.made(self.plan, &self.forecast, self.files, job);
         let far = |before: &Made| reasons(&now, Some(before)).len();
-        let before = self.session.nearest(self.plan, &self.plan.job(job).id, far);
-        reasons(&now, before.as_ref())
+        match self.session.before(self.plan, &self.plan.job(job).id, &now, far) {
+            Before::Never => reasons(&now, None),
+            Before::Same => Vec::new(),
+            Before::Nearest(before) => reasons(&now, Some(&before)),
+            Before::Unknown => vec![Reason::text("not among the runs that are remembered")],
+        }
     }
 
     /// Whether something that would run is not what it was.
@@ -129,7 +137,7 @@ impl<'a> Ahead<'a> {
     /// A line for each job, and the sums.
     pub fn table(&self) -> String {
         let wide = |of: &dyn Fn(&flow_graph::Job) -> usize| {
-            self.plan.order().iter().map(|job| of(self.plan.job(*job))).max().unwrap_or(0)
+            self.plan.order().iter().map(|job| of(self.plan.job(*job))).max().unwrap_or(0).min(output::WIDEST)
         };
         let (ids, kinds) = (wide(&|job| job.id.chars().count()), wide(&|job| job.def.kind.len()));
         let mut text = String::new();

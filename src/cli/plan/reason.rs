@@ -56,7 +56,8 @@ pub fn reasons(now: &Made, before: Option<&Made>) -> Vec<Reason> {
 }
 
 fn difference(name: &str, before: Option<&Part>, now: &Part) -> Option<Reason> {
-    let text = match (before?, now) {
+    let Some(before) = before else { return Some(Reason::text(format!("`{name}` is now given"))) };
+    let text = match (before, now) {
         (Part::Literal(old), Part::Literal(new)) if old == new => return None,
         (Part::Literal(old), Part::Literal(new)) => format!("`{name}` {} → {}", shown(old), shown(new)),
         (Part::File(_, old), Part::File(_, new)) if old == new => return None,
@@ -129,6 +130,7 @@ mod tests {
             ("image", file("assets/cup.png", "2")),
             ("lora", file("a.safetensors", "2")),
             ("model", link("styled.model", "2")),
+            ("mask", link("seen.mask", "1")),
             ("name", file("renamed.safetensors", "1")),
             ("weight", Part::Literal(json!(0.8))),
         ]);
@@ -137,6 +139,7 @@ mod tests {
         node version 1 → 2
         new pixels in assets/cup.png
         new content in a.safetensors
+        `mask` is now given
         `model` changed upstream (`styled`)
         `weight` 0.6 → 0.8
         `gone` is no longer given
@@ -149,6 +152,7 @@ mod tests {
         device or precision changed (cpu f32 → cpu bf16)
         new pixels in assets/cup.png
         new content in a.safetensors
+        `mask` is now given
         `weight` 0.6 → 0.8
         `gone` is no longer given
         ");

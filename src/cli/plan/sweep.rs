@@ -12,7 +12,7 @@ use petgraph::graph::NodeIndex;
 use serde_json::{Map, Value, json};
 
 use super::ahead::{Ahead, sums};
-use crate::session::Session;
+use crate::{output, session::Session};
 
 /// Looks ahead at one run after the other and tells `on` of each. Runs of which no plan can be made are left out, as they
 /// are when the sweep runs.
@@ -70,7 +70,7 @@ impl Runs {
     /// Adds a run; its nodes one by one only where they are wanted as `json`.
     pub fn add(&mut self, sweep: &Sweep, run: usize, ahead: &Ahead<'_>, json: bool) {
         let signatures = ahead.signatures();
-        self.changed |= ahead.is_changed();
+        self.changed = self.changed || ahead.is_changed();
         for &job in ahead.plan.order() {
             let node = ahead.plan.job(job);
             let row = self.rows.entry(node.id.to_string()).or_insert_with(|| Row {
@@ -97,7 +97,7 @@ impl Runs {
 
     /// A line for each node, and the sums.
     pub fn table(&self, sweep: &Sweep) -> String {
-        let ids = self.rows.keys().map(|id| id.chars().count()).max().unwrap_or(0);
+        let ids = self.rows.keys().map(|id| id.chars().count()).max().unwrap_or(0).min(output::WIDEST);
         let kinds = self.rows.values().map(|row| row.kind.len()).max().unwrap_or(0);
         let mut text = String::new();
         for (id, row) in &self.rows {

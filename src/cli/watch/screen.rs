@@ -299,7 +299,7 @@ impl Content {
         if room == 0 {
             return Vec::new();
         }
-        let widest = |of: fn(&Row) -> usize| self.rows.iter().map(of).max().unwrap_or(0);
+        let widest = |of: fn(&Row) -> usize| self.rows.iter().map(of).max().unwrap_or(0).min(output::WIDEST);
         let widths = (widest(|row| row.node.chars().count()), widest(|row| row.kind.len()));
         let line = |row: &&Row| row.line(widths, now);
         if self.rows.len() <= room {

@@ -135,6 +135,7 @@ impl Turn<'_> {
                 break;
             }
         }
+        self.session.finish();
         if ended.ending == Ending::Stopped {
             // The next turn takes up what this one did not come to, unless something else was written in its place.
             let untouched = |kept: &Kept| !kept.saved.iter().any(|path| written.contains(path));

@@ -224,7 +224,10 @@ impl Draft<'_> {
                 graph.add_edge(index[link.producer], index[consumer], weight);
             }
         }
-        files.insert(PathBuf::from(&self.workflow.source.name));
+        let source = PathBuf::from(&self.workflow.source.name);
+        // A picture that carries the workflow is read too.
+        self.files.reads(&source);
+        files.insert(source);
         files.extend(self.workflow.parts.iter().cloned());
         let wanted = |name: &String| targets.outputs.contains(name);
         let outputs = outputs.into_iter().filter(|(name, _)| wanted(name));

@@ -102,7 +102,7 @@ impl<'a> Scope<'a> {
     fn varied(&self, name: &str, key: &str) -> Result<Found<'a>, ExprError> {
         if let Some(given) = self.workflow.combination.iter().find(|given| given.key.value == key) {
             let input = self.settings.inputs.get(key).and_then(Option::as_ref);
-            return Ok(Found::Value(input.cloned().unwrap_or_else(|| given.value.literal())));
+            return Ok(Found::Value(input.cloned().unwrap_or_else(|| given.value.literal().clone())));
         }
         let keys = self.workflow.matrix.as_ref().map(|matrix| matrix.keys()).unwrap_or_default();
         if keys.contains(&key) {

@@ -59,14 +59,14 @@ impl Settings {
             Some(("models", alias)) if workflow.models.contains_key(alias) => {
                 let value = match given.value {
                     GivenValue::Typed(literal) => literal.to_string(),
-                    GivenValue::Text(text) => text,
+                    GivenValue::Text(text, _) => text,
                 };
                 self.models.insert(alias.to_owned(), Spanned { value, span: given.span });
             }
             Some((node, field)) if workflow.nodes.contains_key(node) => {
                 let value = match given.value {
                     GivenValue::Typed(literal) => Raw::Literal(literal),
-                    GivenValue::Text(text) => Raw::Given(text),
+                    GivenValue::Text(text, _) => Raw::Given(text),
                 };
                 let fields = self.fields.entry(node.into()).or_default();
                 fields.retain(|other| other.name != field);
@@ -122,7 +122,7 @@ fn input(
         Some(given) => {
             let fitted = match given.value {
                 GivenValue::Typed(literal) => decl.fit(literal),
-                GivenValue::Text(text) => decl.read(&text),
+                GivenValue::Text(text, _) => decl.read(&text),
             };
             let said =
                 |misfit: Misfit| problems.push(misfit.diagnostic(&format!("input `{name}`")).at(given.span));

@@ -55,10 +55,10 @@ impl Sweep {
         overrides: &Overrides,
         wanted: &[String],
     ) -> Result<Checked, Diagnostics> {
-        self.check_seeing(registry, files, overrides, wanted, &mut |_| ())
+        self.check_seeing(registry, files, overrides, wanted, &mut |_, _| ())
     }
 
-    /// The same, telling `seen` of every plan.
+    /// The same, telling `seen` of every plan, with the mark of its results.
     ///
     /// # Errors
     /// Those of [`Sweep::check`].
@@ -68,7 +68,7 @@ impl Sweep {
         files: &Arc<Files>,
         overrides: &Overrides,
         wanted: &[String],
-        seen: &mut dyn FnMut(&Plan),
+        seen: &mut dyn FnMut(&str, &Plan),
     ) -> Result<Checked, Diagnostics> {
         let mut tally = Tally::default();
         let mut paths = Paths::default();
@@ -107,7 +107,7 @@ impl Sweep {
                 }
             };
             checked.sound.entry(run / self.per_combination()).or_insert(run);
-            seen(&plan);
+            seen(&self.mark(run), &plan);
             tally.add(run, plan.warnings().clone());
             let jobs = if self.is_joined(run) { &mut checked.jobs.join } else { &mut checked.jobs.run };
             *jobs = (*jobs).max(plan.order().len());

@@ -7,7 +7,7 @@ use std::{
 
 use super::MOST;
 use crate::{
-    Diagnostic, Diagnostics, Literal,
+    Diagnostic, Diagnostics,
     diag::{Source, Span},
     inputs::Given,
     workflow::{Axis, Column, Grid, Matrix, Spanned},
@@ -99,7 +99,8 @@ impl Matrix {
         let named = |column: &Column, step: usize| {
             let mut entries = self.include.iter().chain(&self.exclude).flatten();
             entries.any(|given| {
-                given.key.value == column.key.value && given.value.equals(&column.values[step].value)
+                given.key.value == column.key.value
+                    && given.value.likeness() == column.values[step].value.likeness()
             })
         };
         let is_named = |step: &usize| axis.0.iter().any(|column| named(column, *step));
@@ -150,17 +151,13 @@ fn product(all: Vec<Vec<Given>>, axis: &Axis) -> Vec<Vec<Given>> {
 /// Whether a combination has all values of an entry.
 pub(super) fn agrees(combination: &[Given], entry: &[Given]) -> bool {
     entry.iter().all(|wanted| {
-        combination
-            .iter()
-            .any(|given| given.key.value == wanted.key.value && given.value.equals(&wanted.value))
+        combination.iter().any(|given| {
+            given.key.value == wanted.key.value && given.value.likeness() == wanted.value.likeness()
+        })
     })
 }
 
 /// What equal combinations have in common: their keys and values, in any order.
 fn likeness(combination: &[Given]) -> BTreeMap<String, String> {
-    let value = |given: &Given| match given.value.literal() {
-        Literal::Float(x) if x.fract() == 0.0 && x.abs() < 1e15 => format!("{:?}", Literal::Int(x as i128)),
-        other => format!("{other:?}"),
-    };
-    combination.iter().map(|given| (given.key.value.clone(), value(given))).collect()
+    combination.iter().map(|given| (given.key.value.clone(), given.value.likeness())).collect()
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Checked, Sweep, combine::agrees};
+use super::{Checked, Sweep};
 use crate::{
     Diagnostics, Registry, Socket,
     check::typed,
@@ -66,16 +66,10 @@ impl Sweep {
         map.into()
     }
 
-    /// Row and column of a combination on the sheet, as far as it has them.
-    fn row_and_column(&self, combination: &[Given]) -> [Option<usize>; 2] {
-        let [x, y] = &self.sides;
-        [y, x].map(|side| side.iter().position(|step| agrees(combination, std::slice::from_ref(step))))
-    }
-
     fn typed(&self, registry: &Registry, key: &str, value: &GivenValue) -> Value {
-        let GivenValue::Text(text) = value else { return value.literal().to_json() };
+        let GivenValue::Text(text, literal) = value else { return value.literal().to_json() };
         if let Some(decl) = self.workflow.inputs.get(key) {
-            return decl.read(text).unwrap_or_else(|_| value.literal()).to_json();
+            return decl.read(text).unwrap_or_else(|_| literal.clone()).to_json();
         }
         let kind = || {
             let (node, field) = key.rsplit_once('.')?;
@@ -85,6 +79,6 @@ impl Sweep {
                 Socket::Link(_) => Some(text.as_str().into()),
             }
         };
-        kind().unwrap_or_else(|| value.literal()).to_json()
+        kind().unwrap_or_else(|| literal.clone()).to_json()
     }
 }

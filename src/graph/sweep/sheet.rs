@@ -1,5 +1,9 @@
 //! Where on a contact sheet the picture of each run goes.
 
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+
 use super::Sweep;
 use crate::{
     Plan,
@@ -29,8 +33,8 @@ impl Sweep {
     /// The contact sheet, if one is asked for.
     pub fn sheet(&self) -> Option<Sheet> {
         let grid = self.matrix.grid.as_ref()?;
-        let side = |key: &Spanned<String>, values: &[Given]| {
-            (key.value.clone(), values.iter().map(|given| given.value.to_string()).collect())
+        let side = |key: &Spanned<String>, side: &Side| {
+            (key.value.clone(), side.values().map(|given| given.value.to_string()).collect())
         };
         let [x, y] = &self.sides;
         Some(Sheet { x: side(&grid.x, x), y: grid.y.as_ref().map(|key| side(key, y)) })
@@ -42,16 +46,19 @@ impl Sweep {
     /// When there is no such run.
     pub fn cell(&self, run: usize) -> Option<Cell> {
         let grid = self.matrix.grid.as_ref()?;
-        let place = |key: &str, values: &[Given]| {
-            let own = self.combination(run).iter().find(|given| given.key.value == key)?;
-            values.iter().position(|given| given.value.equals(&own.value))
+        let [row, column] = self.row_and_column(self.combination(run));
+        Some(Cell { column: column?, row: if grid.y.is_some() { row? } else { 0 } })
+    }
+
+    /// Row and column of a combination, as far as it has them.
+    pub(super) fn row_and_column(&self, combination: &[Given]) -> [Option<usize>; 2] {
+        let Some(grid) = &self.matrix.grid else { return [None; 2] };
+        let place = |key: &Spanned<String>, side: &Side| {
+            let own = combination.iter().find(|given| given.key.value == key.value)?;
+            side.get_index_of(&own.value.likeness())
         };
         let [x, y] = &self.sides;
-        let row = match &grid.y {
-            Some(key) => place(&key.value, y)?,
-            None => 0,
-        };
-        Some(Cell { column: place(&grid.x.value, x)?, row })
+        [grid.y.as_ref().and_then(|key| place(key, y)), place(&grid.x, x)]
     }
 
     /// The name of the output whose picture the sheet shows.
@@ -75,28 +82,29 @@ impl Sweep {
     }
 }
 
+/// The values along a side of a contact sheet, each by what equal ones have in common.
+pub(super) type Side = IndexMap<String, Given>;
+
 /// The values along both sides of the contact sheet, the second empty where there is one row.
-pub(super) fn sides(matrix: &Matrix, combinations: &[Vec<Given>]) -> [Vec<Given>; 2] {
+pub(super) fn sides(matrix: &Matrix, combinations: &[Vec<Given>]) -> [Side; 2] {
     let Some(grid) = &matrix.grid else { return Default::default() };
-    let y = grid.y.as_ref().map_or_else(Vec::new, |key| steps(matrix, combinations, &key.value));
+    let y = grid.y.as_ref().map_or_else(Side::new, |key| steps(matrix, combinations, &key.value));
     [steps(matrix, combinations, &grid.x.value), y]
 }
 
 /// The distinct values of a key, in the order of the runs' lists.
-fn steps(matrix: &Matrix, combinations: &[Vec<Given>], key: &str) -> Vec<Given> {
-    let mut steps: Vec<Given> = Vec::new();
+fn steps(matrix: &Matrix, combinations: &[Vec<Given>], key: &str) -> Side {
+    let mut steps = Side::new();
     for given in combinations.iter().flatten().filter(|given| given.key.value == key) {
-        if !steps.iter().any(|other| other.value.equals(&given.value)) {
-            steps.push(given.clone());
-        }
+        steps.entry(given.value.likeness()).or_insert_with(|| given.clone());
     }
     // An excluded corner must not move a column: the lists say the order, the command line's before the file's.
     let columns = matrix.given.iter().chain(matrix.axes.iter().flat_map(|axis| &axis.0));
     let columns = columns.filter(|column| column.key.value == key);
-    let written: Vec<_> = columns.flat_map(|column| &column.values).collect();
-    let place = |given: &Given| {
-        written.iter().position(|value| value.value.equals(&given.value)).unwrap_or(usize::MAX)
-    };
-    steps.sort_by_cached_key(place);
+    let mut written = HashMap::new();
+    for (place, value) in columns.flat_map(|column| &column.values).enumerate() {
+        written.entry(value.value.likeness()).or_insert(place);
+    }
+    steps.sort_by_cached_key(|likeness, _| written.get(likeness).copied().unwrap_or(usize::MAX));
     steps
 }

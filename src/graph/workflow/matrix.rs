@@ -239,9 +239,7 @@ pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostics> {
         Some(range) => range.into_iter().map(|value| spanned(untyped(value))).collect(),
         None => match crate::yaml::list(values) {
             Some(items) => items.into_iter().map(|value| spanned(untyped(value))).collect(),
-            None => {
-                values.split(',').map(|value| spanned(GivenValue::Text(value.trim().to_owned()))).collect()
-            }
+            None => values.split(',').map(|value| spanned(GivenValue::text(value.trim()))).collect(),
         },
     };
     if key.trim().is_empty() || values.is_empty() {
@@ -255,7 +253,7 @@ pub(crate) fn column(written: &str) -> Result<Column, crate::Diagnostics> {
 fn untyped(value: Literal) -> GivenValue {
     match value {
         list @ Literal::List(_) => GivenValue::Typed(list),
-        other => GivenValue::Text(other.to_string()),
+        other => GivenValue::Text(other.to_string(), other),
     }
 }
 

@@ -108,7 +108,14 @@ pub(super) fn tab_near(text: &str, at: usize, known: bool) -> Option<Fault> {
     };
     let next = || text[at..].find('\t').map(|tab| at + tab).filter(|tab| known || *tab == at);
     let last = || text[..at].ends_with('\t').then(|| at - 1);
-    let tab = indents(line).or_else(last).or_else(next).or_else(|| indents(before))?;
+    // On the line before a tab may be fine, as in a text: it is to blame if without it the parser comes further.
+    let comes_further = |tab: &usize| {
+        let without = text[..*tab].to_owned() + &text[*tab + 1..];
+        let error = serde_yaml::from_str::<serde_yaml::Value>(&without).err();
+        error.is_none_or(|error| error.location().is_some_and(|place| place.index() >= at))
+    };
+    let earlier = || indents(before).filter(comes_further);
+    let tab = indents(line).or_else(last).or_else(next).or_else(earlier)?;
     let mut wrong = fault("syntax", "this is not YAML: a tab stands where only spaces may", tab..tab + 1);
     wrong.hint = Some("use spaces");
     Some(wrong)

@@ -100,6 +100,13 @@ fn numbers_beyond_all_types_are_numbers_and_hide_nothing() {
 }
 
 #[test]
+fn a_number_may_have_any_length() {
+    let text = format!("a: {}", "9".repeat(100_000));
+    assert_eq!(ids(&text), [""; 0]);
+    assert_eq!(read(&text).0.and_then(|tree| tree.get("a")?.literal()), Some(Literal::Float(f64::INFINITY)));
+}
+
+#[test]
 fn a_tab_is_pointed_at() {
     for (text, place) in [
         ("a:\n  b:\n\tc: 1\n", 8),
@@ -114,6 +121,11 @@ fn a_tab_is_pointed_at() {
         assert_eq!(problem.message, "this is not YAML: a tab stands where only spaces may", "{text:?}");
         assert_eq!(problem.span.map(|span| span.range), Some(place..place + 1), "{text:?}");
         assert_eq!(problem.hint.as_deref(), Some("use spaces"));
+    }
+    // A tab in a text is none of a later mistake's business.
+    for text in ["a: |\n  if x:\n\n  \ty\nb: c: d\n", "a: |\n  x\n  \ty\nb: c: d\n"] {
+        let problem = &read(text).1.0[0];
+        assert!(problem.id == "syntax" && !problem.message.contains("a tab stands"), "{text:?}: {problem:?}");
     }
     assert_eq!(ids("a:\n  b:\t{ c: 1 }\n"), [""; 0]);
     let other = &read("a: [\n  \t1\nb: 2\n").1.0[0];
