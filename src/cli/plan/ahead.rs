@@ -93,13 +93,16 @@ impl<'a> Ahead<'a> {
         let all: Vec<_> = self.plan.graph().neighbors(job).collect();
         let told: Vec<_> = all.iter().copied().filter(|job| self.is_told(*job)).collect();
         // One that is known may be so by this very result.
-        let needed = self.list(if told.is_empty() { &all } else { &told });
+        let needed = match self.list(if told.is_empty() { &all } else { &told }) {
+            nobody if nobody.is_empty() => "it is asked for".to_owned(),
+            nodes => format!("needed by {nodes}"),
+        };
         let kept = node.def.outputs.iter().any(|output| output.stored);
         vec![Reason::text(match (node.def.is_sink(), kept, recorded) {
             (true, ..) => "for its effect, every time".to_owned(),
             _ if node.cache == CacheMode::Off => "`cache: off`, every time".to_owned(),
-            (_, false, _) => format!("never kept; needed by {needed}"),
-            (_, _, true) => format!("quicker made than read; needed by {needed}"),
+            (_, false, _) => format!("never kept; {needed}"),
+            (_, _, true) => format!("quicker made than read; {needed}"),
             _ => "result no longer kept".to_owned(),
         })]
     }

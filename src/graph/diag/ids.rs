@@ -40,7 +40,10 @@ pub const IDS: &[(&str, &str)] = &[
     ("not-in-comfyui", "warning: a node of a converted workflow that ComfyUI does not have"),
     ("nothing-to-run", "a workflow without a sink and without `outputs:`"),
     ("outside-roots", "a file name leads out of the folders a run may read"),
-    ("same-file", "two nodes, or two runs of one file, would write the same file"),
+    (
+        "same-file",
+        "two nodes, or two runs of one file, would write the same file, or something would take the place of what is read or not flow's",
+    ),
     ("stale-lock", "the lock file does not list what the workflow uses now; write it again with `flow lock`"),
     ("syntax", "the text is not YAML, or not JSON"),
     ("taken-out", "a node needs one that its `when` takes out, and nothing could take its place"),

@@ -22,7 +22,7 @@ use crate::resize::Axis;
 /// Frames `[frames, height, width, channels]` with the rows and columns of two axes.
 ///
 /// # Panics
-/// If there are not as many values, or an axis takes places that there are not.
+/// If there are not as many values, a pixel has none or a row no pixels, or an axis takes places that there are not.
 pub fn resample(
     data: &[f32],
     [frames, height, width, channels]: [usize; 4],
@@ -30,6 +30,7 @@ pub fn resample(
     columns: &Axis,
 ) -> Vec<f32> {
     assert_eq!(data.len(), frames * height * width * channels, "values of the frames");
+    assert!(width * channels > 0, "values of a row");
     let pick = Pick::new(columns, width, channels);
     match rows.places() < height {
         true => mix_then_pick(data, frames, rows, &pick),
@@ -41,8 +42,11 @@ pub fn resample(
 type Places = [MaybeUninit<f32>];
 
 /// Values that may be written again.
-fn places(values: &mut [f32]) -> &mut Places {
-    // SAFETY: the same layout, and whoever has the places only writes values.
+///
+/// # Safety
+/// Whoever gets the places writes nothing but values.
+unsafe fn places(values: &mut [f32]) -> &mut Places {
+    // SAFETY: the same layout.
     unsafe { &mut *(std::ptr::from_mut(values) as *mut Places) }
 }
 
@@ -69,8 +73,8 @@ impl Row {
     }
 
     fn places(&mut self) -> &mut Places {
-        // SAFETY: as above.
-        places(unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) })
+        // SAFETY: as above; here rows are written by what writes values alone.
+        unsafe { places(std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length)) }
     }
 }
 
@@ -131,6 +135,12 @@ fn pick_then_mix(data: &[f32], frames: usize, rows: &Axis, pick: &Pick) -> Vec<f
 mod tests {
     use super::*;
     use crate::resize::Kernel;
+
+    /// Values that a test has written.
+    pub(super) fn written(values: &mut [f32]) -> &mut Places {
+        // SAFETY: what is tested writes values alone.
+        unsafe { places(values) }
+    }
 
     /// What the definition says, in the order of the taps.
     fn defined(

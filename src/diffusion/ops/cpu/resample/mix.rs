@@ -94,7 +94,7 @@ by_vectors!(avx2, "avx2", 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::cpu::resample::places;
+    use crate::ops::cpu::resample::tests::written;
 
     #[test]
     fn vectors_sum_as_the_plain_form_does() {
@@ -104,7 +104,7 @@ mod tests {
         for count in 1..=taps.len() {
             for length in [0, 1, 7, 8, 16, 33, 61] {
                 let mut got = vec![f32::NAN; length];
-                mix(&taps[..count], |y| &rows[y], places(&mut got));
+                mix(&taps[..count], |y| &rows[y], written(&mut got));
                 for (x, got) in got.iter().enumerate() {
                     let products = taps[..count].iter().map(|(y, weight)| rows[*y][x] * weight);
                     assert_eq!(

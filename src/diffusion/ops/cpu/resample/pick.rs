@@ -91,7 +91,7 @@ impl<'a> Pick<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ops::cpu::resample::places, resize::Kernel};
+    use crate::{ops::cpu::resample::tests::written, resize::Kernel};
 
     /// All forms this processor has.
     fn forms(pick: &Pick) -> Vec<Form> {
@@ -119,11 +119,11 @@ mod tests {
                     most = most.max(forms.len());
                     let row: Vec<f32> = (0..pick.line).map(|i| (i * 31 % 97) as f32 / 7.0).collect();
                     let mut plain = vec![f32::NAN; pick.length];
-                    pick.plain(0..to, &row, places(&mut plain));
+                    pick.plain(0..to, &row, written(&mut plain));
                     for form in forms {
                         pick.form = form;
                         let mut fast = vec![f32::NAN; pick.length];
-                        pick.row(&row, places(&mut fast));
+                        pick.row(&row, written(&mut fast));
                         assert_eq!(fast, plain, "{kernel:?}, {width} to {to}, {channels} channels");
                     }
                 }
