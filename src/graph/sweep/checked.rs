@@ -88,7 +88,7 @@ impl Sweep {
             skipped: Diagnostics::default(),
             jobs: Jobs::default(),
         };
-        if let Some(grid) = self.matrix.grid.as_ref().filter(|grid| grid.is_asked() && !wanted.is_empty()) {
+        if let Some(grid) = self.matrix.grid.as_ref().filter(|grid| grid.asked && !wanted.is_empty()) {
             let message = "--grid shows what the whole workflow gives, and only a part of it is wanted";
             let problem = Diagnostic::error("wrong-sweep", message).at(grid.save.span.clone());
             let hint =

@@ -27,7 +27,13 @@ impl Matrix {
         };
         let source = Arc::new(Source { name: "--grid".into(), text: path.to_owned() });
         let span = Span { source, range: 0..path.len() };
-        Ok(Grid { x, y: keys.next(), save: Spanned { value: path.to_owned(), span }, image: None })
+        Ok(Grid {
+            x,
+            y: keys.next(),
+            save: Spanned { value: path.to_owned(), span },
+            image: None,
+            asked: true,
+        })
     }
 
     /// The combinations of the file, with the command line's values wherever it gives a key some; each once.

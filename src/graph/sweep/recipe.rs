@@ -54,7 +54,7 @@ impl Sweep {
             combinations.sort_by_cached_key(|combination| self.row_and_column(combination));
             map.insert("include".to_owned(), entries(&combinations));
         }
-        if let Some(Grid { x, y, save, image }) = &matrix.grid {
+        if let Some(Grid { x, y, save, image, .. }) = &matrix.grid {
             let mut grid = json!({ "x": x.value, "save": save.value });
             for (name, side) in [("y", y), ("image", image)] {
                 if let Some(side) = side {

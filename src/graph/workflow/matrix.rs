@@ -43,13 +43,8 @@ pub(crate) struct Grid {
     pub(crate) save: Spanned<String>,
     /// The output shown; else `image`, else the first picture.
     pub(crate) image: Option<Spanned<String>>,
-}
-
-impl Grid {
-    /// Whether the command line asks for it, and not the file.
-    pub(crate) fn is_asked(&self) -> bool {
-        &*self.save.span.source.name == "--grid"
-    }
+    /// The command line asks for it, and not the file.
+    pub(crate) asked: bool,
 }
 
 impl Axis {
@@ -213,7 +208,7 @@ impl Reader<'_> {
                 self.error("missing-key", message, &value.range, Some(hint.to_owned()));
             }
         }
-        Some(Grid { x: x?, y, save: save?, image })
+        Some(Grid { x: x?, y, save: save?, image, asked: false })
     }
 }
 
