@@ -25,9 +25,9 @@ pub struct ImageBlur {
 impl Node for ImageBlur {
     type Output = Image;
 
-    fn run(self, _cx: &Context) -> Result<Image, NodeError> {
+    fn run(self, cx: &Context) -> Result<Image, NodeError> {
         check_radius(&self.image, self.blur_radius).map_err(|error| error.at("blur_radius"))?;
-        Ok(filter(&self.image, &gaussian(self.blur_radius, self.sigma)))
+        filter(&self.image, &gaussian(self.blur_radius, self.sigma), cx)
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

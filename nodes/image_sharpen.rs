@@ -28,14 +28,14 @@ pub struct ImageSharpen {
 impl Node for ImageSharpen {
     type Output = Image;
 
-    fn run(self, _cx: &Context) -> Result<Image, NodeError> {
+    fn run(self, cx: &Context) -> Result<Image, NodeError> {
         check_radius(&self.image, self.sharpen_radius).map_err(|error| error.at("sharpen_radius"))?;
         let mut kernel = gaussian(self.sharpen_radius, self.sigma);
         kernel.iter_mut().for_each(|weight| *weight *= -(self.alpha * 10.0));
         let sum: f32 = kernel.iter().sum();
         let middle = kernel.len() / 2;
         kernel[middle] += 1.0 - sum;
-        Ok(filter(&self.image, &kernel).map(|value| value.clamp(0.0, 1.0)))
+        Ok(filter(&self.image, &kernel, cx)?.map(|value| value.clamp(0.0, 1.0)))
     }
 
     fn infer(known: &Known) -> Result<Vec<Facts>, NodeError> {

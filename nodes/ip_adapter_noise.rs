@@ -54,7 +54,7 @@ pub struct IPAdapterNoise {
 impl Node for IPAdapterNoise {
     type Output = Image;
 
-    fn run(self, _cx: &Context) -> Result<Image, NodeError> {
+    fn run(self, cx: &Context) -> Result<Image, NodeError> {
         let (image, order) = match &self.image_optional {
             None => (Image::new(1, SIDE, SIDE, vec![0.0; SIDE * SIDE * 3]), Order::Pixels),
             Some(image) => {
@@ -62,12 +62,12 @@ impl Node for IPAdapterNoise {
                 (small(image), Order::of(image))
             }
         };
-        let noisy = noisy(&image, order, self.r#type, self.strength).map(|value| value.clamp(0.0, 1.0));
+        let noisy = noisy(&image, order, self.r#type, self.strength, cx)?.map(|value| value.clamp(0.0, 1.0));
         if self.blur == 0 {
             return Ok(noisy);
         }
         let side = self.blur | 1;
-        Ok(filter(&noisy, &bell(side, side as f64 * 0.15 + 0.35)))
+        filter(&noisy, &bell(side, side as f64 * 0.15 + 0.35), cx)
     }
 }
 
@@ -130,7 +130,7 @@ fn small(image: &Image) -> Image {
     Image::new(image.frames, SIDE, SIDE, rgb)
 }
 
-fn noisy(image: &Image, order: Order, kind: Kind, strength: f64) -> Image {
+fn noisy(image: &Image, order: Order, kind: Kind, strength: f64, cx: &Context) -> Result<Image, NodeError> {
     let sum = image.rgb.iter().map(|value| f64::from(*value)).sum::<f64>() as f32;
     let mut rng = TorchRng::new((sum as i64).rem_euclid(1_000_000_007) as u64);
     let (count, part) = (image.rgb.len(), strength as f32);
@@ -138,7 +138,7 @@ fn noisy(image: &Image, order: Order, kind: Kind, strength: f64) -> Image {
         let rgb: Vec<f32> = image.rgb.iter().zip(noise).map(|(value, noise)| mix(*value, noise)).collect();
         Image::new(image.frames, SIDE, SIDE, rgb)
     };
-    match kind {
+    Ok(match kind {
         Kind::Fade => {
             let kept = (1.0 - strength) as f32;
             with(image, order.uniform(&mut rng, count), &|value, noise| value * kept + noise * part)
@@ -154,19 +154,19 @@ fn noisy(image: &Image, order: Order, kind: Kind, strength: f64) -> Image {
         }
         Kind::Gaussian => with(image, order.normal(&mut rng, count), &|value, noise| value + noise * part),
         Kind::Shuffle => {
-            let turned = shuffled(image, &mut rng, (1.0 - strength) * 3.5);
+            let turned = shuffled(image, &mut rng, (1.0 - strength) * 3.5, cx)?;
             let part = (strength * 0.75) as f32;
             with(&turned, Order::Colours.normal(&mut rng, count), &|value, noise| {
                 let noise = noise * part;
                 value * (1.0 - noise) + noise
             })
         }
-    }
+    })
 }
 
 /// Pictures whose pixels are moved about (torchvision's `ElasticTransform`), turned upside down. `sigma`: pixels over which
 /// the moves are smoothed.
-fn shuffled(image: &Image, rng: &mut TorchRng, sigma: f64) -> Image {
+fn shuffled(image: &Image, rng: &mut TorchRng, sigma: f64, cx: &Context) -> Result<Image, NodeError> {
     let (across, down) = (rng.rand(SIDE * SIDE), rng.rand(SIDE * SIDE));
     // torchvision draws for each of the two turns, though they are certain.
     rng.rand(2);
@@ -174,7 +174,7 @@ fn shuffled(image: &Image, rng: &mut TorchRng, sigma: f64) -> Image {
         across.iter().zip(down).flat_map(|(x, y)| [x * 2.0 - 1.0, y * 2.0 - 1.0, 0.0]).collect();
     let mut moves = Image::new(1, SIDE, SIDE, moves);
     if sigma > 0.0 {
-        moves = filter(&moves, &bell((8.0 * sigma + 1.0) as usize | 1, sigma));
+        moves = filter(&moves, &bell((8.0 * sigma + 1.0) as usize | 1, sigma), cx)?;
     }
     let mut rgb = Vec::with_capacity(image.rgb.len());
     for frame in 0..image.frames {
@@ -189,7 +189,7 @@ fn shuffled(image: &Image, rng: &mut TorchRng, sigma: f64) -> Image {
             rgb.extend(between(pixels, at(place / SIDE, moved[1]), at(place % SIDE, moved[0])));
         }
     }
-    Image::new(image.frames, SIDE, SIDE, rgb)
+    Ok(Image::new(image.frames, SIDE, SIDE, rgb))
 }
 
 /// The middle of a pixel, where a picture is 2 wide, as torch's `linspace` counts it from either end.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use flow_graph::{Context, Inputs, Node, NodeError, Port};
 
-use crate::{picture::encode, ports::Image, results::save_as};
+use crate::{picture::encode, ports::Image, results::save_content};
 
 /// Shows pictures on the way to a result: they are written to `preview/` below the output folder.
 ///
@@ -25,7 +25,7 @@ impl Node for PreviewImage {
             let picture = Image::new(1, height, width, self.images.frame(frame).to_vec());
             let name = picture.content().map(|hash| hash.to_string()).unwrap_or_default();
             let bytes = encode::png(&picture, 0, &[])?;
-            save_as(cx, &format!("preview/{}.png", &name[..name.len().min(12)]), &bytes)?;
+            save_content(cx, &format!("preview/{}.png", &name[..name.len().min(12)]), &bytes)?;
         }
         Ok(())
     }

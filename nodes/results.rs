@@ -96,15 +96,24 @@ fn place(prefix: &str, tokens: &Tokens) -> Result<(PathBuf, String, u64), NodeEr
 /// Writes exactly `path` below the output folder, in place of a former result of that name, and says so.
 ///
 /// # Errors
-/// When the path leaves the output folder, something is read there, or the file cannot be written.
+/// When the path leaves the output folder, something is read there or this command has written it, or the file cannot be written.
 pub fn save_as(cx: &Context, path: &str, bytes: &[u8]) -> Result<PathBuf, NodeError> {
-    let failed = |error: io::Error| unwritten("path", path, &error);
-    let full = cx.files.output(path).map_err(failed)?;
-    // Before a run only the first picture of a batch is known of.
-    if cx.files.is_read(&full) {
-        let message = format!("`{path}` would take the place of a picture that is read");
+    let full = cx.files.output(path).map_err(|error| unwritten("path", path, &error))?;
+    // Before a run only the first picture of a batch is looked at.
+    if let Some(why) = cx.files.in_the_way(&full) {
+        let message = format!("`{path}` cannot be written: {why}");
         return Err(NodeError::on("path", message).hint("choose another folder with --out, or another path"));
     }
+    save_content(cx, path, bytes)
+}
+
+/// The same for a file that is called after its content, so that whatever is there is equal.
+///
+/// # Errors
+/// When the path leaves the output folder, or the file cannot be written.
+pub fn save_content(cx: &Context, path: &str, bytes: &[u8]) -> Result<PathBuf, NodeError> {
+    let failed = |error: io::Error| unwritten("path", path, &error);
+    let full = cx.files.output(path).map_err(failed)?;
     write_atomic(&full, bytes, Existing::Replace).map_err(failed)?;
     cx.saved(&full);
     Ok(full)

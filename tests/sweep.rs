@@ -345,6 +345,8 @@ fn a_broken_item_is_skipped_and_named() {
     let status: Vec<_> =
         said.done()["runs"].as_array().unwrap().iter().map(|run| run["status"].clone()).collect();
     assert_eq!(status, ["done", "refused", "done", "failed"]);
+    let failed: Vec<_> = said.events().into_iter().filter(|event| event["event"] == "failed").collect();
+    assert!(failed.len() == 2 && failed[0]["run"] == 2 && failed[0]["id"] == "mismatch", "{failed:?}");
     // Only the broken one is read again, where the others took long enough to be worth keeping: these are known from the run before.
     assert_eq!((said.started("photo"), said.started("slow")), (1, 0));
     assert_eq!(place.flow(&["run", "a.yaml", "--set", "photos=photos/b.png"]).code, 2);

@@ -1,6 +1,7 @@
 //! ComfyUI's bell curve over a square, and filters of that shape.
 
-use flow_graph::NodeError;
+use flow_diffusion::ops::wide;
+use flow_graph::{Context, NodeError};
 use rayon::prelude::*;
 
 use crate::ports::Image;
@@ -53,21 +54,33 @@ pub fn mirrored(at: usize, before: usize, length: usize) -> usize {
 }
 
 /// A picture under a square of weights of odd side; what lies outside is mirrored without its border.
-pub fn filter(image: &Image, kernel: &[f32]) -> Image {
+///
+/// # Errors
+/// When the run is to stop.
+pub fn filter(image: &Image, kernel: &[f32], cx: &Context) -> Result<Image, NodeError> {
     let side = kernel.len().isqrt();
     let radius = side / 2;
     let (height, width) = (image.height, image.width);
     let mut rgb = vec![0.0; image.rgb.len()];
-    rgb.par_chunks_exact_mut(width * 3).enumerate().for_each(|(row, out)| {
-        let (pixels, y) = (image.frame(row / height), row % height);
-        for (x, out) in out.chunks_exact_mut(3).enumerate() {
-            for (i, weight) in kernel.iter().enumerate() {
-                let from = (mirrored(y + i / side, radius, height) * width
-                    + mirrored(x + i % side, radius, width))
-                    * 3;
-                out.iter_mut().zip(&pixels[from..]).for_each(|(out, value)| *out += weight * value);
+    let columns: Vec<_> = (0..width + 2 * radius).map(|x| mirrored(x, radius, width) * 3).collect();
+    let rows = rgb.par_chunks_exact_mut(width * 3).enumerate();
+    rows.try_for_each_init(
+        || vec![[0.0; 3]; columns.len()],
+        |wide_row, (row, out)| {
+            cx.check()?;
+            let (pixels, y) = (image.frame(row / height), row % height);
+            for (dy, weights) in kernel.chunks_exact(side).enumerate() {
+                let from = &pixels[mirrored(y + dy, radius, height) * width * 3..][..width * 3];
+                for (to, column) in wide_row.iter_mut().zip(&columns) {
+                    to.copy_from_slice(&from[*column..][..3]);
+                }
+                for (dx, weight) in weights.iter().enumerate() {
+                    let values = wide_row[dx..].as_flattened();
+                    wide(|| out.iter_mut().zip(values).for_each(|(out, value)| *out += weight * value));
+                }
             }
-        }
-    });
-    Image::new(image.frames, height, width, rgb)
+            Ok::<_, NodeError>(())
+        },
+    )?;
+    Ok(Image::new(image.frames, height, width, rgb))
 }

@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::Result;
 use flow_engine::{Event, What};
-use flow_graph::{Plan, sweep::Place};
+use flow_graph::{Diagnostics, Plan, sweep::Place};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::{
     Ending,
+    load::failures,
     output::{WIDEST, note, print},
 };
 
@@ -118,6 +119,16 @@ impl Display {
         tag(&mut run, &self.run);
         self.runs.push(run);
         self.run = Map::new();
+    }
+
+    /// Says as events why no plan could be made of a run that has begun; to a person that is told at the end.
+    pub fn refused(&self, problems: &Diagnostics) {
+        if self.mode == Mode::Json {
+            for mut object in failures(problems) {
+                tag(&mut object, &self.run);
+                emit(&object);
+            }
+        }
     }
 
     /// What the last line says of all runs together.

@@ -111,7 +111,10 @@ impl Doctor {
     fn missing(&self) -> Result<Vec<Missing>> {
         let mut missing = Vec::new();
         for workflow in self.workflows() {
-            // What is no workflow at all is for `flow check` to say.
+            // What is no workflow at all is for `flow check` to say; one that was named must be there.
+            if self.workflows.contains(&workflow) {
+                fs::metadata(&workflow).map_err(|error| load::unreadable(&workflow, &error))?;
+            }
             let Some(problems) = load::problems(&workflow, &self.roots)? else { continue };
             let absent = problems.0.into_iter().filter(|problem| problem.id == "missing-file");
             let messages: Vec<String> = absent

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
-use flow_graph::{Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, near, sweep::Asked};
+use flow_graph::{
+    Diagnostic, Diagnostics, Files, Overrides, Plan, Registry, Sweep, Workflow, check, near, sweep::Asked,
+};
 use serde_json::{Value, json};
 
 use crate::{display::emit, lock, output, pull::hint, recipe, roots::Roots, runtime};
@@ -218,12 +220,18 @@ pub fn show(problems: &Diagnostics) {
 
 /// Says as JSON events that a workflow was refused, and why.
 pub fn refused(problems: &Diagnostics) {
-    for problem in &hint::with_fetching(problems).0 {
+    failures(problems).iter().for_each(|event| _ = emit(event));
+    emit(&json!({ "event": "done", "status": "refused" }));
+}
+
+/// An event for each problem.
+pub fn failures(problems: &Diagnostics) -> Vec<Value> {
+    let event = |problem: &Diagnostic| {
         let mut object = json!({ "event": "failed" });
         if let (Some(object), Value::Object(about)) = (object.as_object_mut(), problem.to_json()) {
             object.extend(about);
         }
-        emit(&object);
-    }
-    emit(&json!({ "event": "done", "status": "refused" }));
+        object
+    };
+    hint::with_fetching(problems).0.iter().map(event).collect()
 }

@@ -8,7 +8,7 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use flow_graph::{
     Diagnostic, Diagnostics, Hash, Plan, Stamp,
     lock::{self, Lock as Locked},
@@ -33,6 +33,7 @@ impl Lock {
     /// # Errors
     /// When a file cannot be read or written.
     pub fn run(&self) -> Result<Ending> {
+        ensure!(self.load.file != Path::new("-"), "standard input has no place for a lock file beside it");
         let plan = match self.load.load(None, &[])?.plan {
             Ok(plan) => plan,
             Err(problems) => {
@@ -44,6 +45,10 @@ impl Lock {
         let text =
             lock::write(&plan, env!("CARGO_PKG_VERSION"), &mut whole).context("cannot read a model")?;
         let path = beside(&self.load.file);
+        // Others call theirs so too (`Cargo.yaml`, `Cargo.lock`).
+        if path.is_file() && !load::read(&path).is_ok_and(|text| Locked::parse("", &text).is_ok()) {
+            bail!("`{}` is there already, and is no lock file of flow's; move or remove it", path.display());
+        }
         write::text(&path, &text).with_context(|| output::CannotWrite::file(&path))?;
         output::print(&format!("{}\n", path.display()))?;
         Ok(Ending::Done)

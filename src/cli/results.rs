@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{anyhow, ensure};
+use anyhow::anyhow;
 use flow_engine::{Event, Outputs, What};
 use flow_graph::{
     Diagnostic, Diagnostics, Files, Plan, Value,
@@ -145,7 +145,6 @@ pub fn results(
     (session, files): (&Session, &Files),
     on: &mut dyn FnMut(Event<'_>),
 ) -> anyhow::Result<Vec<(String, Json)>> {
-    let mut written = BTreeSet::new();
     let recipe = if wanted.is_empty() { Provenance::default() } else { session.stamped(plan.provenance()) };
     for name in wanted {
         let named = outputs.named.iter().find(|(output, _)| output == name);
@@ -157,17 +156,10 @@ pub fn results(
         let pictures = flow_nodes::pictures(value);
         for frame in 0..pictures {
             let path = files.output(&flow_nodes::results::name_of(&format!("{name}{mark}"), frame))?;
-            let shown = path.display();
-            ensure!(
-                written.insert(path.clone()),
-                "two results are called `{shown}`; ask for them one by one"
-            );
             // How many there are in a batch is known only now.
-            let in_the_way = match frame {
-                _ if files.is_read(&path) => Some("it is read"),
-                1.. if is_foreign(&path) => Some("it is there already, and flow has not made it"),
-                _ => None,
-            };
+            let foreign = frame > 0 && is_foreign(&path);
+            let foreign = foreign.then_some("it is there already, and flow has not made it");
+            let in_the_way = foreign.or_else(|| files.in_the_way(&path));
             if let Some(why) = in_the_way {
                 return Err(anyhow!(why).context(CannotWrite::file(&path)));
             }

@@ -82,6 +82,9 @@ impl<'a> Sheets<'a> {
         let write = |(name, cells): (String, BTreeMap<_, _>)| {
             let path = if name.ends_with(".png") { name.clone() } else { format!("{name}.png") };
             let path = checked.files().output(&path)?;
+            if let Some(why) = checked.files().in_the_way(&path) {
+                return Err(anyhow!(why).context(CannotWrite::file(&path)));
+            }
             let drawn = draw(sheet, &cells);
             let bytes = png_rgb(drawn.height, drawn.width, &drawn.rgb, &chunks)?;
             write_atomic(&path, &bytes, Existing::Replace)

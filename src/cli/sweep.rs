@@ -42,6 +42,7 @@ impl Run {
             let plan = match checked.plan(run, &collected) {
                 Ok(plan) => plan,
                 Err(broken) => {
+                    display.refused(&broken);
                     problems.0.extend(broken.0);
                     failed.push(run);
                     display.ended(Ending::Refused, &[]);

@@ -1,7 +1,7 @@
 //! Text files, written whole or not at all.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write as _},
     path::Path,
 };
@@ -24,5 +24,8 @@ pub fn text(path: &Path, text: &str) -> io::Result<()> {
     }
     // A link is followed, so that what it names is written and not the link.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    write_atomic(&path, text.as_bytes(), Existing::Replace)
+    let rights = path.metadata().map(|meta| meta.permissions());
+    write_atomic(&path, text.as_bytes(), Existing::Replace)?;
+    // Who may read the file is not ours to say.
+    rights.map_or(Ok(()), |rights| fs::set_permissions(&path, rights))
 }

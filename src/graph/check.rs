@@ -4,6 +4,7 @@ mod collect;
 mod cycle;
 mod draft;
 mod link;
+mod names;
 mod place;
 mod plan;
 mod scope;
@@ -62,6 +63,7 @@ pub(crate) fn check_among(
     draft.conditions();
     draft.fill_all();
     draft.seeds();
+    draft.names();
     draft.sinks();
     draft.bypass();
     let outputs = draft.outputs();

@@ -56,6 +56,8 @@ pub struct Files {
     looked_at: Mutex<BTreeSet<PathBuf>>,
     /// The files that were found, where links lead to.
     read: Mutex<HashSet<PathBuf>>,
+    /// The files that were written in place of what was there.
+    written: Mutex<HashSet<PathBuf>>,
 }
 
 /// Names that a hint can use.
@@ -106,7 +108,7 @@ impl Files {
     }
 
     /// Remembers a file that is read.
-    pub(crate) fn reads(&self, path: &Path) {
+    fn reads(&self, path: &Path) {
         if let (Ok(path), Ok(mut all)) = (path.canonicalize(), self.read.lock()) {
             all.insert(path);
         }
@@ -115,6 +117,16 @@ impl Files {
     /// Whether a file is one of those that were found to be read, by any of the runs there are.
     pub fn is_read(&self, path: &Path) -> bool {
         path.canonicalize().is_ok_and(|path| self.read.lock().is_ok_and(|all| all.contains(&path)))
+    }
+
+    /// Why a file is not to be written in place of what is there: a run reads it, or it has been written already. If there is no
+    /// reason it counts as written from now on.
+    pub fn in_the_way(&self, path: &Path) -> Option<&'static str> {
+        if self.is_read(path) {
+            return Some("it is read");
+        }
+        let is_new = self.written.lock().is_ok_and(|mut all| all.insert(path.to_owned()));
+        (!is_new).then_some("this command has written it already, as another result")
     }
 
     fn depends_on(&self, paths: Vec<PathBuf>) {

@@ -169,3 +169,18 @@ fn every_test_that_the_page_names_is_there() {
     }
     assert!(named > 30, "{named} tests are named");
 }
+
+#[test]
+fn names_of_results_tell_the_values_that_other_nodes_ran_with() {
+    let text = "\
+flow: 1
+nodes:
+  photo: { type: LoadImage, image: product_teapot.png }
+  edges: { type: CannyDetect, image: photo, low: 100, high: 200 }
+  save: { type: SaveImage, images: edges, filename_prefix: \"out/%CannyDetect.low%_%edges.high%_%photo.image%_%nope.x%\" }
+";
+    let place = crate::place::Place::new(&[("a.yaml", text)]);
+    place.flow(&["run", "a.yaml", "--sweep", "edges.low=50,60"]).fine();
+    let names = ["50", "60"].map(|low| format!("out/{low}_200_product_teapot.png_%nope.x%_00001_.png"));
+    assert_eq!(place.written("out"), names);
+}

@@ -35,10 +35,10 @@ fn sums(place: &Place) -> Value {
 }
 
 fn photos(place: &Place) {
-    place.picture("photos/a.png", (32, 32), [255, 0, 0]);
-    place.picture("photos/b.png", (32, 32), [0, 255, 0]);
+    place.picture("photos/a.png", (128, 128), [255, 0, 0]);
+    place.picture("photos/b.png", (128, 128), [0, 255, 0]);
     // The same picture as the first.
-    place.picture("photos/c.png", (32, 32), [255, 0, 0]);
+    place.picture("photos/c.png", (128, 128), [255, 0, 0]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_joins_items_waits_for_them_and_is_known_once_it_has_run() {
     let ran = place.flow(&["run", "a.yaml", "--json"]).fine();
     assert_eq!((ran.started("code"), ran.started("back")), (0, 0), "as planned: {}", ran.out);
     // One more item: it, and what joins all of them.
-    place.picture("photos/d.png", (32, 32), [0, 0, 255]);
+    place.picture("photos/d.png", (128, 128), [0, 0, 255]);
     let said = place.flow(&["plan", "a.yaml"]).fine();
     assert!(line(&said.out, "back.samples").contains("depends on what the items give"), "{}", said.out);
     let ran = place.flow(&["run", "a.yaml", "--json"]).fine();
@@ -151,4 +151,31 @@ fn nodes_that_give_one_result_need_each_other_and_are_not_all_named() {
     assert!(said.err.contains("n40, n41 and 18 more\n"), "{}", said.err);
     let said = place.flow(&["plan", "a.yaml"]).fine();
     assert!(!said.out.contains("needed by \n"), "{}", said.out);
+}
+
+#[test]
+fn an_edited_picture_is_the_cause_and_not_another_one_of_the_sweep() {
+    let text = "\
+flow: 1
+inputs: { picture: a.png }
+nodes:
+  photo: { type: LoadImage, image: $picture }
+  soft: { type: ImageBlur, image: photo, blur_radius: 1, sigma: 1 }
+outputs: { image: soft }
+matrix: { picture: [a.png, b.png, c.png] }
+";
+    let place = Place::new(&[("a.yaml", text)]);
+    for (i, name) in ["a.png", "b.png", "c.png"].into_iter().enumerate() {
+        place.picture(name, (16, 16), [i as u8; 3]);
+    }
+    place.flow(&["run", "a.yaml"]).fine();
+    place.picture("b.png", (16, 16), [9; 3]);
+    place.picture("c.png", (16, 16), [8; 3]);
+    let said = place.flow(&["why", "a.yaml", "photo"]).fine();
+    assert!(
+        said.out.contains("new pixels in b.png") && said.out.contains("new pixels in c.png"),
+        "{}",
+        said.out
+    );
+    assert!(!said.out.contains('→'), "{}", said.out);
 }

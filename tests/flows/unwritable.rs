@@ -300,11 +300,62 @@ matrix: { zip: { from: [a.png, b.png], to: [x, y] } }
             "flow has not made it",
         ),
         // How many pictures a batch has is known when it is there.
-        (&["run", "batch.yaml", "--set", "from=c_00002.png", "--set", "to=c"], 1, read),
+        (&["run", "batch.yaml", "--set", "from=c_00002.png", "--set", "to=c"], 1, "it is read"),
         (&["run", "batch.yaml", "both", "--set", "to=z"], 1, "it is there already, and flow has not made it"),
     ] {
         let said = place.flow(arguments);
         assert!(said.code == code && said.err.contains(told), "{arguments:?} {}: {}", said.code, said.err);
     }
     assert!(before == bytes());
+}
+
+#[test]
+fn what_a_command_has_written_is_not_written_over_by_the_rest_of_a_batch_or_a_sheet() {
+    let text = "\
+flow: 1
+inputs: { n: x, low: 100 }
+nodes:
+  photo: { type: LoadImage, image: product_teapot.png }
+  edges: { type: CannyDetect, image: photo, low: $low, high: 200 }
+  both: { type: ImageBatch, image1: photo, image2: edges }
+  save: { type: SaveImage, images: both, path: \"out/${n}.png\" }
+outputs: { image: both }
+";
+    let place = Place::new(&[("a.yaml", text)]);
+    let grid = ["run", "a.yaml", "--sweep", "n=x,y", "--grid", "out/x_00002.png"];
+    for arguments in [&["run", "a.yaml", "--sweep", "n=x,x_00002"][..], &grid] {
+        let said = place.flow(arguments);
+        let told = "this command has written it already";
+        assert!(said.code == 1 && said.err.contains(told), "{arguments:?} {}: {}", said.code, said.err);
+    }
+    let second = image::open(place.path("out/x_00002.png")).unwrap();
+    assert_eq!(second.width(), 128, "the second picture of the batch is there");
+}
+
+#[test]
+fn a_picture_is_made_again_in_its_place() {
+    let place = Place::new(&[("a.yaml", EDGES)]);
+    place.flow(&["run", "a.yaml"]).fine();
+    place.flow(&["run", "out/deep/a.png"]).fine();
+}
+
+#[test]
+fn a_slow_node_stops_within_a_row() {
+    let text = "\
+flow: 1
+nodes:
+  white: { type: EmptyImage, width: 4096, height: 4096, color: 255 }
+  soft: { type: ImageBlur, image: white, blur_radius: 31, sigma: 10 }
+  save: { type: SaveImage, images: soft, path: out/a.png }
+";
+    let place = Place::new(&[("a.yaml", text)]);
+    let mut child =
+        place.command(&["run", "a.yaml", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let events = std::io::BufReader::new(child.stdout.take().unwrap());
+    let begun = |line: std::io::Result<String>| line.unwrap().contains("\"soft\"");
+    assert!(std::io::BufRead::lines(events).any(begun));
+    let stopped = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(place.written("out"), [""; 0]);
 }

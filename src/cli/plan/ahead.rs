@@ -68,7 +68,7 @@ impl<'a> Ahead<'a> {
     /// In what a job is not what it was, in that of the last runs which is the most like this one.
     fn differences(&self, job: NodeIndex) -> Vec<Reason> {
         let now = self.session.made(self.plan, &self.forecast, self.files, job);
-        let far = |before: &Made| reasons(&now, Some(before)).len();
+        let far = |before: &Made| reasons(&now, Some(before)).iter().map(|reason| reason.distance).sum();
         match self.session.before(self.plan, &self.plan.job(job).id, &now, far) {
             Before::Never => reasons(&now, None),
             Before::Same => Vec::new(),

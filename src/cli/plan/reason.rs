@@ -16,12 +16,18 @@ pub struct Reason {
     pub text: String,
     /// The node it comes from, where it lies further up.
     pub upstream: Option<String>,
+    /// How far it leads away from what was: a file that was edited is nearer than another one.
+    pub distance: usize,
 }
+
+/// How far another value is, and a file whose content is new.
+const OTHER: usize = 2;
+const EDITED: usize = 1;
 
 impl Reason {
     /// A difference of the node's own.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), upstream: None }
+        Self { text: text.into(), upstream: None, distance: OTHER }
     }
 }
 
@@ -61,7 +67,10 @@ fn difference(name: &str, before: Option<&Part>, now: &Part) -> Option<Reason> {
         (Part::Literal(old), Part::Literal(new)) if old == new => return None,
         (Part::Literal(old), Part::Literal(new)) => format!("`{name}` {} → {}", shown(old), shown(new)),
         (Part::File(_, old), Part::File(_, new)) if old == new => return None,
-        (Part::File(old, _), Part::File(new, _)) if old == new => format!("{} in {new}", what_is_new(new)),
+        (Part::File(old, _), Part::File(new, _)) if old == new => {
+            let text = format!("{} in {new}", what_is_new(new));
+            return Some(Reason { distance: EDITED, ..Reason::text(text) });
+        }
         (Part::File(old, _), Part::File(new, _)) => format!("`{name}` {old} → {new}"),
         (Part::Link(_, Some(old)), Part::Link(from, Some(new))) => {
             if old == new {
@@ -69,7 +78,7 @@ fn difference(name: &str, before: Option<&Part>, now: &Part) -> Option<Reason> {
             }
             let node = from.rsplit_once('.').map_or(&**from, |(node, _)| node);
             let text = format!("`{name}` changed upstream (`{node}`)");
-            return Some(Reason { text, upstream: Some(node.to_owned()) });
+            return Some(Reason { upstream: Some(node.to_owned()), ..Reason::text(text) });
         }
         // What it carries is not known yet.
         (Part::Link(..), Part::Link(..)) => return None,

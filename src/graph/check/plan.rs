@@ -224,10 +224,7 @@ impl Draft<'_> {
                 graph.add_edge(index[link.producer], index[consumer], weight);
             }
         }
-        let source = PathBuf::from(&self.workflow.source.name);
-        // A picture that carries the workflow is read too.
-        self.files.reads(&source);
-        files.insert(source);
+        files.insert(PathBuf::from(&self.workflow.source.name));
         files.extend(self.workflow.parts.iter().cloned());
         let wanted = |name: &String| targets.outputs.contains(name);
         let outputs = outputs.into_iter().filter(|(name, _)| wanted(name));

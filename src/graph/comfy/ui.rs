@@ -4,7 +4,6 @@
 mod follow;
 mod group;
 mod keep;
-mod named;
 mod sheet;
 mod widgets;
 
@@ -42,7 +41,6 @@ pub(super) fn read(tree: &Tree, workflow: &mut Workflow, problems: &mut Diagnost
             Spanned { value: classes::today(node.class).to_owned(), span: span(&source, &node.class_range) };
         nodes.insert(id, RawNode::new(span(&source, &node.range), kind, drawn.fields));
     }
-    named::fill(&mut nodes, &workflow.titles);
     workflow.nodes = Arc::new(nodes);
 }
 

@@ -266,23 +266,26 @@ fn range(text: &str) -> Result<Option<Vec<Literal>>, String> {
     if by == 0.0 || (b - a) * by < 0.0 {
         return Err(format!("a step of {by} does not lead from {a} to {b}"));
     }
-    let whole = parsed.iter().all(|value| matches!(value, Literal::Int(_)));
+    let long = |steps: String| format!("a range of {steps} values is more than the {MOST} a sweep may have");
+    // Seeds are larger than what a float counts.
+    if let [Literal::Int(a), Literal::Int(b), Literal::Int(by)] = parsed {
+        let steps = b.saturating_sub(a) / by;
+        if steps >= MOST as i128 {
+            return Err(long(steps.saturating_add(1).to_string()));
+        }
+        return Ok(Some((0..=steps).map(|i| Literal::Int(a + by * i)).collect()));
+    }
     // 0..1:0.1 has eleven values though 0.1 has no exact form.
     let steps = ((b - a) / by + 1e-6).floor();
     if steps >= MOST as f64 {
-        return Err(format!("a range of {} values is more than the {} a sweep may have", steps + 1.0, MOST));
+        return Err(long((steps + 1.0).to_string()));
     }
     let decimals = |value: &Literal| value.to_string().split_once('.').map_or(0, |(_, digits)| digits.len());
     let decimals = parsed.iter().map(decimals).max().unwrap_or(0).min(12);
-    let value = |i: usize| match &parsed {
-        [Literal::Int(a), _, Literal::Int(by)] if whole => {
-            Literal::Int(by.saturating_mul(i as i128).saturating_add(*a))
-        }
-        // What a person would have written: 0.3, not 0.30000000000000004.
-        _ => {
-            let value = a + by * i as f64;
-            Literal::Float(format!("{value:.decimals$}").parse().unwrap_or(value))
-        }
+    // What a person would have written: 0.3, not 0.30000000000000004.
+    let value = |i: usize| {
+        let value = a + by * i as f64;
+        Literal::Float(format!("{value:.decimals$}").parse().unwrap_or(value))
     };
     Ok(Some((0..=steps as usize).map(value).collect()))
 }
@@ -302,6 +305,9 @@ mod tests {
         assert_eq!(shown("look=0..0.5:0.1"), ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
         assert_eq!(shown("x=3..1:-1"), ["3", "2", "1"]);
         assert_eq!(shown("x=1..4:2"), ["1", "3"]);
+        // Seeds are larger than what a float counts.
+        let last = ["18446744073709551613", "18446744073709551615"];
+        assert_eq!(shown("seed=18446744073709551613..18446744073709551616:2"), last);
     }
 
     #[test]

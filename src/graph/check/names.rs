@@ -1,47 +1,36 @@
-//! `%KSampler.seed%` in the name of a result: the canvas puts the value there before it sends a graph.
+//! `%KSampler.seed%` in the name of a result: the value of another node, as ComfyUI's canvas puts it there before it sends a graph.
 
-use std::collections::HashMap;
-
-use indexmap::IndexMap;
-
-use crate::{
-    Literal, NodeId,
-    workflow::{Raw, RawNode},
-};
+use crate::{Constant, Literal, check::draft::Draft};
 
 /// The input whose texts have such places.
 const PREFIX: &str = "filename_prefix";
 
-/// Puts the values of other nodes, found by class and else by title, into the names that results are given.
-pub(super) fn fill(nodes: &mut IndexMap<NodeId, RawNode>, titles: &HashMap<NodeId, String>) {
-    let mut filled = Vec::new();
-    for (id, node) in &*nodes {
-        for (place, field) in node.fields.iter().enumerate().filter(|(_, field)| field.name == PREFIX) {
-            if let Raw::Literal(Literal::Text(text)) = &field.value {
-                let value = |node: &str, widget: &str| value_of(nodes, titles, node, widget);
-                filled.push((id.clone(), place, with_values(text, value)));
+impl Draft<'_> {
+    /// Puts the values of other nodes, found by type and else by title or id, into the names that results are given.
+    pub(super) fn names(&mut self) {
+        for node in 0..self.nodes.len() {
+            if let Some(Constant::Literal(Literal::Text(text))) = self.nodes[node].args.get(PREFIX)
+                && text.contains('%')
+            {
+                let text = with_values(text, |called, widget| self.value_of(called, widget));
+                self.nodes[node].args.insert(PREFIX, Constant::Literal(Literal::Text(text)));
             }
         }
     }
-    for (id, place, text) in filled {
-        if let Some(field) = nodes.get_mut(&id).and_then(|node| node.fields.get_mut(place)) {
-            field.value = Raw::Literal(Literal::Text(text));
-        }
-    }
-}
 
-fn value_of(
-    nodes: &IndexMap<NodeId, RawNode>,
-    titles: &HashMap<NodeId, String>,
-    called: &str,
-    widget: &str,
-) -> Option<String> {
-    let of_class = || nodes.values().find(|node| node.kind.value == called);
-    let titled = || nodes.iter().find(|(id, _)| titles.get(*id).is_some_and(|title| title == called));
-    let node = of_class().or_else(|| Some(titled()?.1))?;
-    match &node.fields.iter().find(|field| field.name == widget)?.value {
-        Raw::Literal(literal) => Some(literal.to_string()),
-        _ => None,
+    fn value_of(&self, called: &str, widget: &str) -> Option<String> {
+        let workflow = self.workflow;
+        let mut nodes = workflow.nodes.iter();
+        let of_kind = nodes.position(|(_, raw)| raw.kind.value == called);
+        let is_called =
+            |id: &str| id == called || workflow.titles.get(id).is_some_and(|title| title == called);
+        let node = of_kind.or_else(|| workflow.nodes.keys().position(|id| is_called(id)))?;
+        let node = &self.nodes[node];
+        match node.args.get(node.def.as_ref()?.input(widget)?.name)? {
+            Constant::Literal(literal) => Some(literal.to_string()),
+            Constant::File(file) => Some(file.name.clone()),
+            Constant::Items(_) => None,
+        }
     }
 }
 
