@@ -90,6 +90,7 @@ impl Task<'_> {
         let mask = mask.transpose()?;
         let latent = samples.to_device(&runtime.device)?;
         guided.show(&latent, mask.as_ref())?;
+        guided.expect(self.sigmas);
         let (rt, size) = (&runtime, samples.dims().to_vec());
         let what = format!("a step on {} latents of {}×{}", size[0], size[3], size[2]);
         let model = Box::new(move |x: &Tensor, at| rt.retried(&what, || guided.guess(x, at)));

@@ -6,11 +6,12 @@
 
 mod union;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::attention::{Patches, Step};
 use crate::ops::{self, Conv2d, Linear, Padding};
 use crate::state_dict::StateDict;
+use crate::times::Time;
 use crate::unet::{Residuals, UNetConfig, check_inputs};
 use crate::unet_blocks::{Encoder, Pass};
 use crate::{Error, Result};
@@ -85,19 +86,13 @@ impl ControlNet {
         hint_embedding: &Tensor,
         kind: Option<usize>,
     ) -> Result<Residuals> {
-        let time = self.embed((x, context, hint_embedding), timestep, y, kind)?;
+        self.check(x, context, hint_embedding)?;
+        let time = Time::Alone(self.embed(&[timestep], y, kind, x.device())?);
         self.forward_at(x, &time, context, hint_embedding)
     }
 
-    /// What the time, of SDXL `y`, and of a union the kind come to for every block. The other inputs are looked at, whether
-    /// they fit.
-    pub(crate) fn embed(
-        &self,
-        (x, context, hint_embedding): (&Tensor, &Tensor, &Tensor),
-        timestep: f64,
-        y: Option<&Tensor>,
-        kind: Option<usize>,
-    ) -> Result<Tensor> {
+    /// Whether inputs fit each other and the model.
+    pub(crate) fn check(&self, x: &Tensor, context: &Tensor, hint_embedding: &Tensor) -> Result<()> {
         let step = Step::single(0.0, x.dim(0)?);
         check_inputs(x, context, self.in_channels, self.context_dim, &step)?;
         let (_, _, height, width) = x.dims4()?;
@@ -107,9 +102,19 @@ impl ControlNet {
                 "the hint is for a latent of {h}x{w}, the latent has {height}x{width}; resize it to eight times the latent"
             )));
         }
-        let told = self.union.as_ref().map(|union| union.embedding(kind, self.dtype, x.device()));
-        let told = told.transpose()?;
-        self.encoder.embed(timestep, y, told.as_ref(), self.dtype, x.device())
+        Ok(())
+    }
+
+    /// What each time, of SDXL `y`, and of a union the kind come to for every block: `[times · (B or 1), 4 · model channels]`.
+    pub(crate) fn embed(
+        &self,
+        timesteps: &[f64],
+        y: Option<&Tensor>,
+        kind: Option<usize>,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let told = self.union.as_ref().map(|union| union.embedding(kind, self.dtype, device)).transpose()?;
+        self.encoder.embed(timesteps, y, told.as_ref(), self.dtype, device)
     }
 
     /// [`ControlNet::forward`] at an embedded time, of inputs that fit: on a device it reads and sends nothing but small
@@ -117,7 +122,7 @@ impl ControlNet {
     pub(crate) fn forward_at(
         &self,
         x: &Tensor,
-        time: &Tensor,
+        time: &Time,
         context: &Tensor,
         hint_embedding: &Tensor,
     ) -> Result<Residuals> {

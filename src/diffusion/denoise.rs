@@ -189,6 +189,15 @@ impl<'a> Guided<'a> {
         Ok(())
     }
 
+    /// Tells the models at which noise levels they will be called, so that they make at once what depends on these alone. They may
+    /// be called at others.
+    pub fn expect(&mut self, sigmas: &[f64]) {
+        let timestep = |&sigma: &f64| self.model.schedule.timestep(sigma);
+        let timesteps: Vec<f64> = sigmas.iter().filter(|sigma| **sigma > 0.0).map(timestep).collect();
+        self.unet.expect(&timesteps);
+        self.nets.iter_mut().for_each(|net| net.expect(&timesteps));
+    }
+
     /// What the model takes `x` `[B, 4, H, W]`, at noise level `at.sigma`, for: in f32.
     ///
     /// # Errors

@@ -48,6 +48,7 @@ pub mod size;
 pub mod state_dict;
 pub mod store;
 pub mod t2i_adapter;
+mod times;
 pub mod tokenizer;
 pub mod tome;
 pub mod unet;

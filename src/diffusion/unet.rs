@@ -1,10 +1,11 @@
 //! The UNet of Stable Diffusion 1.x, 2.x and XL (diffusers' `UNet2DConditionModel`).
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::attention::{Patches, Step};
 use crate::ops::{self, Around, Conv2d, GroupNorm};
 use crate::state_dict::StateDict;
+use crate::times::Time;
 use crate::unet_blocks::{Encoder, Pass, UpBlock};
 use crate::{Error, Result};
 
@@ -127,22 +128,19 @@ impl UNet {
         patches: &Patches,
         step: &Step,
     ) -> Result<Tensor> {
-        let time = self.embed(x, context, step, timestep, y)?;
+        self.check(x, context, step)?;
+        let time = Time::Alone(self.embed(&[timestep], y, x.device())?);
         self.forward_at(x, &time, context, residuals, patches, step)
     }
 
-    /// What the time, and of SDXL `y`, comes to for every block: `[B or 1, 4 · model channels]`. The other inputs are
-    /// looked at, whether they fit.
-    pub(crate) fn embed(
-        &self,
-        x: &Tensor,
-        context: &Tensor,
-        step: &Step,
-        timestep: f64,
-        y: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        check_inputs(x, context, self.in_channels, self.context_dim, step)?;
-        self.encoder.embed(timestep, y, None, self.dtype, x.device())
+    /// Whether inputs fit each other and the model.
+    pub(crate) fn check(&self, x: &Tensor, context: &Tensor, step: &Step) -> Result<()> {
+        check_inputs(x, context, self.in_channels, self.context_dim, step)
+    }
+
+    /// What each time, and of SDXL `y`, comes to for every block: `[times · (B or 1), 4 · model channels]`.
+    pub(crate) fn embed(&self, timesteps: &[f64], y: Option<&Tensor>, device: &Device) -> Result<Tensor> {
+        self.encoder.embed(timesteps, y, None, self.dtype, device)
     }
 
     /// [`UNet::forward`] at an embedded time, of inputs that fit: on a device it reads and sends nothing but small
@@ -150,7 +148,7 @@ impl UNet {
     pub(crate) fn forward_at(
         &self,
         x: &Tensor,
-        time: &Tensor,
+        time: &Time,
         context: &Tensor,
         residuals: Option<&Residuals>,
         patches: &Patches,
@@ -162,7 +160,7 @@ impl UNet {
     fn predict(
         &self,
         x: &Tensor,
-        time: &Tensor,
+        time: &Time,
         context: &Tensor,
         residuals: Option<&Residuals>,
         patches: &Patches,

@@ -6,13 +6,13 @@ use crate::Result;
 use crate::attention::{Attention, Patches, Step};
 use crate::ops::{self, Around, Conv2d, GroupNorm, LayerNorm, Linear};
 use crate::state_dict::StateDict;
+use crate::times::Time;
 use crate::unet_config::UNetConfig;
 
 /// What every block of one model call sees.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pass<'a> {
-    /// `SiLU` of the embedded time (and size), `[B or 1, 4 · model channels]`.
-    pub time: &'a Tensor,
+    pub time: &'a Time,
     /// Text tokens `[B, T, D]`.
     pub context: &'a Tensor,
     pub patches: &'a Patches,
@@ -52,6 +52,8 @@ impl Embedding {
 
 #[derive(Debug)]
 struct ResnetBlock {
+    /// `down_blocks.0.resnets.0`.
+    name: String,
     norm1: GroupNorm,
     conv1: Conv2d,
     time_emb_proj: Linear,
@@ -67,6 +69,7 @@ impl ResnetBlock {
             false => Some(Linear::load(&dict.pp("conv_shortcut"), inputs, outputs)?),
         };
         Ok(Self {
+            name: dict.prefix().to_owned(),
             norm1: GroupNorm::load(&dict.pp("norm1"), cfg.groups, inputs, cfg.norm_eps)?,
             conv1: Conv2d::load3x3(&dict.pp("conv1"), inputs, outputs, 1)?,
             time_emb_proj: Linear::load(&dict.pp("time_emb_proj"), cfg.time_dim(), outputs)?,
@@ -77,7 +80,7 @@ impl ResnetBlock {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let time = self.time_emb_proj.forward(pass.time)?;
+        let time = pass.time.projected(&self.name, &self.time_emb_proj)?;
         let first = Around { norm: Some(&self.norm1), shift: Some(&time), ..Around::default() };
         let h = self.conv1.forward_with(x, first)?;
         let shortcut = self.conv_shortcut.as_ref().map(|conv| conv.forward(x)).transpose()?;
@@ -329,23 +332,28 @@ impl Encoder {
         })
     }
 
-    /// `SiLU` of the vector made of the time, what is known `beside` it `[1, time_dim]`, and, where the model has it, `y` `[B, add_dim]`.
+    /// For each time, one after the other, `SiLU` of the vector made of it, what is known `beside` it `[1, time_dim]`, and, where
+    /// the model has it, `y` `[B, add_dim]`: `[times · (B or 1), time_dim]`.
     pub fn embed(
         &self,
-        timestep: f64,
+        timesteps: &[f64],
         y: Option<&Tensor>,
         beside: Option<&Tensor>,
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        let time = timestep_embedding(timestep, self.model_channels, device)?.to_dtype(dtype)?;
-        let time = self.time_embedding.forward(&time)?;
+        let waves = timesteps.iter().map(|&t| timestep_embedding(t, self.model_channels, device));
+        let waves = Tensor::cat(&waves.collect::<Result<Vec<_>>>()?, 0)?.to_dtype(dtype)?;
+        let time = self.time_embedding.forward(&waves)?;
         let time = match beside {
-            Some(beside) => (time + beside)?,
+            Some(beside) => time.broadcast_add(beside)?,
             None => time,
         };
         let embedded = match (&self.add_embedding, y) {
-            (Some(add), Some(y)) => time.broadcast_add(&add.forward(&y.to_dtype(dtype)?)?)?,
+            (Some(add), Some(y)) => {
+                let sizes = add.forward(&y.to_dtype(dtype)?)?;
+                time.unsqueeze(1)?.broadcast_add(&sizes)?.flatten_to(1)?
+            }
             (None, None) => time,
             (Some(_), None) => {
                 return Err(crate::Error::Mismatch(

@@ -13,6 +13,7 @@ use crate::conditioning::Control;
 use crate::control::ControlSource;
 use crate::controlnet::ControlNet;
 use crate::schedule::Schedule;
+use crate::times::Times;
 use crate::unet::Residuals;
 use crate::{Result, Runtime};
 
@@ -37,6 +38,7 @@ struct Always {
     net: Arc<ControlNet>,
     hint: Tensor,
     kind: Option<usize>,
+    times: Times,
     #[cfg(feature = "cuda")]
     recorded: Option<Recorded<call::Call, ()>>,
 }
@@ -61,6 +63,7 @@ impl Net {
                     hint: net.embed_hint(&pixels, kind)?,
                     net,
                     kind,
+                    times: Times::default(),
                     #[cfg(feature = "cuda")]
                     recorded: (rt.graphs && rt.device.is_cuda()).then(|| Recorded::new("ControlNet")),
                 }))
@@ -73,6 +76,13 @@ impl Net {
         };
         let window = Window::new(schedule, control.start_percent, control.end_percent);
         Ok(Self { look, strength: control.strength, window })
+    }
+
+    /// Tells it at which times it will be called.
+    pub fn expect(&mut self, timesteps: &[f64]) {
+        if let Look::Always(always) = &mut self.look {
+            always.times = Times::expect(timesteps);
+        }
     }
 
     /// For `copies` batches one after the other; the hint's pictures go through each in turn. `note` is told if calls should
@@ -103,7 +113,10 @@ impl Always {
         #[cfg(not(feature = "cuda"))]
         let _ = note;
         let Given { input, timestep, context, y } = given;
-        self.net.forward(input, timestep, context, y, hint, self.kind)
+        let Self { net, kind, times, .. } = self;
+        net.check(input, context, hint)?;
+        let time = times.at(timestep, y, |timesteps| net.embed(timesteps, y, *kind, input.device()))?;
+        net.forward_at(input, &time, context, hint)
     }
 }
 

@@ -69,6 +69,7 @@ impl Family {
         let guider = Guider::Cfg { positive: positive.clone(), negative: negative.clone(), cfg: run.cfg };
         let sampler = SamplerSpec::named(run.sampler).unwrap();
         let mut guided = Guided::new(&self.rt, model, &guider, dims, sampler.needs_uncond()).unwrap();
+        guided.expect(run.sigmas);
         let settings = Settings {
             sampler: &sampler,
             sigmas: run.sigmas,
@@ -258,6 +259,25 @@ const PROMPT: &str = "a red apple on a blue background";
 
 /// diffusers' DDIM: timesteps 951, 901, .., 1, and it ends at the first training level, not at 0. Its latents
 /// are ours divided by sqrt(1 + sigma^2).
+#[test]
+fn told_of_its_times_it_guesses_the_same() {
+    let family = Family::open();
+    let text = family.text("a red apple");
+    let settings = &family.cases["control"]["control"];
+    let positive = text.with_control(&hinted(settings), false);
+    let guider = Guider::Cfg { positive, negative: text, cfg: 5.0 };
+    let x = Tensor::rand(-1f32, 1.0, (1, 4, 32, 32), &Device::Cpu).unwrap();
+    let guided = || Guided::new(&family.rt, &family.model, &guider, x.dims4().unwrap(), false).unwrap();
+    let (mut told, mut untold) = (guided(), guided());
+    let sigmas = [14.6, 7.0, 2.0, 0.0];
+    told.expect(&sigmas);
+    for (index, sigma) in [14.6, 7.0, 5.5, 2.0].into_iter().enumerate() {
+        let at = Moment { index, total: 3, sigma };
+        let [a, b] = [&mut told, &mut untold].map(|guided| guided.guess(&x, at).unwrap().guided);
+        assert_close(&a, &b, 0.0, &format!("at {sigma}"));
+    }
+}
+
 fn ddim20(family: &Family, model: &Model, conditioning: [&Conditioning; 2]) -> Tensor {
     let schedule = Schedule::default();
     let level = |t: usize| f64::from(schedule.sigmas()[t]);

@@ -6,6 +6,7 @@ use super::Given;
 use crate::Result;
 use crate::controlnet::ControlNet;
 use crate::denoise::recorded::{Recorded, Tensors};
+use crate::times::Time;
 use crate::unet::Residuals;
 
 /// The tensors of a call.
@@ -25,14 +26,16 @@ pub(super) fn forward(
     note: &dyn Fn(String),
 ) -> Result<Residuals> {
     let Given { input, timestep, context, y } = given;
+    net.check(input, context, hint)?;
     let call = Call {
         input: input.clone(),
-        time: net.embed((input, context, hint), timestep, y, kind)?,
+        time: net.embed(&[timestep], y, kind, input.device())?,
         context: context.clone(),
         hint: hint.clone(),
     };
     let run = |Call { input, time, context, hint }: &Call| {
-        let Residuals { mut down, mid, .. } = net.forward_at(input, time, context, hint)?;
+        let time = Time::Alone(time.clone());
+        let Residuals { mut down, mid, .. } = net.forward_at(input, &time, context, hint)?;
         down.extend(mid);
         Ok(down)
     };

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::Given;
 use crate::attention::{Patches, Row};
 use crate::denoise::recorded::{Recorded, Tensors};
+use crate::times::{Time, Times};
 use crate::unet::{Residuals, UNet};
 use crate::{Error, Result};
 
@@ -35,22 +36,25 @@ impl PartialEq for With {
 pub(super) fn forward(
     recorded: &mut Recorded<Call, With>,
     unet: &UNet,
+    times: &mut Times,
     given: Given,
     note: &dyn Fn(String),
 ) -> Result<Tensor> {
     let Given { input, timestep, context, y, residuals, patches, step } = given;
-    let Some(ways) = patches.ways(step) else { return given.run(unet) };
+    let Some(ways) = patches.ways(step) else { return given.run(unet, times) };
+    unet.check(input, context, step)?;
     let device = input.device();
     let call = Call {
         input: input.clone(),
-        time: unet.embed(input, context, step, timestep, y)?,
+        time: unet.embed(&[timestep], y, device)?,
         context: context.clone(),
         residuals: residuals.cloned(),
     };
     let with = With { rows: step.rows.clone(), ways, patches: patches.clone() };
     let run = |call: &Call| {
         let Call { input, time, context, residuals } = call;
-        Ok(vec![unet.forward_at(input, time, context, residuals.as_ref(), patches, step)?])
+        let time = Time::Alone(time.clone());
+        Ok(vec![unet.forward_at(input, &time, context, residuals.as_ref(), patches, step)?])
     };
     let outputs = recorded.forward(device, call, with, run, note)?;
     outputs.into_iter().next().ok_or_else(|| Error::Mismatch("a model gave nothing".into()))
