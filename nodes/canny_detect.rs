@@ -58,7 +58,11 @@ impl Node for CannyDetect {
     }
 }
 
-fn check_thresholds(low: f64, high: f64) -> Result<(), NodeError> {
+/// Refuses thresholds in the wrong order.
+///
+/// # Errors
+/// On `low_threshold`.
+pub(crate) fn check_thresholds(low: f64, high: f64) -> Result<(), NodeError> {
     if low <= high {
         return Ok(());
     }

@@ -9,6 +9,7 @@ mod basic_guider;
 mod basic_scheduler;
 mod beta_sampling_scheduler;
 mod canny_detect;
+mod canny_edge_preprocessor;
 mod cfg_guider;
 mod checkpoint_loader;
 mod checkpoint_save;
@@ -206,6 +207,7 @@ pub fn registry() -> Registry {
         .add::<basic_scheduler::BasicScheduler>()
         .add::<beta_sampling_scheduler::BetaSamplingScheduler>()
         .add::<canny_detect::CannyDetect>()
+        .add::<canny_edge_preprocessor::CannyEdgePreprocessor>()
         .add::<cfg_guider::CFGGuider>()
         .add::<checkpoint_loader::CheckpointLoader>()
         .add::<checkpoint_save::CheckpointSave>()

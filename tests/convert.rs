@@ -219,6 +219,10 @@ fn what_is_there_is_kept_unless_forced_and_a_pipe_stays_a_pipe() {
     place.flow(&["convert", "graph.json", "mine.yaml", "--force"]).ok();
     let converted = place.read("mine.yaml");
     assert!(converted.contains("LoadImage"), "{converted}");
+    let said = place.flow(&["convert", "graph.json", "-o", "-"]);
+    assert_eq!((said.code, said.out == converted, place.path("-").exists()), (0, true, false));
+    let said = place.flow(&["convert", "weights.ckpt", "-"]);
+    assert!(said.code == 2 && said.err.contains("name one instead of `-`"), "{}", said.err);
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;

@@ -298,6 +298,37 @@ fn an_empty_item_is_not_the_folder_of_the_workflow() {
 }
 
 #[test]
+fn results_that_would_be_items_of_the_next_run_are_warned_of() {
+    let text = EDGES.replace("picture: product_teapot.png", "photos: { type: list, default: photos }");
+    let text = text.replace("image: $picture", "each: $photos, image: $each");
+    let place = Place::new(&[("a.yaml", "")]);
+    fs::create_dir(place.path("photos")).unwrap();
+    for name in ["a.png", "b.png"] {
+        fs::copy(Path::new(PICTURES).join("product_teapot.png"), place.path("photos").join(name)).unwrap();
+    }
+    for (list, path, warned) in [
+        ("photos", "photos/new-${each.name}", true),
+        ("./photos/", "./photos/new-${each.name}.png", true),
+        ("photos/*.png", "photos/new-${each.name}", true),
+        ("photos/?.png", "photos/new-${each.name}", false),
+        ("photos", "photos/new/${each.name}", false),
+        ("photos", "new/${each.name}", false),
+    ] {
+        let text = text
+            .replace("out/${low}-${high}", path)
+            .replace("default: photos", &format!("default: \"{list}\""));
+        fs::write(place.path("a.yaml"), text).unwrap();
+        let said = place.flow(&["check", "a.yaml"]);
+        assert_eq!(
+            (said.code, said.err.matches("warning[items-to-be]").count()),
+            (0, usize::from(warned)),
+            "{list} {path}: {}",
+            said.err
+        );
+    }
+}
+
+#[test]
 fn a_picture_of_a_sweep_carries_the_recipe_of_itself_alone() {
     let text = EDGES.replace("${low}-${high}", "${matrix.edges.high}-${low}");
     let place =

@@ -14,6 +14,19 @@ impl Image {
         Self::new(self.frames, height, width, crop(&self.rgb, self.shape(), top, left, height, width))
     }
 
+    /// The same with its last column and its last row repeated up to `height × width`.
+    pub fn filled(&self, height: usize, width: usize) -> Self {
+        let mut rgb = Vec::with_capacity(self.frames * height * width * 3);
+        for frame in 0..self.frames {
+            let rows = self.frame(frame).chunks_exact(self.width * 3);
+            for row in rows.clone().chain(rows.last().into_iter().cycle()).take(height) {
+                rgb.extend_from_slice(row);
+                rgb.extend(row[row.len() - 3..].iter().cycle().take((width - self.width) * 3));
+            }
+        }
+        Self::new(self.frames, height, width, rgb)
+    }
+
     /// The same with every value changed.
     pub fn map(&self, change: impl Fn(f32) -> f32) -> Self {
         let rgb: Vec<f32> = self.rgb.iter().map(|value| change(*value)).collect();

@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod kornia;
 pub mod mask;
 pub mod morphology;
+pub mod opencv;
 pub mod pillow;
 pub mod resize;
 pub mod sharpen;

@@ -4,7 +4,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use flow_graph::{
     Diagnostics, Overrides, Plan, Workflow, check, comfy, convert::to_yaml, diag::Source, format,
     sweep::Asked, workflow::Dialect,
@@ -27,10 +27,10 @@ use crate::{
 pub struct Convert {
     /// What ComfyUI saves or exports, a PNG that carries a workflow, YAML, or a file of weights
     file: PathBuf,
-    /// File to write [default: standard output; of weights the same name with another ending]
+    /// File to write, or `-` for standard output [default: that; of weights the same name with another ending]
     #[arg(value_name = "OUT")]
     to_file: Option<PathBuf>,
-    /// File to write
+    /// The same
     #[arg(short, long, value_name = "FILE", conflicts_with = "to_file")]
     out: Option<PathBuf>,
     /// Format to write [default: API JSON for a YAML file, else YAML]
@@ -64,6 +64,10 @@ impl Convert {
     /// When a file cannot be read or written.
     pub fn run(&self) -> Result<Ending> {
         if weights::is_meant(&self.file) {
+            ensure!(
+                self.to_file.is_none() && self.out.is_none() || self.out().is_some(),
+                "weights are written to a file: name one instead of `-`"
+            );
             return weights::convert(&self.file, self.out(), self.force);
         }
         if let Some(there) = self.out().filter(|path| write::is_plain(path) && !self.force) {
@@ -99,7 +103,7 @@ impl Convert {
     }
 
     fn out(&self) -> Option<&PathBuf> {
-        self.to_file.as_ref().or(self.out.as_ref())
+        self.to_file.as_ref().or(self.out.as_ref()).filter(|path| *path != Path::new("-"))
     }
 
     fn format(&self, workflow: &Workflow) -> Result<Format> {

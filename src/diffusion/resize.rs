@@ -12,8 +12,10 @@ pub enum Kernel {
     Nearest,
     /// Between the two nearest.
     Linear,
-    /// The mean of those covered.
+    /// The mean of those covered, wholly or in part.
     Area,
+    /// The mean of those covered, each by how much of it is (OpenCV's `INTER_AREA` where a picture becomes smaller).
+    Covered,
     /// Between four (a = -0.75).
     Cubic,
 }
@@ -35,6 +37,7 @@ impl Axis {
                 Kernel::Nearest => axis.taps.push(nearest(from, to, i)),
                 Kernel::Linear => axis.taps.extend(linear(from, to, i)),
                 Kernel::Area => axis.taps.extend(area(from, to, i)),
+                Kernel::Covered => axis.taps.extend(covered(from, to, i)),
                 Kernel::Cubic => axis.taps.extend(cubic(from, to, i)),
             }
             axis.ends.push(axis.taps.len());
@@ -68,6 +71,16 @@ fn nearest(from: usize, to: usize, i: usize) -> (usize, f32) {
 fn area(from: usize, to: usize, i: usize) -> impl Iterator<Item = (usize, f32)> {
     let (start, end) = (i * from / to, ((i + 1) * from).div_ceil(to));
     (start..end).map(move |j| (j, 1.0 / (end - start) as f32))
+}
+
+/// OpenCV's `computeResizeAreaTab`: shares below a thousandth of a place are left out.
+fn covered(from: usize, to: usize, i: usize) -> impl Iterator<Item = (usize, f32)> {
+    let scale = from as f64 / to as f64;
+    let (start, end) = (i as f64 * scale, (i + 1) as f64 * scale);
+    let whole = scale.min(from as f64 - start);
+    let share = move |j: usize| (end.min((j + 1) as f64) - start.max(j as f64)).min(whole);
+    let places = start as usize..(end.ceil() as usize).min(from);
+    places.filter(move |j| share(*j) > 1e-3).map(move |j| (j, (share(j) / whole) as f32))
 }
 
 /// torch's `area_pixel_compute_source_index`, align_corners false.
@@ -169,6 +182,9 @@ mod tests {
         };
         assert_eq!(to(1, 3, Kernel::Area), [1.5, 2.5, 3.5]);
         assert_eq!(to(2, 1, Kernel::Linear), [1.0, 4.0]);
+        // A third of a place is left of the one in the middle, and as much right of it.
+        let thirds = to(2, 2, Kernel::Covered).into_iter().map(|value| (3.0 * value).round());
+        assert_eq!(thirds.collect::<Vec<_>>(), [1.0, 5.0, 10.0, 14.0]);
         assert_eq!(to(4, 3, Kernel::Nearest)[3..9], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert!(resize(&x, 0, 1, Method::Bislerp).is_err());
         assert!(resize(&x, 1, 4096, Method::Bislerp).is_err());

@@ -1,6 +1,7 @@
 //! Where files are found and written: declared roots only, nothing outside them.
 
 mod alike;
+mod listed;
 mod pipeline;
 
 use std::{
@@ -12,7 +13,10 @@ use std::{
     time::SystemTime,
 };
 
-use self::alike::{is_result, near, same_kind};
+use self::{
+    alike::{is_result, near, same_kind},
+    listed::{Listed, folders, listing},
+};
 use crate::{Hash, Stamp};
 
 /// A file that was found.
@@ -58,6 +62,8 @@ pub struct Files {
     read: Mutex<HashSet<PathBuf>>,
     /// The files that were written in place of what was there.
     written: Mutex<HashSet<PathBuf>>,
+    /// What patterns and folders meant.
+    listed: Mutex<Vec<Listed>>,
 }
 
 /// Names that a hint can use.
@@ -167,47 +173,6 @@ impl Files {
         near.sort_by_cached_key(made);
         near.truncate(SHOWN);
         Err(FileProblem::Missing { searched: self.input_roots.clone(), near })
-    }
-
-    /// The input files that a pattern (`photos/*.png`) or a folder of pictures means, sorted; `None` when the text is neither.
-    ///
-    /// # Errors
-    /// When a pattern or folder leads out of the roots, or nothing matches.
-    pub fn matching(&self, text: &str) -> Result<Option<Vec<String>>, FileProblem> {
-        let wanted = text.replace('\\', "/");
-        let is_folder = self.input_roots.iter().any(|root| root.join(&wanted).is_dir());
-        let pattern = wanted.contains(['*', '?']);
-        if !pattern && !is_folder {
-            return Ok(None);
-        }
-        if leads_out(Path::new(&wanted)) {
-            return Err(FileProblem::Outside { roots: self.input_roots.clone() });
-        }
-        // The folders before the first wildcard need not be listed.
-        let fixed = match wanted.find(['*', '?']) {
-            Some(first) => wanted[..first].rfind('/').map_or("", |slash| &wanted[..slash]),
-            None => wanted.trim_end_matches('/'),
-        };
-        let depth = wanted[fixed.len()..].trim_start_matches('/').matches('/').count();
-        for root in &self.input_roots {
-            let folder = root.join(fixed);
-            if !folder.is_dir() {
-                self.depends_on(vec![folder]);
-                continue;
-            }
-            if !is_inside(&folder, root) {
-                return Err(FileProblem::Outside { roots: self.input_roots.clone() });
-            }
-            self.depends_on(folders(&folder, depth));
-            let names = listing(&folder, depth).into_iter();
-            let names = names.map(|name| if fixed.is_empty() { name } else { format!("{fixed}/{name}") });
-            let names: Vec<_> =
-                names.filter(|name| if pattern { fits(name, &wanted) } else { is_picture(name) }).collect();
-            if !names.is_empty() {
-                return Ok(Some(names));
-            }
-        }
-        Err(FileProblem::Missing { searched: self.input_roots.clone(), near: Vec::new() })
     }
 
     /// A file that a file in `folder` names, relative to it: below an input root.
@@ -408,33 +373,6 @@ pub(crate) fn is_picture(name: &str) -> bool {
     ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
 }
 
-/// Whether a name fits a pattern: `*` is any letters but `/`, `?` is one.
-fn fits(name: &str, pattern: &str) -> bool {
-    let (name, pattern): (Vec<_>, Vec<_>) = (name.chars().collect(), pattern.chars().collect());
-    // Which beginnings of the pattern fit the name so far.
-    let mut fitting = vec![false; pattern.len() + 1];
-    fitting[0] = true;
-    let star = |fitting: &mut Vec<bool>| {
-        for (i, c) in pattern.iter().enumerate() {
-            fitting[i + 1] |= *c == '*' && fitting[i];
-        }
-    };
-    star(&mut fitting);
-    for letter in name {
-        let mut next = vec![false; fitting.len()];
-        for (i, c) in pattern.iter().enumerate().filter(|(i, _)| fitting[*i] || fitting[*i + 1]) {
-            next[i + 1] |= match c {
-                '*' => fitting[i + 1] && letter != '/',
-                '?' => fitting[i] && letter != '/',
-                c => fitting[i] && *c == letter,
-            };
-        }
-        fitting = next;
-        star(&mut fitting);
-    }
-    fitting[pattern.len()]
-}
-
 /// Whether a file goes by one of the [`MODEL_ENDINGS`].
 pub fn has_model_ending(path: impl AsRef<Path>) -> bool {
     path.as_ref().extension().is_some_and(|ending| MODEL_ENDINGS.iter().any(|known| ending == *known))
@@ -442,41 +380,6 @@ pub fn has_model_ending(path: impl AsRef<Path>) -> bool {
 
 fn without_ending(name: &str) -> &str {
     if has_model_ending(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name }
-}
-
-/// Files below `root` as names with `/`, sorted, at most `depth` folders down.
-fn listing(root: &Path, depth: usize) -> Vec<String> {
-    let mut names = Vec::new();
-    let Ok(entries) = fs::read_dir(root) else { return names };
-    for entry in entries.flatten() {
-        // A name that is no text cannot be written in a workflow; hidden files are other programs' own.
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let path = entry.path();
-        if name.starts_with('.') {
-            continue;
-        }
-        if path.is_file() {
-            names.push(name);
-        } else if depth > 0 && path.is_dir() && name != "target" {
-            names.extend(listing(&path, depth - 1).into_iter().map(|below| format!("{name}/{below}")));
-        }
-    }
-    names.sort();
-    names
-}
-
-/// `root` and the folders below it that [`listing`] enters.
-fn folders(root: &Path, depth: usize) -> Vec<PathBuf> {
-    let mut found = vec![root.to_owned()];
-    let Ok(entries) = fs::read_dir(root) else { return found };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let path = entry.path();
-        if depth > 0 && path.is_dir() && !name.to_string_lossy().starts_with('.') && name != "target" {
-            found.extend(folders(&path, depth - 1));
-        }
-    }
-    found
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 use crate::{Constant, Diagnostic, Diagnostics, Files, Literal, Plan, diag::Span};
 
 /// The inputs that say where a sink writes.
-const PLACES: [&str; 2] = ["path", "filename_prefix"];
+pub(crate) const PLACES: [&str; 2] = ["path", "filename_prefix"];
 
 /// The file that a sink's `path` means, in one spelling: `out/a`, `./out//a.png` and `out\\a.png` are one.
 pub(crate) fn written(path: &str) -> String {

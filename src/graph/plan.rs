@@ -209,6 +209,23 @@ impl Plan {
             return;
         }
         self.targets.retain(|job| !ids.iter().any(|id| **id == *self.graph[*job].id));
+        self.prune();
+    }
+
+    /// Of a run of one item, what the nodes that join all items need of it: nothing is written, and no output given.
+    #[must_use]
+    pub fn for_a_join(&self) -> Self {
+        let mut plan = self.clone();
+        plan.outputs.clear();
+        plan.targets = plan.collected.iter().map(|(_, output)| output.job).collect();
+        plan.targets.sort_unstable();
+        plan.targets.dedup();
+        plan.prune();
+        plan
+    }
+
+    /// Takes out what neither a target nor an output needs.
+    fn prune(&mut self) {
         let mut needed = vec![false; self.graph.node_count()];
         let mut stack: Vec<_> = self.targets.clone();
         stack.extend(self.outputs.values().map(|output| output.job));

@@ -118,6 +118,53 @@ nodes:
 }
 
 #[test]
+fn what_an_item_wrote_is_left_alone_when_another_is_joined_to_it() {
+    let workflow = "\
+flow: 1
+inputs: { photos: { type: list, default: [photo.png] } }
+nodes:
+  photo: { type: LoadImage, each: $photos, image: $each }
+  dark: { type: ImageInvert, image: photo }
+  own: { type: SaveImage, images: dark, path: \"out/${each.name}.png\" }
+  save: { type: SaveImage, images: { collect: dark }, path: out/all.png }
+";
+    let watch = Watch::new(workflow, &[]);
+    watch.round();
+    let kept = || watch.path("out/photo.png").metadata().unwrap().modified().unwrap();
+    let before = kept();
+    copy_picture("product_handbag.png", &watch.path("second.png"));
+    watch.save(&workflow.replace("[photo.png]", "[photo.png, second.png]"));
+    let more = watch.round();
+    assert_eq!(more.nodes("started"), ["dark", "own", "photo", "save", "save.images"]);
+    assert_eq!(more.nodes("saved"), ["own", "save", "save"]);
+    assert_eq!(more.nodes("cached"), ["dark", "own", "photo"], "those of the first item");
+    assert_eq!(kept(), before);
+    assert!(watch.path("out/second.png").is_file() && watch.path("out/all_00002.png").is_file());
+}
+
+#[test]
+fn an_item_that_is_refused_is_told_with_its_values_and_the_others_run() {
+    let workflow = "\
+flow: 1
+inputs: { photos: { type: list, default: [photo.png, text.png] } }
+nodes:
+  photo: { type: LoadImage, each: $photos, image: $each }
+  save: { type: SaveImage, images: photo, path: \"out/${each.name}.png\" }
+";
+    let dir = folder(workflow);
+    fs::write(dir.path().join("text.png"), "not a picture").unwrap();
+    let watch = Watch::of(dir, &[]);
+    let first = watch.round();
+    let [failed] = &first.all("failed")[..] else { panic!("{first:?}") };
+    assert_eq!((&failed["run"], &failed["node"]), (&2.into(), &"photo".into()), "{failed}");
+    let runs = first.all("done")[0]["runs"].as_array().unwrap().clone();
+    assert_eq!(
+        runs.iter().map(|run| run["status"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["done", "refused"]
+    );
+}
+
+#[test]
 fn a_seed_counts_on_with_every_save() {
     let workflow = "\
 flow: 1

@@ -57,6 +57,33 @@ fn coloured_pictures_give_the_pixels_of_opencv() {
 }
 
 #[test]
+fn the_preprocessor_gives_the_pixels_of_controlnet_aux() {
+    let pictures: std::collections::HashMap<_, _> = pictures().into();
+    // What becomes larger is computed in whole numbers there, in f32 here: an edge may lie elsewhere by it.
+    for (name, resolution, allowed) in [
+        ("teapot", 64, 0),
+        ("teapot", 100, 0),
+        ("teapot", 128, 0),
+        ("teapot", 192, 12),
+        ("blueberries", 96, 0),
+        ("noise", 33, 0),
+        ("noise", 64, 12),
+        ("shapes", 35, 0),
+        ("shapes", 64, 0),
+        ("shapes", 100, 12),
+        ("shapes", 140, 12),
+    ] {
+        let expected = load(&format!("tests/fixtures/canny/{name}_aux_{resolution}.png"));
+        let call = node("CannyEdgePreprocessor").link("image", pictures[name].clone());
+        let found = call.set("resolution", resolution).image();
+        let differing = differing(&found, &expected);
+        assert!(differing <= allowed, "{name} {resolution}: {differing}");
+    }
+    let own = node("CannyEdgePreprocessor").link("image", pictures["teapot"].clone()).set("resolution", 0);
+    assert_eq!(own.image().rgb, edges(pictures["teapot"].clone(), 100.0, 200.0).rgb);
+}
+
+#[test]
 fn thresholds_below_one_give_the_pixels_of_kornia() {
     for (name, image) in pictures() {
         for (low, high) in [(0.4, 0.8), (0.1, 0.2), (0.05, 0.3)] {

@@ -212,6 +212,11 @@ impl View for Screen {
         self.paint();
     }
 
+    fn refused(&mut self, _which: &Which, problems: &Diagnostics) {
+        self.content.problems.extend(text_of(problems));
+        self.paint();
+    }
+
     fn ran(&mut self, _ending: Ending, _outputs: &[(String, Value)]) {}
 
     fn event(&mut self, event: Event<'_>) {

@@ -76,43 +76,39 @@ impl Turn<'_> {
                 ended.ending = Ending::Stopped;
                 break;
             }
+            let which = || Which {
+                place: sweep.place(run),
+                label: sweep.label(run),
+                values: sweep.values(run).into_iter().collect(),
+            };
             let plan = match checked.plan(run, &collected) {
                 Ok(plan) => plan,
                 Err(broken) => {
+                    self.tell(Message::Refused(which(), broken.clone()));
                     ended.failed.0.extend(broken.0);
                     ended.ending = Ending::Failed;
                     continue;
                 }
             };
-            let which = (!sweep.is_plain()).then(|| Which {
-                place: sweep.place(run),
-                label: sweep.label(run),
-                values: sweep.values(run).into_iter().collect(),
-            });
+            let which = (!sweep.is_plain()).then(which);
             self.tell(Message::Run(Box::new(plan.clone()), which));
             let signatures = plan.signatures(files);
             let same = identity(&plan, &signatures).filter(|_| !sweep.is_plain());
             let known = same.and_then(|same| before.remove(&same)).filter(|kept| {
-                // Items that are joined are needed themselves; a file that somebody removed is written again.
-                plan.collected().is_empty() && kept.saved.iter().all(|path| path.exists())
+                // A file that somebody removed is written again.
+                kept.saved.iter().all(|path| path.exists())
             });
-            let ran = match known {
-                Some(kept) => {
-                    let jobs = plan.order().iter().map(|job| plan.job(*job));
-                    jobs.for_each(|job| {
-                        self.event(Event { node: &job.id, kind: job.def.kind, what: What::Cached })
-                    });
-                    Ran { ending: Ending::Done, outputs: Outputs::default(), kept }
-                }
+            let (plan, ran) = match known {
+                Some(kept) => self.known(&plan, kept, files, &mut ended.failed),
                 None => {
                     self.leash.run(&plan, &signatures);
                     let mut on = |event: Event<'_>| self.event(event);
                     drawn(&plan, &mut on);
                     left_out(sweep, run, &plan, &collected, &mut on);
-                    let mut ran = self.one(&plan, files, &sweep.mark(run), &mut ended.failed);
+                    let mut ran = self.one(&plan, files, (self.wanted, &sweep.mark(run)), &mut ended.failed);
                     ran.kept.picture = sheets.picture(&plan, &ran.outputs);
                     written.extend(ran.kept.saved.iter().cloned());
-                    ran
+                    (plan, ran)
                 }
             };
             if sweep.is_joined(run) {
@@ -147,7 +143,37 @@ impl Turn<'_> {
         ended
     }
 
-    fn one(&self, plan: &Plan, files: &std::sync::Arc<Files>, mark: &str, failed: &mut Diagnostics) -> Ran {
+    /// Does of a run that has been done what a join needs of it: its results, and nothing that it wrote. Comes with the plan for that.
+    fn known(
+        &self,
+        plan: &Plan,
+        kept: Kept,
+        files: &std::sync::Arc<Files>,
+        failed: &mut Diagnostics,
+    ) -> (Plan, Ran) {
+        let joined = plan.for_a_join();
+        let needed: HashSet<_> = joined.order().iter().map(|job| &joined.job(*job).id).collect();
+        let jobs = plan.order().iter().map(|job| plan.job(*job));
+        jobs.filter(|job| !needed.contains(&job.id))
+            .for_each(|job| self.event(Event { node: &job.id, kind: job.def.kind, what: What::Cached }));
+        let ran = if needed.is_empty() {
+            Ran { ending: Ending::Done, outputs: Outputs::default(), kept }
+        } else {
+            self.leash.run(&joined, &joined.signatures(files));
+            Ran { kept, ..self.one(&joined, files, (&[], ""), failed) }
+        };
+        drop(needed);
+        (joined, ran)
+    }
+
+    /// Does one run, and writes the pictures of `wanted` nodes with `mark` in their names.
+    fn one(
+        &self,
+        plan: &Plan,
+        files: &std::sync::Arc<Files>,
+        (wanted, mark): (&[String], &str),
+        failed: &mut Diagnostics,
+    ) -> Ran {
         let mut saved = Vec::new();
         let mut on = |event: Event<'_>| {
             if let What::Saved { path } = event.what {
@@ -161,7 +187,7 @@ impl Turn<'_> {
             Err(RunError::Cancelled) => (Outputs::default(), Vec::new(), Ending::Stopped),
         };
         failed.0.extend(failures.iter().map(|failure| plan.diagnose(failure.job, &failure.error)));
-        let given = results(self.wanted, mark, plan, &outputs, (self.session, files), &mut on);
+        let given = results(wanted, mark, plan, &outputs, (self.session, files), &mut on);
         let given = given.unwrap_or_else(|error| {
             ending = Ending::Failed;
             failed.push(Diagnostic::error("node-failed", format!("{error:#}")));

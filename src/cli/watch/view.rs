@@ -41,6 +41,8 @@ pub trait View {
     fn begin(&mut self);
     /// One of them begins; of a file with one run nothing has to be said of it.
     fn run(&mut self, plan: &Plan, which: Option<&Which>);
+    /// There is no plan for one of many runs. A person reads why when all have ended.
+    fn refused(&mut self, which: &Which, problems: &Diagnostics);
     /// Something happened in the run.
     fn event(&mut self, event: Event<'_>);
     /// One of many runs has ended.
@@ -122,6 +124,12 @@ impl View for Lines {
             self.display.begin(which.place, &which.label, which.values.clone());
         }
         self.display.follow(plan);
+    }
+
+    fn refused(&mut self, which: &Which, problems: &Diagnostics) {
+        self.display.begin(which.place, &which.label, which.values.clone());
+        self.display.refused(problems);
+        self.display.ended(Ending::Refused, &[]);
     }
 
     fn ran(&mut self, ending: Ending, outputs: &[(String, Value)]) {

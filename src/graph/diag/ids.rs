@@ -22,6 +22,10 @@ pub const IDS: &[(&str, &str)] = &[
         "warning: an input of a ComfyUI graph that the node does not have; ComfyUI ignores it too",
     ),
     ("invalid-name", "a node or an input has a name that could not be referred to"),
+    (
+        "items-to-be",
+        "warning: results go where the items of an `each` come from, and would be items of the next run",
+    ),
     ("left-out", "warning: nodes of ComfyUI's editor that do not run: muted, or needed by no result"),
     ("link-expected", "an input that only another node can fill is given a value"),
     ("literal-expected", "an input that must be known before the run (a choice, a file) is linked to a node"),

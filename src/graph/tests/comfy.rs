@@ -55,6 +55,9 @@ fn broken_json_says_where() {
     assert_eq!((found.len(), found[0].0.as_str(), found[0].1), (1, "syntax", 2));
     let found = problems("{\"3\": {\"class_type\": \"KSampler\"}, \"3\": {\"class_type\": \"KSampler\"}}");
     assert_eq!(found[0].0, "duplicate-key");
+    // Half a file tells by its name alone what it was to be.
+    let (_, half) = Workflow::parse("graph.json", "{\n  \"3\": {\n");
+    assert!(half.0[0].message.starts_with("this is not JSON: EOF"), "{half:?}");
 }
 
 #[test]

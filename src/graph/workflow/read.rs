@@ -363,7 +363,20 @@ impl Reader<'_> {
                 "when" => when.extend(self.when(&field.value)),
                 "each" => {
                     let span = self.span(&field.value.range);
-                    each = self.string("each", &field.value).map(|value| Spanned { value, span });
+                    let is_list = matches!(field.value.value, Shape::List(_));
+                    each = match is_list {
+                        false => self.string("each", &field.value).map(|value| Spanned { value, span }),
+                        true => {
+                            let hint = "make it an input, `items: { type: list, default: […] }`, and write `each: $items`";
+                            self.error(
+                                "wrong-type",
+                                "`each` names a list, and is none itself".to_owned(),
+                                &field.value.range,
+                                Some(hint.to_owned()),
+                            );
+                            None
+                        }
+                    };
                 }
                 "cache" => cache = self.word("cache", &field.value, &CacheMode::ALL).unwrap_or_default(),
                 "seed_mode" => {
