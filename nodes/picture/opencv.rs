@@ -9,7 +9,7 @@ use super::to_u8;
 use crate::ports::Image;
 
 /// All frames as `height × width` of 8-bit values: smaller ones by the part of each pixel that is covered (`INTER_AREA`), larger
-/// ones between sixteen pixels (`INTER_CUBIC`, which OpenCV computes in whole numbers: a value in some hundred is one step off).
+/// ones between sixteen pixels (`INTER_CUBIC`; OpenCV adds these up in whole numbers, so that a value may be a step off).
 pub fn resize(image: &Image, height: usize, width: usize) -> Image {
     let bytes: Vec<f32> = image.rgb.iter().map(|value| f32::from(to_u8(*value))).collect();
     let larger = height > image.height || width > image.width;

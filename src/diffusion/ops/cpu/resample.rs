@@ -173,7 +173,7 @@ mod tests {
     fn frames_are_resampled_as_defined() {
         let sizes =
             [(1, 1), (1, 7), (2, 3), (5, 4), (7, 31), (16, 12), (40, 33), (31, 64), (64, 5), (100, 3)];
-        for kernel in [Kernel::Nearest, Kernel::Linear, Kernel::Area, Kernel::Cubic] {
+        for kernel in [Kernel::Nearest, Kernel::Linear, Kernel::Area, Kernel::Covered, Kernel::Cubic] {
             for channels in [1, 2, 3, 4, 5, 9] {
                 for ((height, to_height), (width, to_width)) in sizes.into_iter().zip(sizes.into_iter().rev())
                 {

@@ -23,7 +23,9 @@ pub(super) struct Pick<'a> {
 /// By which instructions.
 enum Form {
     #[cfg(target_arch = "x86_64")]
-    Permuted(Permuted),
+    Wide(Permuted<16>),
+    #[cfg(target_arch = "x86_64")]
+    Permuted(Permuted<8>),
     #[cfg(target_arch = "x86_64")]
     Pairs(Pairs),
     Plain,
@@ -36,12 +38,10 @@ impl<'a> Pick<'a> {
         #[cfg(target_arch = "x86_64")]
         {
             use super::super::{avx2, avx512};
-            let permuted = if avx512::has_f32() { Permuted::of(&pick) } else { None };
-            pick.form = match permuted {
-                Some(permuted) => Form::Permuted(permuted),
-                None if avx2::has_f32() => Form::Pairs(Pairs::of(&pick)),
-                None => Form::Plain,
-            };
+            let wide = || avx512::has_f32().then(|| Permuted::<16>::of(&pick)).flatten().map(Form::Wide);
+            let permuted = || avx2::has_f32().then(|| Permuted::<8>::of(&pick)).flatten().map(Form::Permuted);
+            let pairs = || avx2::has_f32().then(|| Form::Pairs(Pairs::of(&pick)));
+            pick.form = wide().or_else(permuted).or_else(pairs).unwrap_or(Form::Plain);
         }
         pick
     }
@@ -49,16 +49,20 @@ impl<'a> Pick<'a> {
     /// Writes a row of the result, of a row of the source.
     pub(super) fn row(&self, row: &[f32], out: &mut Places) {
         assert_eq!((row.len(), out.len()), (self.line, self.length), "values of the rows");
-        let done = match &self.form {
+        match &self.form {
             #[cfg(target_arch = "x86_64")]
-            Form::Permuted(permuted) => permuted.row(row, out),
+            Form::Wide(permuted) => permuted.row(self, row, out),
             #[cfg(target_arch = "x86_64")]
-            Form::Pairs(pairs) => pairs.row(row, out),
-            Form::Plain => 0..0,
-        };
-        // Vectors may have written on the pixels around them, which therefore come last.
-        self.plain(0..done.start, row, out);
-        self.plain(done.end..self.columns.places(), row, out);
+            Form::Permuted(permuted) => permuted.row(self, row, out),
+            #[cfg(target_arch = "x86_64")]
+            Form::Pairs(pairs) => {
+                let done = pairs.row(row, out);
+                // Vectors have written on the pixels around them, which therefore come last.
+                self.plain(0..done.start, row, out);
+                self.plain(done.end..self.columns.places(), row, out);
+            }
+            Form::Plain => self.plain(0..self.columns.places(), row, out),
+        }
     }
 
     /// Some pixels of a row, on any processor.
@@ -100,7 +104,8 @@ mod tests {
         {
             use super::super::super::{avx2, avx512};
             forms.extend(avx2::has_f32().then(|| Form::Pairs(Pairs::of(pick))));
-            forms.extend(avx512::has_f32().then(|| Permuted::of(pick)).flatten().map(Form::Permuted));
+            forms.extend(avx2::has_f32().then(|| Permuted::<8>::of(pick)).flatten().map(Form::Permuted));
+            forms.extend(avx512::has_f32().then(|| Permuted::<16>::of(pick)).flatten().map(Form::Wide));
         }
         forms
     }
@@ -108,7 +113,7 @@ mod tests {
     #[test]
     fn vectors_give_what_the_plain_form_does() {
         let mut most = 0;
-        for kernel in [Kernel::Nearest, Kernel::Linear, Kernel::Area, Kernel::Cubic] {
+        for kernel in [Kernel::Nearest, Kernel::Linear, Kernel::Area, Kernel::Covered, Kernel::Cubic] {
             for (width, to) in
                 [(3, 20), (10, 10), (64, 200), (64, 48), (65, 47), (100, 37), (200, 9), (30, 8), (300, 299)]
             {
@@ -132,7 +137,7 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         {
             use super::super::super::{avx2, avx512};
-            assert_eq!(most, 1 + usize::from(avx2::has_f32()) + usize::from(avx512::has_f32()));
+            assert_eq!(most, 1 + 2 * usize::from(avx2::has_f32()) + usize::from(avx512::has_f32()));
         }
     }
 }
