@@ -62,7 +62,7 @@ impl Node for CannyDetect {
 ///
 /// # Errors
 /// On `low_threshold`.
-pub(crate) fn check_thresholds(low: f64, high: f64) -> Result<(), NodeError> {
+fn check_thresholds(low: f64, high: f64) -> Result<(), NodeError> {
     if low <= high {
         return Ok(());
     }

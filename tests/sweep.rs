@@ -303,7 +303,7 @@ fn results_that_would_be_items_of_the_next_run_are_warned_of() {
     let text = text.replace("image: $picture", "each: $photos, image: $each");
     let place = Place::new(&[("a.yaml", "")]);
     fs::create_dir(place.path("photos")).unwrap();
-    for name in ["a.png", "b.png"] {
+    for name in ["a.png", "b.png", "z_1.png"] {
         fs::copy(Path::new(PICTURES).join("product_teapot.png"), place.path("photos").join(name)).unwrap();
     }
     for (list, path, warned) in [
@@ -313,10 +313,18 @@ fn results_that_would_be_items_of_the_next_run_are_warned_of() {
         ("photos/?.png", "photos/new-${each.name}", false),
         ("photos", "photos/new/${each.name}", false),
         ("photos", "new/${each.name}", false),
+        // Of a prefix the numbered file counts.
+        ("photos/?.png", "prefix: photos/z", false),
+        ("photos/z_*.png", "prefix: photos/z", true),
+        ("photos", "prefix: photos/z", true),
     ] {
-        let text = text
-            .replace("out/${low}-${high}", path)
-            .replace("default: photos", &format!("default: \"{list}\""));
+        let text = match path.strip_prefix("prefix: ") {
+            Some(prefix) => {
+                text.replace("path: \"out/${low}-${high}.png\"", &format!("filename_prefix: {prefix}"))
+            }
+            None => text.replace("out/${low}-${high}", path),
+        };
+        let text = text.replace("default: photos", &format!("default: \"{list}\""));
         fs::write(place.path("a.yaml"), text).unwrap();
         let said = place.flow(&["check", "a.yaml"]);
         assert_eq!(

@@ -27,10 +27,10 @@ use crate::{
 pub struct Convert {
     /// What ComfyUI saves or exports, a PNG that carries a workflow, YAML, or a file of weights
     file: PathBuf,
-    /// File to write, or `-` for standard output [default: that; of weights the same name with another ending]
+    /// File to write, or `-` for standard output [default: standard output; for weights the same name ending in .safetensors]
     #[arg(value_name = "OUT")]
     to_file: Option<PathBuf>,
-    /// The same
+    /// File to write, as OUT
     #[arg(short, long, value_name = "FILE", conflicts_with = "to_file")]
     out: Option<PathBuf>,
     /// Format to write [default: API JSON for a YAML file, else YAML]

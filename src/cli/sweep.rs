@@ -46,6 +46,9 @@ impl Run {
                     problems.0.extend(broken.0);
                     failed.push(run);
                     display.ended(Ending::Refused, &[]);
+                    if sweep.is_joined(run) {
+                        collected = Collected::default();
+                    }
                     continue;
                 }
             };

@@ -87,8 +87,8 @@ enum Message {
     Event(OwnedEvent),
     /// One of the runs begins.
     Run(Box<Plan>, Option<Which>),
-    /// There is no plan for one of many runs.
-    Refused(Which, Diagnostics),
+    /// There is no plan for one of the runs.
+    Refused(Option<Which>, Diagnostics),
     /// One of many runs has ended.
     Ran(Ending, Vec<(String, Json)>),
     /// All runs have ended.
@@ -216,7 +216,7 @@ impl Watching<'_, '_> {
                     self.view.event(event.get());
                 }
                 Some(Message::Run(plan, which)) => self.view.run(&plan, which.as_ref()),
-                Some(Message::Refused(which, problems)) => self.view.refused(&which, &problems),
+                Some(Message::Refused(which, problems)) => self.view.refused(which.as_ref(), &problems),
                 Some(Message::Ran(ending, outputs)) => self.view.ran(ending, &outputs),
                 Some(Message::Ended(Ended { ending, outputs, failed })) => {
                     let Some(Running { start, .. }) = self.running.take() else { continue };

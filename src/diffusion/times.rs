@@ -57,14 +57,14 @@ impl Embedded {
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     expected: Vec<f64>,
-    /// The last that were embedded, by the sizes that went with them.
+    /// Those embedded last, by the sizes that went with them.
     embedded: Vec<(Option<TensorId>, Arc<Embedded>)>,
 }
 
 impl Times {
     /// Rows that are embedded at once, so that what all blocks of SDXL make of them stays below 8 MB.
     const MOST_ROWS: usize = 128;
-    /// Kinds of calls whose times are kept: with the sizes of one group of prompts each.
+    /// Kinds of calls whose times are made together: with the sizes of one group of prompts each. Those of more stand alone.
     const MOST_KINDS: usize = 4;
 
     /// Those of a run that will call at these, in this order; at others it may.
@@ -93,7 +93,8 @@ impl Times {
         {
             return Ok(Time::OfRun(embedded.clone(), number));
         }
-        let Some(first) = self.expected.iter().position(is) else {
+        let is_full = known.is_none() && self.embedded.len() >= Self::MOST_KINDS;
+        let Some(first) = self.expected.iter().position(is).filter(|_| !is_full) else {
             return Ok(Time::Alone(embed(&[timestep])?));
         };
         let rows = beside.map_or(Ok(1), |beside| beside.dim(0))?;
@@ -102,11 +103,9 @@ impl Times {
         let values = embed(&timesteps)?;
         let embedded = Arc::new(Embedded { timesteps, values, projected: Mutex::default() });
         match known {
-            Some(known) => drop(self.embedded.remove(known)),
-            None if self.embedded.len() >= Self::MOST_KINDS => drop(self.embedded.remove(0)),
-            None => {}
+            Some(known) => self.embedded[known].1 = embedded.clone(),
+            None => self.embedded.push((kind, embedded.clone())),
         }
-        self.embedded.push((kind, embedded.clone()));
         Ok(Time::OfRun(embedded, 0))
     }
 }
@@ -183,12 +182,11 @@ mod tests {
         for n in 0..10 {
             let beside = random(&[2, 5], n);
             for t in [900.0, 500.0] {
-                assert!(matches!(
-                    times.at(t, Some(&beside), |ts| embed(&count, ts, 2)).unwrap(),
-                    Time::OfRun(..)
-                ));
+                let time = times.at(t, Some(&beside), |ts| embed(&count, ts, 2)).unwrap();
+                assert_eq!(matches!(time, Time::OfRun(..)), (n as usize) < Times::MOST_KINDS);
             }
         }
-        assert_eq!((count.get(), times.embedded.len()), (11, Times::MOST_KINDS));
+        let alone = 2 * (10 - Times::MOST_KINDS);
+        assert_eq!((count.get(), times.embedded.len()), (1 + Times::MOST_KINDS + alone, Times::MOST_KINDS));
     }
 }

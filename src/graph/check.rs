@@ -65,6 +65,7 @@ pub(crate) fn check_among(
     draft.seeds();
     draft.names();
     draft.sinks();
+    draft.items_to_be();
     draft.bypass();
     let outputs = draft.outputs();
     let targets = draft.targets(&outputs, wanted);

@@ -21,6 +21,12 @@ pub(crate) fn written(path: &str) -> String {
     plain.strip_suffix(".png").map(str::to_owned).unwrap_or(plain)
 }
 
+/// The first picture that a sink writes of what one of the [`PLACES`] says.
+pub(crate) fn first_file(input: &str, name: &str) -> String {
+    let number = if input == PLACES[0] { "" } else { "_00001_" };
+    format!("{}{number}.png", written(name))
+}
+
 /// What file systems take as a name.
 const LONGEST: usize = 255;
 

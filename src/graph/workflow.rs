@@ -240,7 +240,8 @@ impl Workflow {
         let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
         let mut problems = Diagnostics::default();
         // Half a file does not say what it is half of; its name does.
-        let is_broken_json = || name.ends_with(".json") && text.starts_with('{') && !comfy::is_json(text);
+        let is_broken_json =
+            || name.ends_with(".json") && text.trim_start().starts_with('{') && !comfy::is_json(text);
         let mut workflow = if comfy::is_json_workflow(text) || is_broken_json() {
             let mut workflow = Self::empty(source);
             comfy::read(&mut workflow, &mut problems);

@@ -212,7 +212,7 @@ impl View for Screen {
         self.paint();
     }
 
-    fn refused(&mut self, _which: &Which, problems: &Diagnostics) {
+    fn refused(&mut self, _which: Option<&Which>, problems: &Diagnostics) {
         self.content.problems.extend(text_of(problems));
         self.paint();
     }

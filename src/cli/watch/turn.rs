@@ -76,21 +76,23 @@ impl Turn<'_> {
                 ended.ending = Ending::Stopped;
                 break;
             }
-            let which = || Which {
+            let which = (!sweep.is_plain()).then(|| Which {
                 place: sweep.place(run),
                 label: sweep.label(run),
                 values: sweep.values(run).into_iter().collect(),
-            };
+            });
             let plan = match checked.plan(run, &collected) {
                 Ok(plan) => plan,
                 Err(broken) => {
-                    self.tell(Message::Refused(which(), broken.clone()));
+                    self.tell(Message::Refused(which, broken.clone()));
                     ended.failed.0.extend(broken.0);
                     ended.ending = Ending::Failed;
+                    if sweep.is_joined(run) {
+                        collected = Collected::default();
+                    }
                     continue;
                 }
             };
-            let which = (!sweep.is_plain()).then(which);
             self.tell(Message::Run(Box::new(plan.clone()), which));
             let signatures = plan.signatures(files);
             let same = identity(&plan, &signatures).filter(|_| !sweep.is_plain());
@@ -98,6 +100,7 @@ impl Turn<'_> {
                 // A file that somebody removed is written again.
                 kept.saved.iter().all(|path| path.exists())
             });
+            let was_known = known.is_some();
             let (plan, ran) = match known {
                 Some(kept) => self.known(&plan, kept, files, &mut ended.failed),
                 None => {
@@ -123,11 +126,15 @@ impl Turn<'_> {
             } else {
                 self.tell(Message::Ran(ran.ending, ran.kept.outputs.clone()));
             }
-            match ran.ending {
-                Ending::Done => done.0.extend(same.map(|same| (same, ran.kept))),
-                other => ended.ending = other,
+            let (ending, kept) = (ran.ending, ran.kept);
+            // What a known run wrote is there, whatever became of doing again what a join needs of it.
+            if was_known || ending == Ending::Done {
+                done.0.extend(same.map(|same| (same, kept)));
             }
-            if ran.ending == Ending::Stopped {
+            if ending != Ending::Done {
+                ended.ending = ending;
+            }
+            if ending == Ending::Stopped {
                 break;
             }
         }

@@ -42,7 +42,7 @@ pub trait View {
     /// One of them begins; of a file with one run nothing has to be said of it.
     fn run(&mut self, plan: &Plan, which: Option<&Which>);
     /// There is no plan for one of many runs. A person reads why when all have ended.
-    fn refused(&mut self, which: &Which, problems: &Diagnostics);
+    fn refused(&mut self, which: Option<&Which>, problems: &Diagnostics);
     /// Something happened in the run.
     fn event(&mut self, event: Event<'_>);
     /// One of many runs has ended.
@@ -126,8 +126,10 @@ impl View for Lines {
         self.display.follow(plan);
     }
 
-    fn refused(&mut self, which: &Which, problems: &Diagnostics) {
-        self.display.begin(which.place, &which.label, which.values.clone());
+    fn refused(&mut self, which: Option<&Which>, problems: &Diagnostics) {
+        if let Some(which) = which {
+            self.display.begin(which.place, &which.label, which.values.clone());
+        }
         self.display.refused(problems);
         self.display.ended(Ending::Refused, &[]);
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map::Entry};
 use crate::{
     Constant, Diagnostic, InputSpec, Literal, NodeDef, Socket,
     check::draft::Draft,
-    outputs::{PLACES, written},
+    outputs::{PLACES, first_file, written},
 };
 
 impl Draft<'_> {
@@ -38,11 +38,10 @@ impl Draft<'_> {
                 problem.label(place(other), "here too").hint("give each a path of its own".to_owned());
             self.problems.push(problem.node(id));
         }
-        self.items_to_be();
     }
 
     /// Warns of sinks that write where the items of an `each` come from: with every run there would be more of them.
-    fn items_to_be(&mut self) {
+    pub(super) fn items_to_be(&mut self) {
         for sink in &self.nodes {
             let takes_pictures = |input: &InputSpec| input.socket == Socket::Link("IMAGE");
             let saves = |def: &NodeDef| def.is_sink() && def.inputs.iter().any(takes_pictures);
@@ -50,7 +49,7 @@ impl Draft<'_> {
                 continue;
             }
             let given = PLACES.iter().find_map(|input| match sink.args.get(input)? {
-                Constant::Literal(Literal::Text(name)) => Some((*input, format!("{}.png", written(name)))),
+                Constant::Literal(Literal::Text(name)) => Some((*input, first_file(input, name))),
                 _ => None,
             });
             let Some((input, _)) = given.filter(|(_, file)| self.files.is_listed(file)) else { continue };

@@ -438,6 +438,30 @@ matrix: { radius: [1, 2] }
 }
 
 #[test]
+fn what_a_join_needs_of_an_item_writes_nothing() {
+    let top = "
+flow: 1
+inputs: { photos: { type: list, default: photos } }
+nodes:
+  photo: { type: LoadImage, each: $photos, image: $each }
+  soft: { type: ImageBlur, image: photo }
+  save: { type: SaveImage, images: soft, path: \"out/${each.name}\" }
+  all: { type: SaveImage, images: { collect: photo }, path: out/all }
+";
+    let place = Place::new(&[("top.yaml", top)]);
+    let sweep = place.sweep("top.yaml", &[], &[]).unwrap();
+    let checked = sweep.check(&stubs::registry(), &place.1, &overrides(&[]), &[]).unwrap();
+    let item = checked.plan(0, &Collected::default()).unwrap();
+    assert_eq!(item.order().len(), 3);
+    let joined = item.for_a_join();
+    insta::assert_snapshot!(shown(&joined), @"photo LoadImage image=photos/a.png");
+    assert_eq!((joined.collected().len(), joined.outputs().len()), (1, 0));
+    assert_eq!(shown(&joined.for_a_join()), shown(&joined));
+    let all = checked.plan(2, &Collected::default()).unwrap();
+    assert!(all.for_a_join().order().is_empty(), "nothing is joined to it");
+}
+
+#[test]
 fn a_random_seed_is_one_for_all_runs() {
     let top = "
 flow: 1

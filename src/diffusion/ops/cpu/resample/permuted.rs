@@ -69,7 +69,7 @@ impl<const LANES: usize> Permuted<LANES> {
         // Those at the end begin a little earlier, so that the vectors of their taps lie within the row.
         let reach = if permuted.one { LANES } else { 2 * LANES };
         let latest = pick.line.checked_sub(beyond + reach)?;
-        for vector in permuted.vectors.iter_mut().rev().take_while(|vector| vector.start > latest) {
+        for vector in permuted.vectors.iter_mut().filter(|vector| vector.start > latest) {
             let earlier = (vector.start - latest) as u8;
             vector.start = latest;
             vector.places.iter_mut().for_each(|place| *place += earlier);
@@ -161,7 +161,8 @@ by_vectors!(
         // Places from 8 on have this bit where the sign goes.
         _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(places)))
     },
-    from = from.add(channels),
+    // After the last tap it may point past the row, and is not read.
+    from = from.wrapping_add(channels),
     _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_mul_ps,

@@ -23,9 +23,9 @@ pub(super) struct Pick<'a> {
 /// By which instructions.
 enum Form {
     #[cfg(target_arch = "x86_64")]
-    Wide(Permuted<16>),
+    Avx512(Permuted<16>),
     #[cfg(target_arch = "x86_64")]
-    Permuted(Permuted<8>),
+    Avx2(Permuted<8>),
     #[cfg(target_arch = "x86_64")]
     Pairs(Pairs),
     Plain,
@@ -38,10 +38,10 @@ impl<'a> Pick<'a> {
         #[cfg(target_arch = "x86_64")]
         {
             use super::super::{avx2, avx512};
-            let wide = || avx512::has_f32().then(|| Permuted::<16>::of(&pick)).flatten().map(Form::Wide);
-            let permuted = || avx2::has_f32().then(|| Permuted::<8>::of(&pick)).flatten().map(Form::Permuted);
+            let sixteen = || avx512::has_f32().then(|| Permuted::<16>::of(&pick)).flatten().map(Form::Avx512);
+            let eight = || avx2::has_f32().then(|| Permuted::<8>::of(&pick)).flatten().map(Form::Avx2);
             let pairs = || avx2::has_f32().then(|| Form::Pairs(Pairs::of(&pick)));
-            pick.form = wide().or_else(permuted).or_else(pairs).unwrap_or(Form::Plain);
+            pick.form = sixteen().or_else(eight).or_else(pairs).unwrap_or(Form::Plain);
         }
         pick
     }
@@ -51,9 +51,9 @@ impl<'a> Pick<'a> {
         assert_eq!((row.len(), out.len()), (self.line, self.length), "values of the rows");
         match &self.form {
             #[cfg(target_arch = "x86_64")]
-            Form::Wide(permuted) => permuted.row(self, row, out),
+            Form::Avx512(permuted) => permuted.row(self, row, out),
             #[cfg(target_arch = "x86_64")]
-            Form::Permuted(permuted) => permuted.row(self, row, out),
+            Form::Avx2(permuted) => permuted.row(self, row, out),
             #[cfg(target_arch = "x86_64")]
             Form::Pairs(pairs) => {
                 let done = pairs.row(row, out);
@@ -104,8 +104,8 @@ mod tests {
         {
             use super::super::super::{avx2, avx512};
             forms.extend(avx2::has_f32().then(|| Form::Pairs(Pairs::of(pick))));
-            forms.extend(avx2::has_f32().then(|| Permuted::<8>::of(pick)).flatten().map(Form::Permuted));
-            forms.extend(avx512::has_f32().then(|| Permuted::<16>::of(pick)).flatten().map(Form::Wide));
+            forms.extend(avx2::has_f32().then(|| Permuted::<8>::of(pick)).flatten().map(Form::Avx2));
+            forms.extend(avx512::has_f32().then(|| Permuted::<16>::of(pick)).flatten().map(Form::Avx512));
         }
         forms
     }
@@ -117,7 +117,7 @@ mod tests {
             for (width, to) in
                 [(3, 20), (10, 10), (64, 200), (64, 48), (65, 47), (100, 37), (200, 9), (30, 8), (300, 299)]
             {
-                for channels in [1, 2, 3, 4, 5, 9] {
+                for channels in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17] {
                     let columns = Axis::new(kernel, width, to);
                     let mut pick = Pick::new(&columns, width, channels);
                     let forms = forms(&pick);
