@@ -89,8 +89,14 @@ fn the_doctor_tells_the_device_the_budgets_the_models_and_what_is_missing() {
     if report["device"]["auto"] == "cpu" {
         assert_eq!(report["memory"]["budget"], 2u64 << 30);
         let features = report["cpu"]["features"].to_string();
-        let bf16 = features.contains("avx512bf16") || features.contains("avx512_bf16");
-        assert_eq!(report["precision"]["auto"], if bf16 { "bf16" } else { "f32" });
+        let why = report["precision"]["why"].as_str().expect("a reason");
+        let wanted = match (features.contains("avx512bf16"), report["precision"]["auto"].as_str()) {
+            (true, Some("bf16")) => "this CPU multiplies bf16 faster than f32",
+            (true, Some("f32")) => "this CPU multiplies f32 faster than bf16",
+            (false, Some("f32")) => "this CPU has no products of bf16",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why, wanted);
     }
     assert!(report["cpu"]["threads"].as_u64().is_some_and(|threads| threads > 0));
     assert_eq!(

@@ -86,7 +86,8 @@ impl Doctor {
             "precision": {
                 "auto": format!("{dtype:?}").to_lowercase(),
                 "why": match (device.is_cpu(), dtype) {
-                    (true, DType::BF16) => "this CPU multiplies bf16 twice as fast as f32",
+                    (true, DType::BF16) => "this CPU multiplies bf16 faster than f32",
+                    (true, _) if machine::cpu_features().contains(&"avx512bf16") => "this CPU multiplies f32 faster than bf16",
                     (true, _) => "this CPU has no products of bf16",
                     (false, _) => "half the memory of f32, on a GPU",
                 },

@@ -7,7 +7,7 @@
     reason = "vector instructions; the contracts are at the functions, the tests beside the plain form"
 )]
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, sync::LazyLock};
 
 use super::product::{Product, Start};
 
@@ -19,6 +19,17 @@ pub(super) fn has_f32() -> bool {
 /// Whether this processor has the instructions of bf16 tiles.
 pub(super) fn has_bf16() -> bool {
     has_f32() && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Whether bf16 tiles take less time than those of f32. They do on AMD's cores. Intel's start a product of bf16 in two cycles, and four
+/// of f32 meanwhile (Emerald Rapids: 0.74 and 0.17 ns each), so that two values take twice as long in bf16.
+pub(super) fn bf16_is_faster() -> bool {
+    // Asked once: the instruction takes a virtual machine long.
+    static IS_INTEL: LazyLock<bool> = LazyLock::new(|| {
+        let maker = __cpuid(0);
+        [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+    });
+    has_bf16() && !*IS_INTEL
 }
 
 macro_rules! form {

@@ -177,7 +177,7 @@ impl Matrix {
     pub fn products(&self) -> Products {
         match self {
             Self::Packed(weight) => weight.products(),
-            Self::Quantised(_) if Products::Bf16.available() => Products::Bf16,
+            Self::Quantised(_) if Products::bf16_is_faster() => Products::Bf16,
             Self::Quantised(_) => Products::F32,
         }
     }

@@ -13,12 +13,12 @@ use super::{avx2, avx512, held::Held};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ops) enum Products {
     F32,
-    /// Half the bytes and twice the speed; 8 bits of precision.
+    /// Half the bytes and, where it is faster, twice the speed; 8 bits of precision.
     Bf16,
 }
 
 impl Products {
-    /// Whether this processor has fast products of this kind.
+    /// Whether this processor has products of this kind.
     pub fn available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
@@ -29,6 +29,14 @@ impl Products {
         {
             cfg!(target_arch = "aarch64") && self == Self::F32
         }
+    }
+
+    /// Whether this processor has products of bf16 that take less time than those of f32.
+    pub fn bf16_is_faster() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return avx512::bf16_is_faster();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Words of `values` neighbouring values.
