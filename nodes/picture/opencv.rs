@@ -29,7 +29,7 @@ pub fn resize(image: &Image, height: usize, width: usize) -> Image {
 fn by_blocks(image: &Image, [rows, columns]: [usize; 2]) -> Image {
     let (height, width) = (image.height / rows, image.width / columns);
     let share = 1.0 / (rows * columns) as f32;
-    let mean = |sum: u32| match [rows, columns] {
+    let mean = |sum: u64| match [rows, columns] {
         // Of four pixels halves go up, of others to the even value.
         [2, 2] => ((sum + 2) / 4) as f32,
         _ => (sum as f32 * share).round_ties_even(),
@@ -37,11 +37,11 @@ fn by_blocks(image: &Image, [rows, columns]: [usize; 2]) -> Image {
     let mut rgb = vec![0.0; image.frames * height * width * 3];
     let bands = image.rgb.par_chunks_exact(rows * image.width * 3);
     rgb.par_chunks_exact_mut(width * 3).zip(bands).for_each(|(out, band)| {
-        let mut sums = vec![0; width * 3];
+        let mut sums = vec![0u64; width * 3];
         for row in band.chunks_exact(image.width * 3) {
             for (sums, block) in sums.chunks_exact_mut(3).zip(row.chunks_exact(columns * 3)) {
                 for pixel in block.chunks_exact(3) {
-                    sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += u32::from(to_u8(*value)));
+                    sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += u64::from(to_u8(*value)));
                 }
             }
         }
